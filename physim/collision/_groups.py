@@ -1,0 +1,315 @@
+"""Contact candidates: which pairs of links may touch, grouped by the kind of their distance.
+
+Shapes become simple primitives: a capsule on a plane is two balls, a box eight, a cylinder two
+rims (with four fixed points each, so that it can stand). Within one link a ball that another ball
+or capsule hides is dropped: it can never touch first. Pairs that the model's filters exclude never
+get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from physim.collision import _witness as witness
+
+if TYPE_CHECKING:
+    from physim.model.tree import Tree
+    from physim.model import Model, Pair, Shape
+
+Scalar = Any
+Places = Sequence[Tensor]
+Parameters = Mapping[str, Tensor]
+
+WITNESS: dict[str, Callable[..., witness.Witness]] = {
+    "ball": witness.plane_ball,
+    "ellipsoid": witness.plane_ellipsoid,
+    "rim": witness.plane_rim,
+    "segments": witness.segment_segment,
+}
+WIDTH = {"ball": 8, "ellipsoid": 19, "rim": 11, "segments": 14}
+MINIMUM_FRICTION = 1e-9
+"""Friction coefficients are kept above this, so that the friction cone has an interior."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One possible contact: links a and b (-1 is the world), the pair, the primitive's place."""
+
+    link_a: int
+    link_b: int
+    pair: int
+    feature: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactGroup:
+    """Candidates of one kind."""
+
+    kind: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the group's slots among the numbers."""
+        return self.kind
+
+    @property
+    def count(self) -> int:
+        """Number of candidates."""
+        return len(self.candidates)
+
+    @property
+    def width(self) -> int:
+        """Numbers per candidate: the witness's and the friction coefficient."""
+        return WIDTH[self.kind] + 1
+
+    @property
+    def is_between_links(self) -> bool:
+        """True if both sides may move."""
+        return self.kind == "segments"
+
+    def witness(self, a: Any, b: Any, numbers: Sequence[Scalar]) -> witness.Witness:
+        """Gap, normal and point of one candidate (see `physim.collision._witness`)."""
+        return WITNESS[self.kind](a, b, numbers)
+
+    def numbers(self, tree: Tree, model: Model, places: Places, p: Parameters) -> list[Tensor]:
+        """Columns of the flat vector, one tensor (..., width) per candidate."""
+        columns = []
+        for candidate in self.candidates:
+            pair = model.pairs[candidate.pair]
+            geometry = _NUMBERS[self.kind](tree, model, places, p, pair, candidate)
+            friction = pair_friction(model, candidate.pair, p).clamp(min=MINIMUM_FRICTION)
+            parts = [*geometry, friction[..., None]]
+            batch = torch.broadcast_shapes(*[part.shape[:-1] for part in parts])
+            columns.append(torch.cat([x.expand(*batch, x.shape[-1]) for x in parts], dim=-1))
+        return columns
+
+
+def pair_friction(model: Model, pair: int, p: Parameters) -> Tensor:
+    """Sliding coefficient of a pair: its own if declared, else the rougher shape's."""
+    record = model.pairs[pair]
+    if record.explicit:
+        return p["pair_friction"][..., pair]
+    a, b = p["friction"][..., record.shape_a], p["friction"][..., record.shape_b]
+    own = model.parameters()
+    declared = float(own["pair_friction"][pair])
+    values = [float(own["friction"][s]) for s in (record.shape_a, record.shape_b)]
+    if declared == 0.0:
+        return torch.zeros_like(a)
+    if declared == max(values):
+        return torch.maximum(a, b)
+    return a if declared == values[0] else b
+
+
+def _constant(matrix: Any, like: Tensor) -> Tensor:
+    return torch.as_tensor(matrix, dtype=like.dtype, device=like.device)
+
+
+def shape_frame(
+    tree: Tree, model: Model, places: Places, p: Parameters, shape: Shape
+) -> tuple[Tensor, Tensor]:
+    """Orientation (3, 3) and centre (..., 3) of a shape in its link's axes."""
+    from physim.model.tree import quaternion_to_matrix, snap
+
+    local = quaternion_to_matrix(shape.quaternion)
+    position = p["shape_position"][..., shape.index, :]
+    if shape.body < 0:
+        return _constant(snap(local), position), position
+    rotation = _constant(tree.placements[shape.body].rotation, position)
+    center = places[shape.body] + position @ rotation.T
+    turned = snap((rotation @ _constant(local, position)).numpy(force=True))
+    return _constant(turned, position), center
+
+
+def _plane(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair
+) -> tuple[Tensor, Tensor]:
+    rotation, center = shape_frame(tree, model, places, p, model.shapes[pair.shape_a])
+    normal = rotation[:, 2]
+    return normal, (center * normal).sum(-1, keepdim=True)
+
+
+def capsule_ends(
+    tree: Tree, model: Model, places: Places, p: Parameters, index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ends (..., 3) of a capsule's axis (equal for a sphere) and its radius (..., 1)."""
+    shape = model.shapes[index]
+    rotation, center = shape_frame(tree, model, places, p, shape)
+    size = p["shape_size"][..., index, :]
+    reach = rotation[:, 2] * size[..., 1:2] if shape.kind == "capsule" else 0 * center
+    return center + reach, center - reach, size[..., 0:1]
+
+
+def _ball_numbers(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
+) -> list[Tensor]:
+    shape = model.shapes[pair.shape_b]
+    normal, offset = _plane(tree, model, places, p, pair)
+    rotation, center = shape_frame(tree, model, places, p, shape)
+    size = p["shape_size"][..., shape.index, :]
+    radius = size[..., 0:1]
+    if shape.kind == "capsule":
+        sign = 1.0 if item.feature == 0 else -1.0
+        center = center + sign * size[..., 1:2] * rotation[:, 2]
+    elif shape.kind == "box":
+        corner = _constant([1.0 if item.feature >> k & 1 else -1.0 for k in range(3)], size)
+        center, radius = center + (size * corner) @ rotation.T, torch.zeros_like(radius)
+    elif shape.kind == "cylinder":
+        quarter, end = item.feature % 4, 1.0 if item.feature < 4 else -1.0
+        around = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarter]
+        local = torch.cat(
+            [around[0] * radius, around[1] * radius, end * size[..., 1:2]], dim=-1
+        )
+        center, radius = center + local @ rotation.T, torch.zeros_like(radius)
+    return [normal, offset, center, radius]
+
+
+def _ellipsoid_numbers(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
+) -> list[Tensor]:
+    del item
+    shape = model.shapes[pair.shape_b]
+    normal, offset = _plane(tree, model, places, p, pair)
+    rotation, center = shape_frame(tree, model, places, p, shape)
+    return [normal, offset, center, p["shape_size"][..., shape.index, :], rotation.flatten()]
+
+
+def _rim_numbers(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
+) -> list[Tensor]:
+    shape = model.shapes[pair.shape_b]
+    normal, offset = _plane(tree, model, places, p, pair)
+    rotation, center = shape_frame(tree, model, places, p, shape)
+    size = p["shape_size"][..., shape.index, :]
+    sign = 1.0 if item.feature == 0 else -1.0
+    return [
+        normal,
+        offset,
+        center + sign * size[..., 1:2] * rotation[:, 2],
+        rotation[:, 2],
+        size[..., 0:1],
+    ]
+
+
+def _segment_numbers(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
+) -> list[Tensor]:
+    shapes = (pair.shape_a, pair.shape_b)
+    if item.feature == 1:
+        shapes = (pair.shape_b, pair.shape_a)
+    columns: list[Tensor] = []
+    for index in shapes:
+        columns += capsule_ends(tree, model, places, p, index)
+    return columns
+
+
+_NUMBERS: dict[str, Callable[..., list[Tensor]]] = {
+    "ball": _ball_numbers,
+    "ellipsoid": _ellipsoid_numbers,
+    "rim": _rim_numbers,
+    "segments": _segment_numbers,
+}
+
+
+def _features(model: Model, pair: Pair) -> list[tuple[str, int]]:
+    """Primitives (kind, place) of a pair."""
+    if model.shapes[pair.shape_a].kind != "plane":
+        return [("segments", 0)]
+    kind = model.shapes[pair.shape_b].kind
+    if kind == "sphere":
+        return [("ball", 0)]
+    if kind == "capsule":
+        return [("ball", 0), ("ball", 1)]
+    if kind == "box":
+        return [("ball", corner) for corner in range(8)]
+    if kind == "cylinder":
+        return [("rim", 0), ("rim", 1), *[("ball", place) for place in range(8)]]
+    return [("ellipsoid", 0)]
+
+
+def build_groups(
+    tree: Tree, model: Model, *, shapes: Sequence[str] | None = None, prune: bool = True
+) -> tuple[ContactGroup, ...]:
+    """List the contact candidates of a model.
+
+    Args:
+        tree: Topology of ``model``.
+        model: The model.
+        shapes: Names of the shapes that may touch something; all if None.
+        prune: Drop candidates that others of the same link hide.
+
+    Returns:
+        Groups of candidates, kinds in a fixed order.
+    """
+    allowed = None if shapes is None else {model.shape(name).index for name in shapes}
+    members: dict[str, list[Candidate]] = {}
+    for index, pair in enumerate(model.pairs):
+        moving = [s for s in (pair.shape_a, pair.shape_b) if model.shapes[s].kind != "plane"]
+        if allowed is not None and not all(s in allowed for s in moving):
+            continue
+        link_a, link_b = (
+            tree.placements[model.shapes[s].body].link if model.shapes[s].body >= 0 else -1
+            for s in (pair.shape_a, pair.shape_b)
+        )
+        for kind, feature in _features(model, pair):
+            if kind == "segments":
+                swap = link_a < 0
+                sides = (link_b, link_a) if swap else (link_a, link_b)
+                candidate = Candidate(
+                    link_a=sides[0], link_b=sides[1], pair=index, feature=int(swap)
+                )
+            else:
+                candidate = Candidate(link_a=link_b, link_b=-1, pair=index, feature=feature)
+            if candidate.link_a >= 0:
+                members.setdefault(kind, []).append(candidate)
+    groups = [
+        ContactGroup(kind=kind, candidates=tuple(members[kind]))
+        for kind in WITNESS
+        if kind in members
+    ]
+    return tuple(_pruned(tree, model, group) if prune else group for group in groups)
+
+
+def _pruned(tree: Tree, model: Model, group: ContactGroup) -> ContactGroup:
+    """Drop balls that lie inside the convex hull of two others of the same link and plane."""
+    from physim.model.tree import body_positions
+
+    if group.kind != "ball":
+        return group
+    p = model.parameters()
+    places = body_positions(tree, model, p["body_position"])
+    rows = [row.numpy(force=True) for row in group.numbers(tree, model, places, p)]
+    alive = [True] * len(rows)
+
+    def hidden(i: int) -> bool:
+        center, radius = rows[i][4:7], rows[i][7]
+        peers = [
+            j
+            for j in range(len(rows))
+            if j != i
+            and alive[j]
+            and group.candidates[j].link_a == group.candidates[i].link_a
+            and (rows[j][:4] == rows[i][:4]).all()
+            and rows[j][8] == rows[i][8]
+        ]
+        for j in peers:
+            for k in peers:
+                along = rows[k][4:7] - rows[j][4:7]
+                square = float(along @ along)
+                share = float((center - rows[j][4:7]) @ along) / square if square else 0.0
+                share = min(max(share, 0.0), 1.0)
+                miss = center - rows[j][4:7] - share * along
+                room = (1 - share) * rows[j][7] + share * rows[k][7] - radius
+                if float(miss @ miss) ** 0.5 <= room + 1e-12:
+                    return True
+        return False
+
+    for i in range(len(rows)):
+        alive[i] = not hidden(i)
+    kept = tuple(c for c, keep in zip(group.candidates, alive, strict=True) if keep)
+    return ContactGroup(kind=group.kind, candidates=kept)

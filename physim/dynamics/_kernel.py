@@ -1,0 +1,123 @@
+"""The compiled step: one environment a SIMD lane, one native call for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from physim.dynamics._assembly import StepData
+from physim.dynamics._kernel_body import REPORT, step_body
+from physim.dynamics._mechanism import Mechanism
+from physim.dynamics._reference import StepSolution
+from physim.dynamics._settings import SolverSettings
+from solvers.core import Status
+from solvers.kernels import (
+    Kernel,
+    aligned_empty,
+    block_count,
+    build_kernel,
+    lane_count,
+    pack,
+    unpack,
+)
+
+_ARGUMENTS = (
+    ("q_in", "V*"),
+    ("v_in", "V*"),
+    ("force_in", "V*"),
+    ("steps_in", "V*"),
+    ("numbers_in", "V*"),
+    ("number_stride", "int"),
+    ("kappa_in", "V*"),
+    ("stages", "int"),
+    ("x_out", "V*"),
+    ("report_out", "V*"),
+    ("impulse_out", "V*"),
+)
+
+
+class KernelSolver:
+    """Solves steps of one mechanism with a compiled kernel.
+
+    Zeros of the model's own numbers are structure and cost nothing; numbers that break this
+    pattern use a second kernel in which every number is read.
+
+    Args:
+        mechanism: Structure of the equations.
+        settings: Solver settings.
+        numbers: The model's own flat numbers.
+        threads: Threads over which a batch is split.
+    """
+
+    def __init__(
+        self, mechanism: Mechanism, settings: SolverSettings, numbers: Tensor, *, threads: int = 1
+    ) -> None:
+        self.mechanism = mechanism
+        self.settings = settings
+        self.lanes = lane_count()
+        self.threads = threads
+        self._zero = numbers == 0.0
+        self._kernels: dict[bool, Kernel] = {}
+
+    def kernel(self, *, is_dense: bool = False) -> Kernel:
+        """The compiled step, built at first use."""
+        if is_dense not in self._kernels:
+            zeros = () if is_dense else self._zero.nonzero()[:, 0].tolist()
+            body = step_body(self.mechanism, self.settings, frozenset(zeros))
+            self._kernels[is_dense] = build_kernel(
+                "step", body, _ARGUMENTS, lanes=self.lanes
+            )
+        return self._kernels[is_dense]
+
+    @torch.no_grad()
+    def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
+        """Solve one step at each of the decreasing parameters ``kappas``, each (B,)."""
+        batch, lanes = data.q.shape[0], self.lanes
+        blocks, stages = block_count(batch, lanes), len(kappas)
+        shared, stride = pack_numbers(data.numbers, batch, lanes)
+        is_dense = bool((data.numbers[..., self._zero] != 0.0).any())
+        count = max(self.mechanism.contact_count, 1)
+        x = aligned_empty(blocks, stages * self.mechanism.tree.nq, lanes)
+        report = aligned_empty(blocks, REPORT, lanes)
+        impulse = aligned_empty(blocks, 3 * count, lanes)
+        self.kernel(is_dense=is_dense).launch_threads(
+            blocks,
+            self.threads,
+            pack(data.q, lanes),
+            pack(data.v, lanes),
+            pack(data.force, lanes),
+            pack(torch.stack([data.past_timestep, data.timestep], dim=-1), lanes),
+            shared,
+            stride,
+            pack(torch.stack(list(kappas), dim=-1), lanes),
+            stages,
+            x,
+            report,
+            impulse,
+        )
+        q_next = unpack(x, batch).reshape(batch, stages, -1).unbind(1)
+        iterations, residual, path, fail, restarts, lowest, _ = unpack(report, batch).unbind(-1)
+        status = torch.where(fail > 0.5, int(Status.MAX_ITERATIONS), int(Status.CONVERGED))
+        finite = torch.isfinite(q_next[-1]).all(-1)
+        contacts = unpack(impulse, batch).reshape(batch, count, 3)
+        return StepSolution(
+            q_next=list(q_next),
+            iterations=iterations.to(torch.int64),
+            residual=residual,
+            status=torch.where(finite, status, int(Status.NON_FINITE)),
+            restarts=restarts.to(torch.int64),
+            kappa_error=path,
+            min_gap=lowest,
+            impulses=contacts[:, : self.mechanism.contact_count, [2, 0, 1]],
+        )
+
+
+def pack_numbers(numbers: Tensor, batch: int, lanes: int) -> tuple[Tensor, int]:
+    """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
+    size = numbers.shape[-1]
+    if numbers.dim() == 1 or numbers.stride(0) == 0:
+        own = numbers if numbers.dim() == 1 else numbers[0]
+        return pack(own.expand(lanes, size).contiguous(), lanes), 0
+    return pack(numbers.expand(batch, size), lanes), size

@@ -1,0 +1,283 @@
+"""Strings traced phases and loops over candidates together into one native body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+
+from physim.collision import ContactGroup
+from physim.dynamics._contact_phases import contact_phases
+from physim.dynamics._mechanism import Mechanism
+from physim.dynamics._phases import CONTACT_NODE, StepPhases
+from physim.dynamics._settings import SolverSettings
+
+REPORT = 7
+"""Numbers per environment in the report array."""
+
+_FIELDS = (
+    ("cn", CONTACT_NODE),
+    ("z", 8),
+    ("dz", 8),
+    ("affine", 8),
+    ("vel", 3),
+    ("inv", 3),
+    ("gap", 1),
+    ("closest", 1),
+    ("on", 1),
+    ("gain", 9),
+    ("rows", 54),
+)
+
+
+def record_offsets(group: ContactGroup) -> tuple[dict[str, int], int]:
+    """Where the fields of a candidate's record start, and the record's size."""
+    offsets, size = {}, 0
+    for name, width in _FIELDS:
+        if name == "rows" and not group.is_between_links:
+            width = 18
+        offsets[name] = size
+        size += width
+    return offsets, size
+
+
+def _table(name: str, values: list[int]) -> str:
+    return f"constexpr int {name}[] = {{{', '.join(map(str, values or [0]))}}};"
+
+
+def _records(mechanism: Mechanism) -> str:
+    """Declarations of the candidates' records, active lists and index tables."""
+    lines = []
+    links = len(mechanism.tree.links)
+    for g, group in enumerate(mechanism.groups):
+        _, size = record_offsets(group)
+        lines += [
+            f"V record{g}[{size * group.count}];",
+            f"int list{g}[{group.count}], listed{g} = 0;",
+            _table(f"side_a{g}", [c.link_a for c in group.candidates]),
+            _table(f"side_b{g}", [c.link_b % (links + 1) for c in group.candidates]),
+        ]
+        if group.is_between_links:
+            lines += _couplings(mechanism, group, g)
+    return "\n".join(lines)
+
+
+def _couplings(mechanism: Mechanism, group: ContactGroup, g: int) -> list[str]:
+    """For each candidate its degrees of freedom: those of a alone, of b alone, of both."""
+    tree = mechanism.tree
+    dofs: list[int] = []
+    starts: list[int] = []
+    for item in group.candidates:
+        a = set(tree.chain[item.link_a])
+        b = set(tree.chain[item.link_b]) if item.link_b >= 0 else set()
+        for part in (a - b, b - a, a & b):
+            starts.append(len(dofs))
+            dofs += sorted(part)
+    starts.append(len(dofs))
+    return [_table(f"chain{g}", dofs), _table(f"chain_start{g}", starts)]
+
+
+def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
+    """Names by which the blocks of a candidate read its record and its links."""
+    offsets, size = record_offsets(group)
+    layout = mechanism.layout
+    fields = [f"V* const {name} = record{g} + {size} * i + {at};" for name, at in offsets.items()]
+    sides = []
+    for side in "ab":
+        link = f"side_{side}{g}[i]"
+        sides += [
+            f"V* const {side}0 = pose0 + 12 * {link};",
+            f"V* const {side}1 = pose1 + 12 * {link};",
+            f"V* const w{side} = wrench + 6 * {link};",
+            f"V* const f{side} = push + 6 * {link};",
+            f"V* const t{side} = twist + 6 * {link};",
+            f"V* const v{side} = twist + 6 * {link};",
+            f"V* const p{side} = spatial + 36 * {link};",
+        ]
+    numbers = f"const V* const k = num + {layout.offsets[group.name]} + {group.width} * i;"
+    return "\n".join([*fields, *sides, numbers])
+
+
+_COUPLE = """
+for (int place = 0; place < listed{g}; ++place) {{
+  const int i = list{g}[place];
+  {pointers}
+  const int* const dof = chain{g} + chain_start{g}[3 * i];
+  const int only_a = chain_start{g}[3 * i + 1] - chain_start{g}[3 * i];
+  const int either = chain_start{g}[3 * i + 2] - chain_start{g}[3 * i];
+  const int all = chain_start{g}[3 * i + 3] - chain_start{g}[3 * i];
+  V answer[3 * NV];
+  for (int j = 0; j < all; ++j) {{
+    const V* const m = motion1 + 6 * dof[j];
+    V u[3];
+    for (int r = 0; r < 3; ++r) {{
+      V sum = V(0.0);
+      if (j < only_a || j >= either)
+        for (int c = 0; c < 6; ++c) sum = sum + rows[6 * r + c] * m[c];
+      if (j >= only_a)
+        for (int c = 0; c < 6; ++c) sum = sum - rows[18 + 6 * r + c] * m[c];
+      u[r] = sum;
+    }}
+    for (int r = 0; r < 3; ++r)
+      answer[3 * j + r] = gain[3 * r] * u[0] + gain[3 * r + 1] * u[1] + gain[3 * r + 2] * u[2];
+  }}
+  for (int d = 0; d < either; ++d) {{
+    const V* const m = motion0 + 6 * dof[d];
+    V u[3];
+    for (int r = 0; r < 3; ++r) {{
+      V sum = V(0.0);
+      for (int c = 0; c < 6; ++c) sum = sum + rows[36 + 6 * r + c] * m[c];
+      u[r] = d < only_a ? sum : -sum;
+    }}
+    for (int j = 0; j < all; ++j) {{
+      V* const entry = matrix + NV * dof[d] + dof[j];
+      *entry = *entry + u[0] * answer[3 * j] + u[1] * answer[3 * j + 1] + u[2] * answer[3 * j + 2];
+    }}
+  }}
+}}
+"""
+
+_RECHECK = """
+for (int i = 0; i < COUNT{g}; ++i) {{
+  {pointers}
+  if (!vany(on[0] < 0.5)) continue;
+  {gap}
+  const M missed = (on[0] < 0.5) & (gap[0] < reach) & (fail < 0.5);
+  if (!vany(missed)) continue;
+  bool known = false;
+  for (int place = 0; place < listed{g}; ++place) known = known || list{g}[place] == i;
+  if (!known) list{g}[listed{g}++] = i;
+  count = missed ? count + 2.0 : count;
+  on[0] = missed ? V(1.0) : on[0];
+  again = missed ? V(1.0) : again;
+}}
+"""
+
+
+def _contact_code(
+    mechanism: Mechanism, group: ContactGroup, g: int, what: str, blocks: Mapping[str, str]
+) -> str:
+    """What one kind of candidate contributes at a marker of the loop."""
+    pointers = _pointers(mechanism, group, g)
+
+    def over_list(code: str) -> str:
+        return (
+            f"for (int place = 0; place < listed{g}; ++place) {{\n"
+            f"const int i = list{g}[place];\n{pointers}\n{code}\n}}"
+        )
+
+    if what == "NODE":
+        reach = "closest[0] < PRUNING * steps[1]" if group.is_between_links else "closest[0] == closest[0]"
+        return (
+            f"for (int i = 0; i < {group.count}; ++i) {{\n{pointers}\n{blocks['NODE']}\n"
+            f"const M near = {reach};\non[0] = near ? V(1.0) : V(0.0);\n"
+            f"count = count + 2.0 * on[0];\ngap[0] = cn[0];\n"
+            f"if (vany(near)) list{g}[listed{g}++] = i;\n}}"
+        )
+    if what in ("LINEARISE", "PUSH", "INCREMENT"):
+        return over_list(blocks[what])
+    if what == "START":
+        return over_list(blocks["START"])
+    if what == "CLEAR":
+        return over_list("for (int j = 0; j < 8; ++j) affine[j] = V(0.0);")
+    if what == "KEEP":
+        return over_list("for (int j = 0; j < 8; ++j) affine[j] = dz[j];")
+    if what == "ADVANCE":
+        return over_list(
+            "for (int j = 0; j < 8; ++j)\n"
+            "z[j] = (running & (on[0] > 0.5)) ? z[j] + alpha[0] * dz[j] : z[j];"
+        )
+    if what == "RESTART":
+        inner = (
+            "V kept[8];\nfor (int j = 0; j < 8; ++j) kept[j] = z[j];\n"
+            f"{blocks['START']}\n"
+            "for (int j = 0; j < 8; ++j) z[j] = chosen ? z[j] : kept[j];"
+        )
+        return over_list(inner)
+    if what == "FINISH":
+        first = sum(other.count for other in mechanism.groups[:g])
+        return (
+            f"for (int i = 0; i < {group.count}; ++i) {{\n{pointers}\n"
+            f"if (vany(on[0] < 0.5)) {{\n{blocks['GAP']}\n}}\n"
+            f"lowest = vmin(lowest, gap[0]);\ntouching = touching + on[0];\n"
+            f"V* const out = impulse_out + ((size_t)block * CONTACTS + {first} + i) * 3;\n"
+            f"out[0] = on[0] > 0.5 ? z[2] : V(0.0);\nout[1] = on[0] > 0.5 ? z[3] : V(0.0);\n"
+            f"out[2] = on[0] > 0.5 ? z[0] : V(0.0);\n}}"
+        )
+    if not group.is_between_links:
+        return ""
+    if what == "COUPLE":
+        return _COUPLE.format(g=g, pointers=pointers)
+    if what == "RECHECK":
+        text = _RECHECK.format(g=g, pointers=pointers, gap=blocks["GAP"])
+        return text.replace(f"COUNT{g}", str(group.count))
+    raise KeyError(what)
+
+
+_RESET = """
+{ V kept_x[NQ + 1], kept_limit[4 * LIMITS + 1], kept_rub[3 * RUBS + 1];
+  for (int i = 0; i < NQ; ++i) kept_x[i] = x[i];
+  for (int i = 0; i < 4 * LIMITS; ++i) kept_limit[i] = limit[i];
+  for (int i = 0; i < 3 * RUBS; ++i) kept_rub[i] = rub[i];
+  @GUESS@
+  @JOINT_START@
+  for (int i = 0; i < NQ; ++i) x[i] = chosen ? x[i] : kept_x[i];
+  for (int i = 0; i < 4 * LIMITS; ++i) limit[i] = chosen ? limit[i] : kept_limit[i];
+  for (int i = 0; i < 3 * RUBS; ++i) rub[i] = chosen ? rub[i] : kept_rub[i];
+  @CONTACTS:RESTART@
+}
+"""
+
+
+def step_body(
+    mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int]
+) -> str:
+    """C++ text of one step for `solvers.kernels.build_kernel`.
+
+    Args:
+        mechanism: Structure of the equations.
+        settings: Solver settings; they are constants of the body.
+        zeros: Slots of the flat numbers that are zero by structure.
+    """
+    phases = StepPhases(mechanism, zeros)
+    scales = mechanism.scales
+    text = resources.files("physim.dynamics").joinpath("step_loop.cpp").read_text()
+    text = text.replace("@RESET@", _RESET)
+    kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
+    for what in (
+        "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH"
+    ).split():
+        marker = f"@CONTACTS:{what}@"
+        if marker in text:
+            parts = [
+                _contact_code(mechanism, group, g, what, kinds[g])
+                for g, group in enumerate(mechanism.groups)
+            ]
+            text = text.replace(marker, "\n".join(parts))
+    text = text.replace("@RECORDS@", _records(mechanism))
+    for name, block in phases.blocks.items():
+        text = text.replace(f"@{name}@", block)
+    constants = {
+        "NQ": mechanism.tree.nq,
+        "NV": mechanism.tree.nv,
+        "NL": len(mechanism.tree.links),
+        "LIMITS": len(mechanism.limits),
+        "RUBS": len(mechanism.rubbing),
+        "CONTACTS": mechanism.contact_count,
+        "REPORT": REPORT,
+        "MAX_ITERATIONS": settings.max_iterations,
+        "RESTART_AFTER": settings.restart_after,
+        "ROUNDS": 2 + mechanism.contact_count,
+    }
+    reals = {
+        "START": settings.start * scales.mass * scales.gravity * scales.velocity,
+        "STEP_FRACTION": settings.step_fraction,
+        "RESTART_FRACTION": settings.restart_fraction,
+        "RESTART_SCALE": settings.restart_scale,
+        "TOLERANCE": settings.tolerance,
+        "PATH_TOLERANCE": settings.path_tolerance,
+        "ENERGY": scales.mass * scales.velocity**2,
+        "PRUNING": settings.pruning_distance * scales.velocity,
+    }
+    lines = [f"constexpr int {name} = {value};" for name, value in constants.items()]
+    lines += [f"constexpr double {name} = {value!r};" for name, value in reals.items()]
+    return "\n".join([*lines, text])

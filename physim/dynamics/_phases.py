@@ -1,0 +1,447 @@
+"""The step's equations traced into straight-line blocks, one per phase of an iteration.
+
+A phase reads named arrays, computes with the generic-scalar equations of this folder and writes
+named arrays; `step_loop.cpp` strings the phases together and loops over contact candidates. What is
+a constant of the structure never becomes an array entry: the `Exchange` hands it on to later phases
+as a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from physim.collision import ContactGroup
+from physim.dynamics import _contact as contact
+from physim.dynamics import _integrator as integrator
+from physim.dynamics._elimination import Elimination, analyse
+from physim.dynamics._kinematics import (
+    Poses,
+    difference,
+    forward_kinematics,
+    link_twists,
+    project,
+    retract,
+)
+from physim.dynamics._mechanism import Mechanism
+from physim.dynamics._numbers import Numbers
+from solvers.kernels import algebra as la
+from solvers.kernels import emit_block
+from solvers.kernels import scalar as sc
+from solvers.kernels.trace import Symbol, Tape
+from solvers.nonlinear import cones
+
+Scalar = Any
+Outputs = list[tuple[str, int | None, Scalar]]
+
+CONTACT_NODE = 19
+"""Numbers kept per candidate at node k: gap, frame (9), point, point in both links' axes."""
+
+
+class Exchange:
+    """Passes values from one phase to later ones, constants by value."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[float | None]] = {}
+
+    def store(
+        self, name: str, values: Sequence[Scalar], *, is_complete: bool = False
+    ) -> Outputs:
+        """Outputs that write ``values`` to array ``name``; constants only if ``is_complete``."""
+        known = [_constant(x) for x in values]
+        self._known[name] = known
+        return [(name, i, x) for i, x in enumerate(values) if is_complete or known[i] is None]
+
+    def load(self, tape: Tape, name: str) -> list[Scalar]:
+        """The values of array ``name`` as inputs of ``tape``, constants as numbers."""
+        return [
+            tape.input(name, i) if value is None else value
+            for i, value in enumerate(self._known[name])
+        ]
+
+
+def _constant(x: Scalar) -> float | None:
+    if isinstance(x, Symbol):
+        return x.value
+    return float(x)
+
+
+def _chunks(values: Sequence[Scalar], width: int) -> list[list[Scalar]]:
+    return [list(values[i : i + width]) for i in range(0, len(values), width)]
+
+
+def flatten(rows: Sequence[Sequence[Scalar]]) -> list[Scalar]:
+    """Rows one after the other."""
+    return [x for row in rows for x in row]
+
+
+def pose_values(poses: Poses) -> list[Scalar]:
+    """Twelve numbers per link: rotation by rows, then position."""
+    values: list[Scalar] = []
+    for rotation, position in zip(poses.rotation, poses.position, strict=True):
+        values += [*flatten(rotation), *position]
+    return values
+
+
+def motion_values(poses: Poses) -> list[Scalar]:
+    """Six numbers per degree of freedom: angular, then linear part."""
+    return [x for w, v in poses.motion for x in (*w, *v)]
+
+
+def as_motion(values: Sequence[Scalar]) -> list[tuple[list[Scalar], list[Scalar]]]:
+    """Inverse of `motion_values`; also twists and wrenches of links."""
+    return [(row[:3], row[3:]) for row in _chunks(values, 6)]
+
+
+def read_pose(tape: Tape, name: str) -> contact.Pose:
+    """A pose from an array of twelve."""
+    values = tape.inputs(name, 12)
+    return _chunks(values[:9], 3), values[9:]
+
+
+def read_node(tape: Tape, name: str) -> contact.ContactNode:
+    """A candidate at node k from an array of `CONTACT_NODE`."""
+    values = tape.inputs(name, CONTACT_NODE)
+    frame = _chunks(values[1:10], 3)
+    return contact.ContactNode(values[0], frame, values[10:13], values[13:16], values[16:19])
+
+
+def node_values(node: contact.ContactNode) -> list[Scalar]:
+    """Inverse of `read_node`."""
+    return [node.gap, *flatten(node.frame), *node.point, *node.local_a, *node.local_b]
+
+
+def side_poses(tape: Tape, group: ContactGroup, suffix: str) -> tuple[contact.Pose, contact.Pose]:
+    """Poses of both sides from the arrays ``a<suffix>`` and ``b<suffix>``."""
+    b = read_pose(tape, f"b{suffix}") if group.is_between_links else contact.WORLD
+    return read_pose(tape, f"a{suffix}"), b
+
+
+def elimination(mechanism: Mechanism) -> Elimination:
+    """Pattern of the Newton matrix: chains of the tree and of links that may touch."""
+    tree = mechanism.tree
+    cliques = list(tree.chain)
+    for group in mechanism.groups:
+        if group.is_between_links:
+            for item in group.candidates:
+                other = tree.chain[item.link_b] if item.link_b >= 0 else ()
+                cliques.append(tuple({*tree.chain[item.link_a], *other}))
+    return analyse(tree.nv, cliques)
+
+
+class StepPhases:
+    """Traces the phases of one mechanism's step.
+
+    Args:
+        mechanism: Structure of the equations.
+        zeros: Slots of the flat numbers that are zero by structure.
+    """
+
+    def __init__(self, mechanism: Mechanism, zeros: frozenset[int]) -> None:
+        self.mechanism = mechanism
+        self.elimination = elimination(mechanism)
+        self._zeros = zeros
+        self._exchange = Exchange()
+        self._has_couplings = any(group.is_between_links for group in mechanism.groups)
+        self.blocks = {"NODE": self._node()}
+        self.blocks["SWEEP"] = self._sweep()
+        self.blocks["ASSEMBLE"] = self._assemble()
+        self.blocks["FACTOR"] = self._factor()
+        self.blocks["SOLVE"] = self._solve()
+        self.blocks["JOINT_START"] = self._joint_start()
+        self.blocks["JOINT_STEP"] = self._joint_step()
+        self.blocks["ADVANCE"] = self._advance()
+        self.blocks["GUESS"] = self._guess()
+        self.blocks["APPROACH"] = self._approach()
+
+    def _numbers(self, tape: Tape) -> Numbers:
+        size = self.mechanism.layout.size
+        values = [0 if i in self._zeros else tape.input("num", i) for i in range(size)]
+        return Numbers(self.mechanism.layout, values)
+
+    def _inputs(self, tape: Tape) -> tuple[list[Scalar], list[Scalar], list[Scalar]]:
+        tree = self.mechanism.tree
+        return (
+            tape.inputs("q", tree.nq),
+            tape.inputs("v", tree.nv),
+            tape.inputs("force", tree.nv),
+        )
+
+    def _node(self) -> str:
+        tape = Tape()
+        q, v, force = self._inputs(tape)
+        past, timestep = tape.inputs("steps", 2)
+        numbers = self._numbers(tape)
+        node = integrator.build_node(
+            self.mechanism.tree, q, v, force, past, timestep, numbers
+        )
+        store = self._exchange.store
+        outputs = store("motion0", motion_values(node.poses), is_complete=self._has_couplings)
+        outputs += store("center0", flatten(node.poses.center))
+        outputs += store("carrier", [x for m in node.carrier for x in flatten(m)])
+        outputs += store("impulse", node.impulse)
+        outputs += [("pose0", i, x) for i, x in enumerate(pose_values(node.poses))]
+        return emit_block(outputs)
+
+    def _guess(self) -> str:
+        tape = Tape()
+        q, v, _ = self._inputs(tape)
+        timestep = tape.input("steps", 1)
+        moved = retract(self.mechanism.tree, q, [timestep * x for x in v])
+        return emit_block([("x", i, y) for i, y in enumerate(moved)])
+
+    def _approach(self) -> str:
+        """Twists of the past velocity at node k."""
+        tape, tree = Tape(), self.mechanism.tree
+        motion = as_motion(self._exchange.load(tape, "motion0"))
+        twists = link_twists(tree, motion, tape.inputs("v", tree.nv))
+        values = [x for w, v in twists for x in (*w, *v)]
+        return emit_block([("twist", i, x) for i, x in enumerate(values)])
+
+    def _node_record(self, tape: Tape) -> integrator.Node:
+        load = self._exchange.load
+        poses = Poses(
+            [], [], _chunks(load(tape, "center0"), 3), as_motion(load(tape, "motion0"))
+        )
+        carrier = [_chunks(m, 3) for m in _chunks(load(tape, "carrier"), 9)]
+        return integrator.Node(poses, carrier, load(tape, "impulse"))
+
+    def _sweep(self) -> str:
+        """Poses and momenta at the trial configuration, per link."""
+        tape, tree = Tape(), self.mechanism.tree
+        node, numbers = self._node_record(tape), self._numbers(tape)
+        x = tape.inputs("x", tree.nq)
+        after = forward_kinematics(tree, x, numbers)
+        spreads, wrenches = integrator.interval_momentum(
+            node.poses,
+            after,
+            node.carrier,
+            numbers,
+            sc.reciprocal(tape.input("steps", 1)),
+            node.poses,
+        )
+        outputs = self._exchange.store(
+            "motion1", motion_values(after), is_complete=self._has_couplings
+        )
+        outputs += [("pose1", i, y) for i, y in enumerate(pose_values(after))]
+        for link, (moment, momentum) in enumerate(wrenches):
+            outputs += [("wrench", 6 * link + i, y) for i, y in enumerate([*moment, *momentum])]
+            block = integrator.spatial_block(
+                node.poses.center[link],
+                after.center[link],
+                spreads[link],
+                numbers.link_mass(link),
+            )
+            outputs += [("spatial", 36 * link + i, y) for i, y in enumerate(flatten(block))]
+        return emit_block(outputs)
+
+    def _limit_velocities(
+        self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar, numbers: Numbers
+    ) -> list[Scalar]:
+        """Gap velocities of all lower, then all upper limits."""
+        lower, upper = [], []
+        recovery = self.mechanism.recovery
+        inverse = sc.reciprocal(timestep)
+        for dof, coordinate in self.mechanism.limits:
+            low, high = numbers.dof("limit_lower", dof), numbers.dof("limit_upper", dof)
+            for side, now, then in (
+                (lower, q[coordinate] - low, x[coordinate] - low),
+                (upper, high - q[coordinate], high - x[coordinate]),
+            ):
+                allowed = contact.allowed_overlap(now, timestep, recovery)
+                side.append(sc.multiply(sc.subtract(then, allowed), inverse))
+        return lower + upper
+
+    def _assemble(self) -> str:
+        """Balance, Newton matrix, joint cones; errors and products of the joint cones."""
+        tape, mechanism = Tape(), self.mechanism
+        tree = mechanism.tree
+        node, numbers = self._node_record(tape), self._numbers(tape)
+        q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
+        timestep, kappa = tape.input("steps", 1), tape.input("kappa", 0)
+        wrenches = as_motion(tape.inputs("wrench", 6 * len(tree.links)))
+        blocks = [_chunks(b, 6) for b in _chunks(tape.inputs("spatial", 36 * len(tree.links)), 36)]
+        balance = project(tree, node.poses.motion, wrenches)
+        joint = integrator.joint_impulse(tree, x, q, timestep, numbers)
+        balance = [
+            sc.subtract(sc.add(a, b), c)
+            for a, b, c in zip(balance, joint, node.impulse, strict=True)
+        ]
+        next_motion = as_motion(self._exchange.load(tape, "motion1"))
+        entries = integrator.newton_matrix(
+            tree,
+            node.poses.motion,
+            next_motion,
+            blocks,
+            integrator.joint_block(tree, x, q, timestep, numbers),
+        )
+        scales = mechanism.scales
+        velocity_unit = 1.0 / scales.velocity
+        residual, path, total = tape.input("err", 0), tape.input("err", 1), tape.input("total", 0)
+        outputs: Outputs = []
+        primal, dual = self._limit_inputs(tape)
+        velocities = self._limit_velocities(tape, x, q, timestep, numbers)
+        count = len(mechanism.limits)
+        for i, velocity in enumerate(velocities):
+            dof = mechanism.limits[i % count][0]
+            sign = 1.0 if i < count else -1.0
+            balance[dof] = balance[dof] - sign * primal[i]
+            entries[dof, dof] = entries[dof, dof] + primal[i] / dual[i]
+            residual = sc.maximum(residual, sc.absolute(dual[i] - velocity) * velocity_unit)
+            product = primal[i] * dual[i]
+            path = sc.maximum(path, sc.absolute(product / kappa - 1.0))
+            total = total + product
+            outputs.append(("limit_velocity", i, velocity))
+        slips = difference(tree, x, q)[0]
+        for i, (dof, _) in enumerate(mechanism.rubbing):
+            bound, b, e, y = self._rub_inputs(tape, numbers, i, timestep)
+            response = cones.second_order_response(bound, [b], e, [y], kappa)
+            slip = slips[dof] / timestep
+            balance[dof] = balance[dof] - b
+            entries[dof, dof] = entries[dof, dof] - response.b_y[0][0]
+            scalar, vector = cones.second_order_product(bound, [b], e, [y])
+            residual = sc.maximum(residual, sc.absolute(y - slip) * velocity_unit)
+            path = sc.maximum(path, sc.absolute(scalar / kappa - 1.0))
+            path = sc.maximum(path, sc.absolute(vector[0] / kappa))
+            total = total + scalar
+            outputs.append(("slip", i, slip))
+        for dof, value in enumerate(balance):
+            unit = scales.mass * scales.velocity
+            unit *= 1.0 if tree.linear_dofs[dof] else scales.length
+            residual = sc.maximum(residual, sc.absolute(value) * (1.0 / unit))
+        outputs += [("balance", i, value) for i, value in enumerate(balance)]
+        outputs += [
+            ("matrix", i * tree.nv + j, entries.get((i, j), 0.0))
+            for i, j in self.elimination.pattern
+        ]
+        outputs += [("err", 0, residual), ("err", 1, path), ("total", 0, total)]
+        return emit_block(outputs)
+
+    def _limit_inputs(self, tape: Tape) -> tuple[list[Scalar], list[Scalar]]:
+        values = tape.inputs("limit", 4 * len(self.mechanism.limits))
+        half = len(values) // 2
+        return values[:half], values[half:]
+
+    def _rub_inputs(
+        self, tape: Tape, numbers: Numbers, index: int, timestep: Scalar
+    ) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+        dof = self.mechanism.rubbing[index][0]
+        bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
+        b, e, y = tape.inputs("rub", 3, 3 * index)
+        return bound, b, e, y
+
+    def _factor_entries(self, tape: Tape) -> dict[tuple[int, int], Scalar]:
+        nv = self.mechanism.tree.nv
+        return {(i, j): tape.input("matrix", i * nv + j) for i, j in self.elimination.pattern}
+
+    def _factor(self) -> str:
+        tape, nv = Tape(), self.mechanism.tree.nv
+        factor = self.elimination.factor(self._factor_entries(tape))
+        return emit_block([("matrix", i * nv + j, x) for (i, j), x in factor.items()])
+
+    def _solve(self) -> str:
+        """Velocity increment, link twists and increments of the joint cones."""
+        tape, mechanism = Tape(), self.mechanism
+        tree = mechanism.tree
+        numbers = self._numbers(tape)
+        load = self._exchange.load
+        timestep, target = tape.input("steps", 1), tape.input("target", 0)
+        second = tape.input("second", 0)
+        motion = as_motion(load(tape, "motion0"))
+        pushes = as_motion(tape.inputs("push", 6 * len(tree.links)))
+        right = project(tree, motion, pushes)
+        right = [sc.subtract(r, tape.input("balance", i)) for i, r in enumerate(right)]
+        primal, dual = self._limit_inputs(tape)
+        count, half = len(mechanism.limits), 2 * len(mechanism.limits)
+        before = tape.inputs("limit_affine", 2 * half)
+        limits, rubs = [], []
+        for i in range(half):
+            correction = second * (before[i] * before[half + i])
+            response = cones.orthant_response(primal[i], dual[i], target, correction)
+            defect = dual[i] - tape.input("limit_velocity", i)
+            dof, sign = mechanism.limits[i % count][0], 1.0 if i < count else -1.0
+            right[dof] = right[dof] + sign * (response.offset + response.gain * defect)
+            limits.append((response, defect, dof, sign))
+        for i, (dof, _) in enumerate(mechanism.rubbing):
+            bound, b, e, y = self._rub_inputs(tape, numbers, i, timestep)
+            db, de, dy = tape.inputs("rub_affine", 3, 3 * i)
+            scalar, vector = cones.second_order_product(0, [db], de, [dy])
+            response_rub = cones.second_order_response(
+                bound, [b], e, [y], target, (second * scalar, [second * vector[0]])
+            )
+            defect = y - tape.input("slip", i)
+            right[dof] = right[dof] + (
+                response_rub.b_offset[0] - response_rub.b_y[0][0] * defect
+            )
+            rubs.append((response_rub, defect, dof))
+        dv = self.elimination.solve(self._factor_entries(tape), right)
+        outputs: Outputs = [("dv", i, x) for i, x in enumerate(dv)]
+        twists = link_twists(tree, as_motion(load(tape, "motion1")), dv)
+        for link, (w, v) in enumerate(twists):
+            outputs += [("twist", 6 * link + i, x) for i, x in enumerate([*w, *v])]
+        for i, (response, defect, dof, sign) in enumerate(limits):
+            ds = sign * dv[dof] - defect
+            outputs += [("dlimit", i, response.increment(ds)), ("dlimit", half + i, ds)]
+        for i, (response_rub, defect, dof) in enumerate(rubs):
+            dy = dv[dof] - defect
+            de, db = response_rub.increments(0, [dy])
+            outputs += [("drub", 3 * i + k, x) for k, x in enumerate([db[0], de, dy])]
+        return emit_block(outputs)
+
+    def _joint_start(self) -> str:
+        """Far start of the joint cones on the path of ``far``."""
+        tape, mechanism = Tape(), self.mechanism
+        numbers = self._numbers(tape)
+        q = tape.inputs("q", mechanism.tree.nq)
+        timestep, far, scale = tape.input("steps", 1), tape.input("far"), tape.input("scale")
+        slowest = mechanism.scales.velocity
+        velocities = self._limit_velocities(tape, q, q, timestep, numbers)
+        outputs: Outputs = []
+        for i, velocity in enumerate(velocities):
+            s = sc.maximum(velocity, slowest)
+            outputs += [
+                ("limit", i, far / s * scale),
+                ("limit", len(velocities) + i, s * scale),
+            ]
+        for i, (dof, _) in enumerate(mechanism.rubbing):
+            bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
+            start = [0.0, far / bound * (scale * scale), 0.0]
+            outputs += [("rub", 3 * i + k, x) for k, x in enumerate(start)]
+        return emit_block(outputs)
+
+    def _joint_step(self) -> str:
+        """Longest step and product sums of the joint cones along the current direction."""
+        tape, mechanism = Tape(), self.mechanism
+        numbers, timestep = self._numbers(tape), tape.input("steps", 1)
+        primal, dual = self._limit_inputs(tape)
+        half = len(primal)
+        step = tape.input("inverse_step", 0)
+        slope, bend = tape.input("ahead", 0), tape.input("ahead", 1)
+        for i in range(half):
+            dx, ds = tape.input("dlimit", i), tape.input("dlimit", half + i)
+            step = sc.maximum(step, sc.maximum(-(dx / primal[i]), -(ds / dual[i])))
+            slope = slope + (primal[i] * ds + dual[i] * dx)
+            bend = bend + dx * ds
+        for i in range(len(mechanism.rubbing)):
+            bound, b, e, y = self._rub_inputs(tape, numbers, i, timestep)
+            db, de, dy = tape.inputs("drub", 3, 3 * i)
+            for p, vector, dp, dvector in ((bound, b, 0, db), (e, y, de, dy)):
+                determinant = cones.second_order_determinant(p, [vector])
+                step = sc.maximum(
+                    step,
+                    cones.second_order_inverse_step(
+                        p, [vector], dp, [dvector], sc.reciprocal(determinant)
+                    ),
+                )
+            slope = slope + (bound * de + b * dy + y * db)
+            bend = bend + db * dy
+        return emit_block([("inverse_step", 0, step), ("ahead", 0, slope), ("ahead", 1, bend)])
+
+    def _advance(self) -> str:
+        """Move the trial configuration along the direction, where ``go`` holds."""
+        tape, tree = Tape(), self.mechanism.tree
+        x = tape.inputs("x", tree.nq)
+        length = tape.input("alpha") * tape.input("steps", 1)
+        moved = retract(tree, x, [length * dv for dv in tape.inputs("dv", tree.nv)])
+        go = tape.input("go") > 0.5
+        return emit_block([("x", i, sc.where(go, y, x[i])) for i, y in enumerate(moved)])

@@ -1,0 +1,124 @@
+// One step of one block of environments, one environment a lane: the interior point of
+// _reference.py around the traced phases (names between at-signs).
+const V* const q = q_in + (size_t)block * NQ;
+const V* const v = v_in + (size_t)block * NV;
+const V* const force = force_in + (size_t)block * NV;
+const V* const steps = steps_in + (size_t)block * 2;
+const V* const num = numbers_in + (size_t)block * number_stride;
+
+V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
+V center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1], x[NQ + 1];
+V wrench[6 * (NL + 1)], spatial[36 * (NL + 1)], push[6 * (NL + 1)], twist[6 * (NL + 1)];
+V matrix[NV * NV + 1], balance[NV + 1], dv[NV + 1];
+V limit[4 * LIMITS + 1], dlimit[4 * LIMITS + 1], limit_affine[4 * LIMITS + 1];
+V limit_velocity[2 * LIMITS + 1];
+V rub[3 * RUBS + 1], drub[3 * RUBS + 1], rub_affine[3 * RUBS + 1], slip[RUBS + 1];
+V kappa[1], target[1], second[1], err[2], total[1], inverse_step[1], ahead[2];
+V far[1], scale[1], alpha[1], go[1];
+@RECORDS@
+
+for (int i = 0; i < 12; ++i) {
+  const V one = V(i == 0 || i == 4 || i == 8 ? 1.0 : 0.0);
+  pose0[12 * NL + i] = one;
+  pose1[12 * NL + i] = one;
+}
+for (int i = 0; i < 6; ++i) twist[6 * NL + i] = V(0.0);
+
+@NODE@
+@APPROACH@
+V count = V(2.0 * LIMITS + RUBS);
+@CONTACTS:NODE@
+
+far[0] = START * steps[1];
+scale[0] = V(1.0);
+@GUESS@
+@JOINT_START@
+@CONTACTS:START@
+
+const V zero = V(0.0), one = V(1.0);
+V fail = zero, iterations = zero, restarts = zero, fraction = V(STEP_FRACTION) + zero;
+for (int stage = 0; stage < stages; ++stage) {
+  kappa[0] = kappa_in[(size_t)block * stages + stage];
+  for (int round = 0; round < ROUNDS; ++round) {
+    V done = fail;
+    for (int iteration = 0;; ++iteration) {
+      err[0] = err[1] = total[0] = zero;
+      @SWEEP@
+      @CONTACTS:LINEARISE@
+      @ASSEMBLE@
+      done = ((err[0] < TOLERANCE) & (err[1] < PATH_TOLERANCE)) ? one : done;
+      if (!vany(done < 0.5) || iteration == MAX_ITERATIONS) break;
+      const M running = done < 0.5;
+      if (iteration == RESTART_AFTER && stage == 0) {
+        restarts = running ? restarts + 1.0 : restarts;
+        fraction = running ? V(RESTART_FRACTION) : fraction;
+        scale[0] = V(RESTART_SCALE);
+        const M chosen = running;
+        @RESET@
+        continue;
+      }
+      @CONTACTS:COUPLE@
+      @FACTOR@
+      target[0] = kappa[0];
+      second[0] = zero;
+      for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = zero;
+      for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = zero;
+      for (int i = 0; i < 6 * (NL + 1); ++i) push[i] = zero;
+      @CONTACTS:CLEAR@
+      @CONTACTS:PUSH@
+      @SOLVE@
+      inverse_step[0] = ahead[0] = ahead[1] = zero;
+      @CONTACTS:INCREMENT@
+      @JOINT_STEP@
+      const V pairs = vmax(count, one);
+      V step = fraction / vmax(inverse_step[0], fraction);
+      const V mean = total[0] / pairs;
+      const V mean_ahead = (total[0] + step * (ahead[0] + step * ahead[1])) / pairs;
+      V sigma = vmin(vmax(mean_ahead / mean, zero), one);
+      const V rest = one - step;
+      sigma = vmax(sigma * sigma * sigma, rest * rest * rest);
+      const V wanted = vmax(sigma * mean, vmin(mean, 0.1 * ENERGY * err[0]));
+      target[0] = count > 0.5 ? vmax(kappa[0], wanted) : kappa[0];
+      second[0] = step * step;
+      for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = dlimit[i];
+      for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = drub[i];
+      for (int i = 0; i < 6 * (NL + 1); ++i) push[i] = zero;
+      @CONTACTS:KEEP@
+      @CONTACTS:PUSH@
+      @SOLVE@
+      inverse_step[0] = ahead[0] = ahead[1] = zero;
+      @CONTACTS:INCREMENT@
+      @JOINT_STEP@
+      step = fraction / vmax(inverse_step[0], fraction);
+      alpha[0] = count > 0.5 ? step : one;
+      go[0] = running ? one : zero;
+      @ADVANCE@
+      for (int i = 0; i < 4 * LIMITS; ++i)
+        limit[i] = running ? limit[i] + alpha[0] * dlimit[i] : limit[i];
+      for (int i = 0; i < 3 * RUBS; ++i)
+        rub[i] = running ? rub[i] + alpha[0] * drub[i] : rub[i];
+      @CONTACTS:ADVANCE@
+      iterations = iterations + go[0];
+    }
+    fail = done < 0.5 ? one : fail;
+    V again = zero;
+    const V reach = PRUNING * steps[1];
+    @CONTACTS:RECHECK@
+    if (!vany(again > 0.5)) break;
+    scale[0] = one;
+    const M chosen = again > 0.5;
+    @RESET@
+  }
+  for (int i = 0; i < NQ; ++i) x_out[((size_t)block * stages + stage) * NQ + i] = x[i];
+}
+V lowest = V(__builtin_inf());
+V touching = zero;
+@CONTACTS:FINISH@
+V* const report = report_out + (size_t)block * REPORT;
+report[0] = iterations;
+report[1] = err[0];
+report[2] = err[1];
+report[3] = fail;
+report[4] = restarts;
+report[5] = lowest;
+report[6] = touching;

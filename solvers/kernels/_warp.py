@@ -1,0 +1,156 @@
+"""The door to Warp: quiet import, and a native text turned into a loaded function.
+
+Only this module imports warp, and only when a kernel is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NativeFunction", "captured_standard_error", "cache_directory", "compile_native"]
+
+NativeFunction = Callable[[Sequence[Any]], None]
+"""Runs the compiled text once with the values of its parameters."""
+
+_SOURCE = """\
+import warp as wp
+
+@wp.func_native(SNIPPET)
+def {key}_body({parameters}): ...
+
+@wp.kernel(module="unique", enable_backward=False, module_options=OPTIONS)
+def {key}({parameters}):
+    {key}_body({names})
+"""
+
+# Warp's own optimisation level and CPU flags suit straight-line code; exact arithmetic must not
+# depend on what else in the process has asked Warp for fast mathematics
+_OPTIONS = {"enable_backward": False, "fast_math": False}
+
+
+def _import_warp() -> Any:
+    first = "warp" not in sys.modules
+    import warp
+
+    if first:
+        # whoever imported warp before us has already said how talkative it should be
+        warp.config.log_level = warp.LOG_WARNING
+        directory = os.environ.get("PHYSIM_CACHE")
+        if directory and warp.config.kernel_cache_dir is None:
+            warp.config.kernel_cache_dir = str(Path(directory).expanduser() / "warp")
+    return warp
+
+
+@contextlib.contextmanager
+def _quiet(warp: Any) -> Iterator[None]:
+    level = warp.config.log_level
+    warp.config.log_level = max(level, warp.LOG_WARNING)
+    try:
+        yield
+    finally:
+        warp.config.log_level = level
+
+
+def cache_directory() -> Path:
+    """Find the folder for compiled kernels: ``$PHYSIM_CACHE`` or the user's cache folder."""
+    configured = os.environ.get("PHYSIM_CACHE")
+    if configured:
+        return Path(configured).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "physim"
+
+
+@contextlib.contextmanager
+def captured_standard_error() -> Iterator[list[str]]:
+    """Collect what native code writes to the standard error of the process.
+
+    Yields:
+        List that holds the lines after the block has ended.
+
+    The compiler knows no other way to say what is wrong. What other threads write meanwhile is
+    collected too.
+    """
+    lines: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines.extend(file.read().decode("utf-8", errors="replace").splitlines())
+
+
+def compile_native(key: str, snippet: str, parameters: Sequence[tuple[str, str]]) -> NativeFunction:
+    """Compile a native text through Warp, or load it from Warp's cache on disk.
+
+    Args:
+        key: Identifier that names the module; it should change with the content.
+        snippet: C++ statements that see the parameters as local variables.
+        parameters: Pairs of a name and its type: ``"uint64"``, ``"float64"`` or ``"int32"``.
+
+    Returns:
+        Function of the parameter values. It releases the interpreter lock while it runs and may be
+        called from several threads at once.
+
+    Raises:
+        Exception: Whatever Warp raises when the compiler refuses the text.
+    """
+    warp = _import_warp()
+    kernel = _define(warp, key, snippet, parameters)
+    with _quiet(warp):
+        zeros = [0.0 if kind == "float64" else 0 for _, kind in parameters]
+        command = warp.launch(kernel, dim=1, inputs=zeros, device="cpu", record_cmd=True)
+    return _direct_call(command) or _ordinary_launch(warp, kernel)
+
+
+def _define(warp: Any, key: str, snippet: str, parameters: Sequence[tuple[str, str]]) -> Any:
+    signature = ", ".join(f"{name}: wp.{kind}" for name, kind in parameters)
+    names = ", ".join(name for name, _ in parameters)
+    source = _SOURCE.format(key=key, parameters=signature, names=names)
+    filename = f"<physim kernel {key}>"
+    # Warp reads the source of a kernel back through linecache; an entry without time never expires
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    module = types.ModuleType(f"physim_kernel_{key}")
+    module.__dict__.update(SNIPPET=snippet, OPTIONS=dict(_OPTIONS))
+    with _quiet(warp):
+        exec(compile(source, filename, "exec"), module.__dict__)
+    return getattr(module, key)
+
+
+def _direct_call(command: Any) -> NativeFunction | None:
+    import ctypes
+
+    try:
+        forward, bounds, values = command.hooks.forward, command.params[0], command.params[1:]
+        fields = [(f"p{i}", type(value)) for i, value in enumerate(values)]
+        packet = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
+        bounds_reference = ctypes.byref(bounds)
+        reference = ctypes.byref
+        # a call with the recorded values runs zero blocks: it proves that the layout is as expected
+        forward(bounds_reference, reference(packet(*values)))
+    except (AttributeError, TypeError, ctypes.ArgumentError):
+        return None
+
+    def call(values: Sequence[Any], _keep: Any = command) -> None:
+        forward(bounds_reference, reference(packet(*values)))
+
+    return call
+
+
+def _ordinary_launch(warp: Any, kernel: Any) -> NativeFunction:
+    def call(values: Sequence[Any]) -> None:
+        warp.launch(kernel, dim=1, inputs=list(values), device="cpu", record_tape=False)
+
+    return call
