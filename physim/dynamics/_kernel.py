@@ -10,7 +10,7 @@ from torch import Tensor
 from physim.dynamics._assembly import StepData
 from physim.dynamics._kernel_body import REPORT, step_body
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._reference import StepSolution
+from physim.dynamics._reference import ReferenceSolver, StepSolution
 from physim.dynamics._settings import SolverSettings
 from solvers.core import Status
 from solvers.kernels import (
@@ -58,6 +58,7 @@ class KernelSolver:
         self.settings = settings
         self.lanes = lane_count()
         self.threads = threads
+        self.reference = ReferenceSolver(mechanism, settings)
         self._zero = numbers == 0.0
         self._kernels: dict[bool, Kernel] = {}
 
@@ -112,6 +113,12 @@ class KernelSolver:
             min_gap=lowest,
             impulses=contacts[:, : self.mechanism.contact_count, [2, 0, 1]],
         )
+
+    def adjoint(
+        self, data: StepData, x: Tensor, kappa: Tensor, cotangent_q: Tensor, cotangent_v: Tensor
+    ) -> StepData:
+        """Cotangents of all inputs."""
+        return self.reference.adjoint(data, x, kappa, cotangent_q, cotangent_v)
 
 
 def pack_numbers(numbers: Tensor, batch: int, lanes: int) -> tuple[Tensor, int]:

@@ -184,11 +184,10 @@ class StepPhases:
         return emit_block(outputs)
 
     def _guess(self) -> str:
+        """Start from rest: a guess that moves may already lie behind an obstacle."""
         tape = Tape()
-        q, v, _ = self._inputs(tape)
-        timestep = tape.input("steps", 1)
-        moved = retract(self.mechanism.tree, q, [timestep * x for x in v])
-        return emit_block([("x", i, y) for i, y in enumerate(moved)])
+        q, _, _ = self._inputs(tape)
+        return emit_block([("x", i, y) for i, y in enumerate(q)])
 
     def _approach(self) -> str:
         """Twists of the past velocity at node k."""

@@ -71,6 +71,19 @@ class ReferenceSolver:
         self.settings = settings
         self.assembly = Assembly(mechanism)
 
+    @property
+    def reference(self) -> ReferenceSolver:
+        """Itself: every backend names its oracle."""
+        return self
+
+    def adjoint(
+        self, data: StepData, x: Tensor, kappa: Tensor, cotangent_q: Tensor, cotangent_v: Tensor
+    ) -> StepData:
+        """Cotangents of all inputs (see `reference_adjoint`)."""
+        from physim.dynamics._adjoint import reference_adjoint
+
+        return reference_adjoint(self, data, x, kappa, cotangent_q, cotangent_v)
+
     @torch.no_grad()
     def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
         """Solve one step at each of the decreasing parameters ``kappas``, each (B,)."""
@@ -109,7 +122,7 @@ class ReferenceSolver:
                     iterations += ~done
                 failed = failed | ~done
                 gap = trial.gap
-                missed = ~active & (gap < self._pruning_gap(data)[:, None]) & ~failed[:, None]
+                missed = ~active & (gap < self.pruning_gap(data)[:, None]) & ~failed[:, None]
                 if not bool(missed.any()):
                     break
                 active = active | missed
@@ -132,7 +145,7 @@ class ReferenceSolver:
             impulses=impulses,
         )
 
-    def _pruning_gap(self, data: StepData) -> Tensor:
+    def pruning_gap(self, data: StepData) -> Tensor:
         speed = self.mechanism.scales.velocity * self.settings.pruning_distance
         return speed * data.timestep
 
@@ -141,7 +154,7 @@ class ReferenceSolver:
         data = item.data
         speeds = torch.einsum("bci,bi->bc", item.impulse_rows[:, 2], data.v)
         near = item.gap + data.timestep[:, None] * speeds.clamp(max=0.0)
-        near = near < self._pruning_gap(data)[:, None]
+        near = near < self.pruning_gap(data)[:, None]
         always = [not g.is_between_links for g in self.mechanism.groups for _ in range(g.count)]
         return near | torch.tensor(always, dtype=torch.bool)
 
@@ -151,9 +164,6 @@ class ReferenceSolver:
         unit = scales.mass * scales.gravity * scales.velocity * data.timestep
         kappa = (settings.start * unit)[:, None]
         slowest = scales.velocity
-        step = data.v * data.timestep[:, None]
-        columns = retract(mechanism.tree, list(data.q.unbind(-1)), list(step.unbind(-1)))
-        x = torch.stack(columns, dim=-1)
         z = contact.contact_start(item.gap, data.timestep[:, None], item.mu, slowest, kappa)
         zero = torch.zeros_like(item.gap)
         z_full = torch.stack([part + zero for part in z])
@@ -162,7 +172,7 @@ class ReferenceSolver:
         limit = torch.stack([kappa / s, s]) * scale
         p = item.friction_bound
         rub = torch.stack([torch.zeros_like(p), kappa / p * scale**2, torch.zeros_like(p)])
-        return _Iterate(x, z_full, limit, rub)
+        return _Iterate(data.q, z_full, limit, rub)
 
     def _errors(
         self, item: StepNode, trial: StepTrial, now: _Iterate, kappa: Tensor, active: Tensor
@@ -202,9 +212,9 @@ class ReferenceSolver:
         impulse = torch.stack([now.z[2], now.z[3], now.z[0]], dim=1)
         impulse = torch.where(active[:, None], impulse, 0.0)
         balance = trial.residual - torch.einsum("brci,brc->bi", item.impulse_rows, impulse)
-        return balance - self._joint_force(now.limit[0], now.rub[0], balance)
+        return balance - self.joint_force(now.limit[0], now.rub[0], balance)
 
-    def _joint_force(self, limit: Tensor, rub: Tensor, like: Tensor) -> Tensor:
+    def joint_force(self, limit: Tensor, rub: Tensor, like: Tensor) -> Tensor:
         """Limit and dry-friction impulses on their degrees of freedom (B, nv)."""
         force = torch.zeros_like(like)
         count = len(self.mechanism.limits)
@@ -338,7 +348,7 @@ class _Newton:
         rub_defect = now.rub[2] - self.trial.slip
         rub_offset = rub.b_offset[0] - rub.b_y[0][0] * rub_defect
         right = torch.einsum("brci,brc->bi", item.impulse_rows, offset) - self.balance
-        right = right + solver._joint_force(limit_offset, rub_offset, right)
+        right = right + solver.joint_force(limit_offset, rub_offset, right)
         dv = torch.linalg.lu_solve(*self.factor, right[..., None])[..., 0]
         du = torch.einsum("brci,bi->rbc", self.trial.rows, dv)
         dz = torch.stack([x + torch.zeros_like(item.gap) for x in response.increments(list(du))])

@@ -27,9 +27,9 @@ class SolverSettings:
     path_tolerance: float = 1e-3
     max_iterations: int = 60
     restart_after: int = 20
-    start: float = 1.0
+    start: float = 0.1
     restart_scale: float = 3.0
     step_fraction: float = 0.99
     restart_fraction: float = 0.8
     max_substeps: int = 8
-    pruning_distance: float = 0.5
+    pruning_distance: float = 0.2

@@ -6,6 +6,7 @@ differentiate it with `reverse`, turn it into lane code with `emit_block`, compi
 runs on torch tensors as it stands: the reference of every kernel.
 
 Example:
+    >>> import torch
     >>> tape = Tape()
     >>> x, y = tape.inputs("x", 2)
     >>> body = ("const V* x = points + 2*block; V* z = values + block;"

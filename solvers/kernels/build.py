@@ -29,7 +29,7 @@ _NUMBERS: Final = {"double": "float64", "int": "int32"}
 _RESERVED: Final = frozenset({"block", "first_block", "last_block"})
 
 _lock = threading.RLock()
-_built: dict[str, Kernel] = {}
+_built: dict[tuple[object, ...], Kernel] = {}
 
 
 class KernelBuildError(PhysimError, RuntimeError):
@@ -77,6 +77,7 @@ def build_kernel(
         KernelBuildError: If the compiler refuses the body.
 
     Example:
+        >>> from solvers.kernels import aligned_empty
         >>> kernel = build_kernel("twice", "y[block]=2.0*x[block];", [("x", "V*"), ("y", "V*")],
         ...                       lanes=4)
         >>> x = aligned_empty(2, 1, 4)
@@ -87,10 +88,10 @@ def build_kernel(
     arguments = tuple((str(argument), str(kind)) for argument, kind in arguments)
     _check_request(name, arguments, device, sizes or {})
     source = _snippet(body, arguments, lanes)
-    content = repr((name, source, arguments, sorted((sizes or {}).items())))
-    key = f"{name}_{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    key = f"{name}_{hashlib.sha256(repr((source, arguments)).encode()).hexdigest()[:16]}"
+    request = (key, *sorted((sizes or {}).items()))
     with _lock:
-        if key not in _built:
+        if request not in _built:
             parameters = [
                 (
                     _address_name(argument) if kind in POINTER_KINDS else argument,
@@ -100,8 +101,10 @@ def build_kernel(
             ]
             parameters += [("first_block", "int32"), ("last_block", "int32")]
             call = _compile(name, key, source, parameters)
-            _built[key] = Kernel(name, source, arguments, lanes=lanes, call=call, sizes=sizes or {})
-        return _built[key]
+            _built[request] = Kernel(
+                name, source, arguments, lanes=lanes, call=call, sizes=sizes or {}
+            )
+        return _built[request]
 
 
 def _address_name(argument: str) -> str:

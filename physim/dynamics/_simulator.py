@@ -1,0 +1,660 @@
+"""The simulator: a model's equations, compiled once, as pure functions of tensors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from physim.dynamics._actuation import actuator_forces
+from physim.dynamics._assembly import StepData
+from physim.dynamics._kernel import KernelSolver
+from physim.dynamics._mechanism import build_mechanism
+from physim.dynamics._numbers import reduce_numbers
+from physim.dynamics._queries import BodyPoses, Queries
+from physim.dynamics._reference import ReferenceSolver
+from physim.dynamics._settings import SolverSettings
+from physim.dynamics._state import State
+from physim.dynamics._step import StepSolver, laddered_step
+from physim.dynamics._trajectory import Trajectory, roll_out
+from solvers.core import (
+    NonFiniteError,
+    NumericalWarning,
+    OnFailure,
+    Report,
+    SettingsError,
+    ShapeError,
+    Status,
+    apply_on_failure,
+    check_choice,
+    check_positive,
+)
+
+if TYPE_CHECKING:
+    from physim.model import Model
+
+Backend = Literal["auto", "kernel", "reference"]
+Parameters = Mapping[str, Tensor]
+Policy = Callable[[State, int], Tensor]
+
+DEFAULT_SMOOTHING = 1e-7
+DEFAULT_GRADIENT_SMOOTHING = 1e-4
+
+
+class Simulator:
+    """Steps a model with hard contact, differentiably.
+
+    A step is a pure function of state, control and parameters. Contact, friction, joint limits
+    and dry joint friction are cone complementarity conditions, solved on the central path of
+    `smoothing`; gradients belong to the path point of `gradient_smoothing`, solved as exactly.
+    Both are dimensionless: 1 is weight times time step times sqrt(g L) for the model's size L.
+
+    Args:
+        model: What is simulated; its structure is fixed here.
+        timestep: Length of a step [s]; the model file's by default.
+        smoothing: Central-path parameter of states. Resting contacts creep under load by about
+            ten times this, in units of sqrt(g L).
+        gradient_smoothing: Central-path parameter of gradients. Larger sees contacts from
+            farther away. Equal to `smoothing` gives the derivative of the step itself.
+        backend: ``"kernel"`` runs compiled code, ``"reference"`` torch operations; ``"auto"``
+            takes the kernel.
+        threads: Threads over which the kernel splits a batch.
+        contact_shapes: Names of shapes that may touch something; all by default. What cannot
+            touch costs nothing.
+        settings: Solver settings.
+
+    Raises:
+        SettingsError: If a setting is out of range or the model cannot move.
+
+    Gradients: implicit, one adjoint solve a step, with respect to state, control, external force
+    and every tensor of `parameters`.
+    Reference: Howell et al. 2022, "Dojo: a differentiable physics engine for robotics" (contact
+    and interior point); Manchester & Peck 2016 (integrator).
+
+    Example:
+        >>> import physim
+        >>> model = physim.load_model('''<mujoco><worldbody>
+        ...   <geom type="plane" size="1 1 1"/>
+        ...   <body pos="0 0 1"><freejoint/><geom type="sphere" size="0.1" mass="1"/></body>
+        ... </worldbody></mujoco>''')
+        >>> sim = physim.Simulator(model, timestep=0.01)
+        >>> state, report = sim.step(sim.initial_state(batch=2))
+        >>> report.all_converged
+        True
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        timestep: float | None = None,
+        smoothing: float = DEFAULT_SMOOTHING,
+        gradient_smoothing: float = DEFAULT_GRADIENT_SMOOTHING,
+        backend: Backend = "auto",
+        threads: int = 1,
+        contact_shapes: Sequence[str] | None = None,
+        settings: SolverSettings | None = None,
+    ) -> None:
+        check_choice("backend", backend, ("auto", "kernel", "reference"))
+        if model.nv == 0:
+            raise SettingsError(
+                f"model {model.name!r} has no joints, so nothing can move; add a joint, for "
+                "example <freejoint/>, to a body"
+            )
+        own = float(model.parameters()["timestep"]) if timestep is None else timestep
+        for name, value in (
+            ("timestep", own),
+            ("smoothing", smoothing),
+            ("gradient_smoothing", gradient_smoothing),
+        ):
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise SettingsError(f"{name} is {value!r}, expected a positive number")
+        check_positive("threads", threads)
+        self.model = model
+        self.timestep = float(own)
+        self.smoothing = float(smoothing)
+        self.gradient_smoothing = float(gradient_smoothing)
+        self.settings = settings or SolverSettings()
+        self.mechanism = build_mechanism(model, shapes=contact_shapes)
+        self.backend = "reference" if backend == "reference" else "kernel"
+        self._own_parameters = self.parameters()
+        self._own_numbers = self._reduce(self._own_parameters)
+        self._solver: StepSolver
+        if self.backend == "reference":
+            self._solver = ReferenceSolver(self.mechanism, self.settings)
+        else:
+            self._solver = KernelSolver(
+                self.mechanism, self.settings, self._own_numbers, threads=threads
+            )
+        self._queries = Queries(self.mechanism, model)
+
+    def __repr__(self) -> str:
+        """Model, time step and backend."""
+        return (
+            f"Simulator({self.model.name!r}, timestep={self.timestep:g}, "
+            f"smoothing={self.smoothing:g}, backend={self.backend!r}, "
+            f"{self.mechanism.contact_count} contact candidates)"
+        )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The model's parameters with this simulator's time step: all that is differentiable."""
+        parameters = self.model.parameters()
+        parameters["timestep"] = torch.tensor(self.timestep, dtype=torch.float64)
+        return parameters
+
+    def _reduce(self, parameters: Parameters) -> Tensor:
+        m = self.mechanism
+        return reduce_numbers(m.tree, self.model, m.layout, m.groups, parameters)
+
+    def _resolve(self, parameters: Parameters | None, batch: int) -> tuple[dict[str, Tensor], Tensor]:
+        """All parameters with the given ones in place, and the flat numbers (B, n)."""
+        if not parameters:
+            return dict(self._own_parameters), self._own_numbers.expand(batch, -1)
+        merged = dict(self._own_parameters)
+        for name, value in parameters.items():
+            if name not in merged:
+                raise SettingsError(
+                    f"parameters: unknown name {name!r}, expected one of {sorted(merged)}"
+                )
+            own = merged[name]
+            tensor = torch.as_tensor(value)
+            if not tensor.is_floating_point() or tensor.device.type != "cpu":
+                raise SettingsError(
+                    f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "
+                    "tensor on the CPU"
+                )
+            allowed = (tuple(own.shape), (batch, *own.shape), (1, *own.shape))
+            if tuple(tensor.shape) not in allowed:
+                raise ShapeError(
+                    f"parameters[{name!r}] has shape {tuple(tensor.shape)}, expected "
+                    f"{tuple(own.shape)} or {(batch, *own.shape)}"
+                )
+            merged[name] = tensor.to(torch.float64)
+        return merged, self._reduce(merged).expand(batch, -1)
+
+    def initial_state(
+        self,
+        batch: int = 1,
+        *,
+        q: Tensor | Sequence[float] | None = None,
+        v: Tensor | Sequence[float] | None = None,
+        keyframe: str | None = None,
+        at: Literal["interval", "node"] = "interval",
+        on_penetration: Literal["warn", "raise", "ignore"] = "warn",
+    ) -> State:
+        """A state to start from.
+
+        Args:
+            batch: Number of items; taken from ``q`` or ``v`` if they have more than one row.
+            q: Configuration, shape ``(nq,)`` or ``(B, nq)``; the model's initial one by default.
+                Quaternions are normalised.
+            v: Velocity, shape ``(nv,)`` or ``(B, nv)``; zero by default.
+            keyframe: Name of a key frame of the model to take instead of the initial state.
+            at: ``"interval"`` if ``v`` is the velocity of the past interval, ``"node"`` if it is
+                the velocity at ``q`` itself (second order; energy and momentum are exact).
+            on_penetration: What to do about shapes that overlap: ``"warn"``, ``"raise"`` or
+                ``"ignore"``. The overlap is closed at a bounded speed.
+
+        Returns:
+            The state.
+
+        Raises:
+            ShapeError: If a shape is wrong.
+            NonFiniteError: If a number is not finite.
+            SettingsError: If a rotation per step is beyond the integrator, or shapes overlap and
+                ``on_penetration="raise"``.
+        """
+        check_positive("batch", batch)
+        check_choice("at", at, ("interval", "node"))
+        check_choice("on_penetration", on_penetration, ("warn", "raise", "ignore"))
+        q0, v0 = self.model.initial_q, torch.zeros(self.model.nv, dtype=torch.float64)
+        if keyframe is not None:
+            record = self.model.keyframe(keyframe)
+            q0, v0 = record.q, record.v
+        q_full = self._rows("q", q0 if q is None else q, self.model.nq)
+        v_full = self._rows("v", v0 if v is None else v, self.model.nv)
+        batch = max(batch, q_full.shape[0], v_full.shape[0])
+        for name, tensor in (("q", q_full), ("v", v_full)):
+            if tensor.shape[0] not in (1, batch):
+                raise ShapeError(f"{name} has {tensor.shape[0]} rows, expected 1 or {batch}")
+        state = State(
+            q=self._normalised(q_full.expand(batch, -1)), v=v_full.expand(batch, -1).clone()
+        )
+        self._check_finite(state)
+        self._check_rotation(state.v)
+        if at == "node":
+            _, numbers = self._resolve(None, batch)
+            interval = torch.full((batch,), self.timestep, dtype=torch.float64)
+            nothing = torch.zeros_like(state.v)
+            past, found = self._queries.interval_velocity(
+                state.q, state.v, interval, nothing, numbers
+            )
+            if not bool(found.all()):
+                worst = int((~found).nonzero()[0])
+                raise SettingsError(
+                    f"v: item {worst} is too fast for a time step of {self.timestep:g} s (a body "
+                    "would turn by more than 90 degrees in it); use a smaller timestep"
+                )
+            state = State(q=state.q, v=past)
+        if on_penetration != "ignore":
+            self._check_penetration(state, on_penetration)
+        return state
+
+    def _rows(self, name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
+        tensor = torch.as_tensor(value)
+        if tensor.device.type != "cpu":
+            raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
+        if tensor.is_complex():
+            raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
+        tensor = tensor.to(torch.float64)
+        tensor = tensor[None] if tensor.dim() == 1 else tensor
+        if tensor.dim() != 2 or tensor.shape[1] != width:
+            raise ShapeError(
+                f"{name} has shape {tuple(torch.as_tensor(value).shape)}, expected ({width},) or "
+                f"(batch, {width})"
+            )
+        return tensor
+
+    def _normalised(self, q: Tensor) -> Tensor:
+        """Unit quaternions; the derivative projects gradients on the tangent space."""
+        spans = [
+            j.q + (3 if j.kind == "free" else 0)
+            for j in self.mechanism.tree.joints
+            if j.kind in ("free", "ball")
+        ]
+        if not spans:
+            return q
+        pieces, last = [], 0
+        for start in spans:
+            quaternion = q[:, start : start + 4]
+            pieces += [q[:, last:start], quaternion / quaternion.norm(dim=-1, keepdim=True)]
+            last = start + 4
+        return torch.cat([*pieces, q[:, last:]], dim=-1)
+
+    def _check_finite(self, state: State) -> None:
+        for name, tensor in (("q", state.q), ("v", state.v)):
+            bad = (~torch.isfinite(tensor)).any(-1).nonzero()
+            if bad.numel():
+                raise NonFiniteError(
+                    f"{name} of item {int(bad[0])} is not finite: "
+                    f"{tensor[int(bad[0])].tolist()}; a zero quaternion also gives this"
+                )
+
+    def _check_rotation(self, v: Tensor) -> None:
+        """Refuse free and ball joints that turn by 90 degrees or more within a step."""
+        for joint in self.mechanism.tree.joints:
+            if joint.kind not in ("free", "ball"):
+                continue
+            start = joint.v + (3 if joint.kind == "free" else 0)
+            speed = v[:, start : start + 3].norm(dim=-1)
+            worst = int(speed.argmax())
+            if float(speed[worst]) * self.timestep >= 2.0:
+                name = self.model.joints[joint.index].name
+                raise SettingsError(
+                    f"v: joint {name!r} of item {worst} turns at {float(speed[worst]):.4g} rad/s, "
+                    f"beyond the integrator's domain of {2.0 / self.timestep:.4g} rad/s at a time "
+                    f"step of {self.timestep:g} s; use a smaller timestep"
+                )
+
+    def _check_penetration(self, state: State, policy: str) -> None:
+        gaps = self.contact_gaps(state)
+        if gaps.shape[-1] == 0:
+            return
+        lowest, where = gaps.min(dim=-1)
+        worst = int(lowest.argmin())
+        depth = -float(lowest[worst])
+        if depth <= self.mechanism.recovery.dead_band:
+            return
+        message = (
+            f"item {worst} starts with {self._candidate_name(int(where[worst]))} overlapping by "
+            f"{1e3 * depth:.3g} mm; it is pushed out at no more than "
+            f"{self.mechanism.recovery.speed:.2g} m/s"
+        )
+        if policy == "raise":
+            raise SettingsError(f"{message}; move the start or use on_penetration='ignore'")
+        warnings.warn(message, NumericalWarning, stacklevel=3)
+
+    def _candidate_name(self, index: int) -> str:
+        for group in self.mechanism.groups:
+            if index < group.count:
+                pair = self.model.pairs[group.candidates[index].pair]
+                names = (self.model.shapes[s].name for s in (pair.shape_a, pair.shape_b))
+                return " and ".join(repr(name) for name in names)
+            index -= group.count
+        raise IndexError(index)
+
+    def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
+        """Signed distances of all contact candidates [m]; negative means overlap."""
+        data = self._data(state, torch.zeros_like(state.v), None)[0]
+        return self._solver.reference.assembly.node(data).gap
+
+    def contact_pairs(self) -> list[tuple[str, str]]:
+        """Names of both shapes of every candidate, in the order of `contact_gaps`."""
+        pairs = []
+        for group in self.mechanism.groups:
+            for candidate in group.candidates:
+                pair = self.model.pairs[candidate.pair]
+                a, b = self.model.shapes[pair.shape_a], self.model.shapes[pair.shape_b]
+                pairs.append((a.name, b.name))
+        return pairs
+
+    def _data(
+        self, state: State, force: Tensor, parameters: Parameters | None
+    ) -> tuple[StepData, dict[str, Tensor]]:
+        batch = state.batch
+        merged, numbers = self._resolve(parameters, batch)
+        timestep = merged["timestep"].expand(batch)
+        past = timestep if state.interval is None else state.interval
+        data = StepData(state.q, state.v, force, past, timestep, numbers)
+        return data, merged
+
+    def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
+        if control is None:
+            return torch.zeros(batch, self.model.nu, dtype=torch.float64)
+        rows = self._rows("control", control, self.model.nu)
+        if rows.shape[0] not in (1, batch):
+            raise ShapeError(f"control has {rows.shape[0]} rows, expected 1 or {batch}")
+        return rows.expand(batch, -1)
+
+    def step(
+        self,
+        state: State,
+        control: Tensor | Sequence[float] | None = None,
+        *,
+        parameters: Parameters | None = None,
+        external_force: Tensor | None = None,
+        smoothing: float | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> tuple[State, Report]:
+        """Advance a batch by one time step.
+
+        Args:
+            state: Where it is; float32 is taken and given back as float64.
+            control: Controls, shape ``(nu,)`` or ``(B, nu)``; zero by default.
+            parameters: Numbers to use instead of the model's, by name as in `parameters`; each
+                of its own shape or with a leading batch dimension.
+            external_force: Force [N] and torque [N m] on every body at its centre of mass, world
+                axes, shape ``(B, nbody, 6)``.
+            smoothing: Central-path parameter of this step instead of the simulator's.
+            on_failure: What to do if an item does not converge even in parts: ``"raise"``,
+                ``"warn"`` or ``"mask"``. The item then keeps its best iterate and passes no
+                gradient; the others are right in any case.
+
+        Returns:
+            Next state, and a report with ``counts``: ``parts`` (into how many the step was cut),
+            ``restarts``, ``min_gap`` [m], ``kappa_error``.
+
+        Raises:
+            ShapeError: If a shape is wrong.
+            NonFiniteError: If an input is not finite and ``on_failure="raise"``.
+            NotConvergedError: If an item failed and ``on_failure="raise"``.
+
+        Cost: about ten linearisations of the mechanism; the gradient costs about one.
+        """
+        check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
+        q = self._normalised(self._rows("state.q", state.q, self.model.nq))
+        v = self._rows("state.v", state.v, self.model.nv)
+        if q.shape[0] != v.shape[0]:
+            raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
+        u = self._control(control, q.shape[0])
+        start = State(q=q, v=v, interval=state.interval)
+        data, merged = self._data(start, v, parameters)
+        force = actuator_forces(self.model, merged, q, v, u)
+        if external_force is not None:
+            force = force + self._external(data, merged, external_force)
+        data = StepData(q, v, force, data.past_timestep, data.timestep, data.numbers)
+        good = self._finite_items(data, on_failure)
+        is_differentiable = torch.is_grad_enabled() and any(
+            x.requires_grad for x in (q, v, force, data.timestep, data.numbers)
+        )
+        value = self.smoothing if smoothing is None else float(smoothing)
+        wants_gradient = is_differentiable or _is_transformed(q, v, force, data.numbers)
+        kappa = torch.full_like(q[:, 0].detach(), self._kappa(value))
+        smoother = None
+        if wants_gradient and self.gradient_smoothing != value:
+            smoother = torch.full_like(kappa, self._kappa(self.gradient_smoothing))
+        result, parts, interval = laddered_step(
+            self._solver, data, kappa, smoother, self.settings.max_substeps
+        )
+        status = torch.where(good, result.status, int(Status.NON_FINITE))
+        report = Report(
+            status=status.detach(),
+            iterations=result.iterations.detach(),
+            residual=result.residual.detach(),
+            counts={
+                "parts": parts.detach(),
+                "restarts": result.restarts.detach(),
+                "min_gap": result.min_gap.detach(),
+                "kappa_error": result.kappa_error.detach(),
+            },
+        )
+        whole = bool((parts == 1).all()) and state.interval is None
+        following = State(q=result.q, v=result.v, interval=None if whole else interval)
+        apply_on_failure(report, on_failure, solution=(following, report), what="Simulator.step")
+        return following, report
+
+    def _kappa(self, smoothing: float) -> float:
+        return self.mechanism.scales.kappa(smoothing, self.timestep)
+
+    def _finite_items(self, data: StepData, on_failure: OnFailure) -> Tensor:
+        good = torch.ones(data.q.shape[0], dtype=torch.bool)
+        for name, tensor in (("q", data.q), ("v", data.v), ("force", data.force)):
+            bad = ~torch.isfinite(tensor.detach()).all(-1)
+            if on_failure == "raise" and bool(bad.any()):
+                item = int(bad.nonzero()[0])
+                raise NonFiniteError(
+                    f"{name} of item {item} is not finite: {tensor[item].tolist()}; look at the "
+                    'control and the state that led here, or pass on_failure="mask"'
+                )
+            good &= ~bad
+        return good
+
+    def _external(
+        self, data: StepData, parameters: Parameters, external_force: Tensor
+    ) -> Tensor:
+        batch, bodies = data.q.shape[0], len(self.model.bodies)
+        if external_force.dim() == 2:
+            external_force = external_force[None]
+        if tuple(external_force.shape) not in ((batch, bodies, 6), (1, bodies, 6)):
+            raise ShapeError(
+                f"external_force has shape {tuple(external_force.shape)}, expected "
+                f"{(batch, bodies, 6)}"
+            )
+        centers = self._queries.body_poses(data.q, data.numbers, parameters).center
+        total = torch.zeros_like(data.v)
+        for index, placement in enumerate(self.mechanism.tree.placements):
+            wrench = external_force[:, index].to(torch.float64).expand(batch, 6)
+            linear, angular = self._queries.jacobian(
+                data.q, data.numbers, centers[:, index], placement.link
+            )
+            total = total + torch.einsum("bki,bk->bi", linear, wrench[:, :3])
+            total = total + torch.einsum("bki,bk->bi", angular, wrench[:, 3:])
+        return total
+
+    def rollout(
+        self,
+        state: State,
+        controls: Tensor | Policy | None = None,
+        steps: int | None = None,
+        *,
+        parameters: Parameters | None = None,
+        on_failure: OnFailure = "raise",
+        checkpoint_every: int | None = None,
+        progress: bool = False,
+    ) -> Trajectory:
+        """Advance a batch by many steps.
+
+        Args:
+            state: Where it starts.
+            controls: Controls of shape ``(T, nu)`` or ``(T, B, nu)``, or a policy called as
+                ``policy(state, step)``; None means zero controls.
+            steps: Number of steps; taken from ``controls`` if they are a tensor.
+            parameters: As in `step`.
+            on_failure: As in `step`.
+            checkpoint_every: Keep the graph of only so many steps at a time and recompute the
+                rest in backward: memory of long differentiable rollouts for one more forward.
+            progress: Show a progress bar.
+
+        Returns:
+            The trajectory, differentiable.
+
+        Raises:
+            SettingsError: If neither ``controls`` nor ``steps`` gives a length.
+        """
+        return roll_out(
+            self,
+            state,
+            controls,
+            steps,
+            parameters=parameters,
+            on_failure=on_failure,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
+
+    def linearize(
+        self,
+        state: State,
+        control: Tensor | Sequence[float] | None = None,
+        *,
+        parameters: Parameters | None = None,
+    ) -> tuple[Float[Tensor, "batch x x"], Float[Tensor, "batch x u"]]:
+        """Jacobians of a step in tangent coordinates.
+
+        Args:
+            state: Where.
+            control: Controls, zero by default.
+            parameters: As in `step`.
+
+        Returns:
+            ``A`` of shape ``(B, 2 nv, 2 nv)`` and ``B`` of shape ``(B, 2 nv, nu)``: derivative of
+            (tangent step of q, v) after the step with respect to (tangent step of q, v) and
+            control before it.
+        """
+        batch, nv = state.batch, self.model.nv
+        u = self._control(control, batch)
+        step = torch.zeros(batch, nv, dtype=torch.float64, requires_grad=True)
+        with torch.enable_grad():
+            v = state.v.detach().to(torch.float64).clone().requires_grad_()
+            control_leaf = u.detach().clone().requires_grad_()
+            base = state.q.detach().to(torch.float64)
+            start = State(
+                q=self._queries.retract(base, step), v=v, interval=state.interval
+            )
+            following, _ = self.step(start, control_leaf, parameters=parameters)
+            unit = self._tangent_rows(following.q.detach())
+            out = torch.cat([torch.einsum("bij,bj->bi", unit, following.q), following.v], dim=-1)
+            leaves = [step, v] + ([control_leaf] if self.model.nu else [])
+            rows = [
+                torch.autograd.grad(out[:, i].sum(), leaves, retain_graph=True)
+                for i in range(2 * nv)
+            ]
+        columns = [torch.stack([row[k] for row in rows], dim=1) for k in range(len(leaves))]
+        control_part = columns[2] if self.model.nu else torch.zeros(batch, 2 * nv, 0).double()
+        return torch.cat(columns[:2], dim=-1), control_part
+
+    def _tangent_rows(self, q: Tensor) -> Tensor:
+        """Rows that read a tangent step off a small change of ``q`` (B, nv, nq)."""
+        from solvers.kernels.algebra import quaternion_product
+
+        rows = torch.zeros(q.shape[0], self.model.nv, self.model.nq, dtype=q.dtype)
+        for joint in self.mechanism.tree.joints:
+            if joint.kind in ("hinge", "slide"):
+                rows[:, joint.v, joint.q] = 1.0
+                continue
+            q0, v0 = joint.q, joint.v
+            if joint.kind == "free":
+                for k in range(3):
+                    rows[:, v0 + k, q0 + k] = 1.0
+                q0, v0 = q0 + 3, v0 + 3
+            quaternion = list(q[:, q0 : q0 + 4].unbind(-1))
+            for k in range(3):
+                unit = [0.0, *[1.0 if i == k else 0.0 for i in range(3)]]
+                turned = quaternion_product(quaternion, unit)
+                rows[:, v0 + k, q0 : q0 + 4] = 2.0 * torch.stack(
+                    [torch.as_tensor(x) + torch.zeros_like(quaternion[0]) for x in turned], dim=-1
+                )
+        return rows
+
+    def _node(
+        self, state: State, control: Tensor | Sequence[float] | None
+    ) -> tuple[Tensor, Tensor]:
+        data, merged = self._data(state, state.v, None)
+        u = self._control(control, state.batch)
+        force = actuator_forces(self.model, merged, state.q, state.v, u)
+        velocity = self._queries.node_velocity(
+            state.q, state.v, data.past_timestep, force, data.numbers
+        )
+        return velocity, data.numbers
+
+    def node_velocity(
+        self, state: State, control: Tensor | Sequence[float] | None = None
+    ) -> Float[Tensor, "batch nv"]:
+        """Velocity at the node ``q`` itself, of second order in the time step.
+
+        Args:
+            state: Where.
+            control: Controls of the coming interval, zero by default.
+        """
+        return self._node(state, control)[0]
+
+    def energy(
+        self, state: State, control: Tensor | Sequence[float] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Kinetic energy plus potential energy of gravity and springs [J]."""
+        velocity, numbers = self._node(state, control)
+        return self._queries.energy(state.q, velocity, numbers)
+
+    def momentum(
+        self, state: State, control: Tensor | Sequence[float] | None = None
+    ) -> tuple[Float[Tensor, "batch 3"], Float[Tensor, "batch 3"]]:
+        """Linear momentum [N s] and angular momentum about the world origin [N m s]."""
+        velocity, numbers = self._node(state, control)
+        return self._queries.momentum(state.q, velocity, numbers)
+
+    def mass_matrix(self, state: State) -> Float[Tensor, "batch nv nv"]:
+        """Joint-space inertia, armature included."""
+        return self._queries.mass_matrix(state.q, self._resolve(None, state.batch)[1])
+
+    def forward_kinematics(self, state: State) -> BodyPoses:
+        """Positions, rotations and centres of mass of all bodies."""
+        parameters, numbers = self._resolve(None, state.batch)
+        return self._queries.body_poses(state.q, numbers, parameters)
+
+    def jacobian(
+        self, state: State, body: str
+    ) -> tuple[Float[Tensor, "batch 3 nv"], Float[Tensor, "batch 3 nv"]]:
+        """Linear and angular velocity of a body's centre of mass per unit velocity."""
+        parameters, numbers = self._resolve(None, state.batch)
+        index = self.model.body(body).index
+        center = self._queries.body_poses(state.q, numbers, parameters).center[:, index]
+        link = self.mechanism.tree.placements[index].link
+        return self._queries.jacobian(state.q, numbers, center, link)
+
+    def inverse_dynamics(
+        self, state: State, next_state: State
+    ) -> Float[Tensor, "batch nv"]:
+        """Constant generalized force over a step that leads from one state to the next.
+
+        Contact, limit and dry-friction impulses count as forces to be supplied.
+
+        Args:
+            state: Before.
+            next_state: After; only its ``q`` is used.
+        """
+        data, _ = self._data(state, torch.zeros_like(state.v), None)
+        assembly = self._solver.reference.assembly
+        trial = assembly.trial(assembly.node(data), next_state.q, with_matrix=False)
+        return trial.residual / data.timestep[:, None]
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether a torch.func transform or forward-mode tangent is watching."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)

@@ -1,0 +1,68 @@
+"""The state of a batch of mechanisms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class State:
+    """Configuration and velocity of a batch, the whole memory of a simulation.
+
+    Attributes:
+        q: Configuration in MuJoCo's order [m, rad, unit quaternions scalar first], shape
+            ``(B, nq)``.
+        v: Velocity of the interval that ended at ``q`` [m/s, rad/s], shape ``(B, nv)``. Zero at
+            rest in contact. Angular velocities of free and ball joints are in body axes.
+        interval: Length of that interval [s], shape ``(B,)``; None means the simulator's time
+            step. It differs after a step that was taken in parts.
+    """
+
+    q: Float[Tensor, "batch nq"]
+    v: Float[Tensor, "batch nv"]
+    interval: Float[Tensor, " batch"] | None = None
+
+    @property
+    def batch(self) -> int:
+        """Number of items."""
+        return int(self.q.shape[0])
+
+    def __getitem__(self, items: int | slice | Tensor) -> State:
+        """Some items as a state; a single index keeps the batch dimension."""
+        if isinstance(items, int):
+            items = slice(items, items + 1 or None)
+        interval = None if self.interval is None else self.interval[items]
+        return State(q=self.q[items], v=self.v[items], interval=interval)
+
+    def detach(self) -> State:
+        """The same numbers without gradient history."""
+        interval = None if self.interval is None else self.interval.detach()
+        return State(q=self.q.detach(), v=self.v.detach(), interval=interval)
+
+    def repeat(self, batch: int) -> State:
+        """The items repeated ``batch`` times, all items of one copy together."""
+        interval = None if self.interval is None else self.interval.repeat(batch)
+        return State(q=self.q.repeat(batch, 1), v=self.v.repeat(batch, 1), interval=interval)
+
+    @staticmethod
+    def from_mujoco(data: Any, *, batch: int = 1) -> State:
+        """Copy ``qpos`` and ``qvel`` of a ``mujoco.MjData``.
+
+        MuJoCo's velocity after a semi-implicit step means what `v` means here.
+
+        Args:
+            data: Anything with arrays ``qpos`` and ``qvel``.
+            batch: Number of copies.
+        """
+        q = torch.as_tensor(data.qpos, dtype=torch.float64).clone()
+        v = torch.as_tensor(data.qvel, dtype=torch.float64).clone()
+        return State(q=q.expand(batch, -1).clone(), v=v.expand(batch, -1).clone())
+
+    def __repr__(self) -> str:
+        """Shapes only."""
+        return f"State(batch={self.batch}, nq={self.q.shape[1]}, nv={self.v.shape[1]})"

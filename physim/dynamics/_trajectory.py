@@ -1,0 +1,212 @@
+"""Many steps: the rollout loop and the record that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from physim.dynamics._state import State
+from solvers.core import OnFailure, Report, SettingsError, ShapeError, open_progress, require_extra
+
+if TYPE_CHECKING:
+    from physim.dynamics._simulator import Simulator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trajectory:
+    """States, controls and reports of a rollout, time first.
+
+    Attributes:
+        q: Configurations, shape ``(T + 1, B, nq)``.
+        v: Velocities, shape ``(T + 1, B, nv)``.
+        interval: Lengths of the intervals that ended there [s], shape ``(T + 1, B)``.
+        control: Controls, shape ``(T, B, nu)``.
+        report: Reports of the steps, shape ``(T, B)``.
+        timestep: Length of a step [s].
+    """
+
+    q: Float[Tensor, "time batch nq"]
+    v: Float[Tensor, "time batch nv"]
+    interval: Float[Tensor, "time batch"]
+    control: Float[Tensor, "step batch nu"]
+    report: Report
+    timestep: float
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return int(self.q.shape[0]) - 1
+
+    @property
+    def time(self) -> Tensor:
+        """Times of the states [s], shape ``(T + 1,)``."""
+        return self.timestep * torch.arange(self.steps + 1, dtype=torch.float64)
+
+    def state(self, step: int) -> State:
+        """The state after ``step`` steps; negative counts from the end."""
+        return State(q=self.q[step], v=self.v[step], interval=self.interval[step])
+
+    def gradient_norms(self, loss: Tensor) -> Float[Tensor, "time batch"]:
+        """Norm of a loss's derivative with respect to every state, to find where it explodes.
+
+        Args:
+            loss: Scalar computed from this trajectory.
+
+        Returns:
+            Norms over (q, v), shape ``(T + 1, B)``. Differentiate the rollout without
+            ``checkpoint_every`` for this.
+        """
+        grads = torch.autograd.grad(loss, [self.q, self.v], retain_graph=True, allow_unused=True)
+        parts = [g.pow(2).sum(-1) for g in grads if g is not None]
+        return torch.stack(parts).sum(0).sqrt()
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers for people and machines: sizes, statuses, counts."""
+        parts = self.report.counts["parts"]
+        gaps = self.report.counts["min_gap"]
+        total = max(parts.numel(), 1)
+        return {
+            "steps": self.steps,
+            "batch": int(self.q.shape[1]),
+            "timestep": self.timestep,
+            "item_steps": int(parts.numel()),
+            "failures": int((~self.report.converged).sum()),
+            "non_finite": int((~torch.isfinite(self.q)).any(-1).sum()),
+            "half_steps": int((parts > 1).sum()),
+            "half_step_share": float((parts > 1).sum()) / total,
+            "restarts": int(self.report.counts["restarts"].sum()),
+            "iterations_mean": float(self.report.iterations.double().mean()),
+            "iterations_max": int(self.report.iterations.max()),
+            "min_gap": float(gaps.min()) if gaps.numel() else None,
+            "max_speed": float(self.v.detach().abs().max()),
+            "status": {
+                str(code): int((self.report.status == code).sum())
+                for code in self.report.status.unique().tolist()
+            },
+        }
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            name: getattr(self, name).detach().numpy()
+            for name in ("q", "v", "interval", "control", "time")
+        }
+        arrays |= {
+            "status": self.report.status.numpy(),
+            "iterations": self.report.iterations.numpy(),
+            "residual": self.report.residual.numpy(),
+        }
+        return arrays | {name: count.numpy() for name, count in self.report.counts.items()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write all arrays to ``.npz`` or, by ending, to HDF5 (``.h5``, ``.hdf5``).
+
+        The file appears whole or not at all.
+
+        Args:
+            path: Where.
+
+        Returns:
+            The path.
+
+        Raises:
+            SettingsError: If the ending is not known or the folder does not exist.
+            MissingExtraError: If HDF5 is asked for and h5py is not installed.
+        """
+        path = Path(path)
+        if path.suffix not in (".npz", ".h5", ".hdf5"):
+            raise SettingsError(
+                f"path ends in {path.suffix!r}, expected .npz, .h5 or .hdf5 ({path})"
+            )
+        if not path.parent.is_dir():
+            raise SettingsError(f"folder {path.parent} does not exist; create it first")
+        partial = path.with_name(f".{path.name}.partial{path.suffix}")
+        try:
+            if path.suffix == ".npz":
+                np.savez_compressed(partial, **self._arrays())
+            else:
+                h5py = require_extra("h5py", "fields")
+                with h5py.File(partial, "w") as file:
+                    for name, array in self._arrays().items():
+                        file.create_dataset(name, data=array)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+
+def roll_out(
+    simulator: Simulator,
+    state: State,
+    controls: Tensor | Callable[[State, int], Tensor] | None,
+    steps: int | None,
+    *,
+    parameters: Any,
+    on_failure: OnFailure,
+    checkpoint_every: int | None,
+    progress: bool,
+) -> Trajectory:
+    """The loop behind `Simulator.rollout`."""
+    nu, batch = simulator.model.nu, state.batch
+    if isinstance(controls, Tensor):
+        if controls.dim() not in (2, 3) or controls.shape[-1] != nu:
+            raise ShapeError(
+                f"controls have shape {tuple(controls.shape)}, expected (steps, {nu}) or "
+                f"(steps, {batch}, {nu})"
+            )
+        if steps is not None and steps > controls.shape[0]:
+            raise ShapeError(f"steps is {steps} but controls hold only {controls.shape[0]}")
+        steps = controls.shape[0] if steps is None else steps
+    if steps is None or steps < 1:
+        raise SettingsError(f"steps is {steps!r}, expected a positive number of steps")
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise SettingsError(f"checkpoint_every is {checkpoint_every}, expected 1 or more")
+
+    def control_at(now: State, step: int) -> Tensor:
+        if controls is None:
+            return torch.zeros(batch, nu, dtype=torch.float64)
+        chosen = controls[step] if isinstance(controls, Tensor) else controls(now, step)
+        return chosen.to(torch.float64).expand(batch, nu)
+
+    step_interval = torch.full((batch,), simulator.timestep, dtype=torch.float64)
+    if parameters and "timestep" in parameters:
+        step_interval = torch.as_tensor(parameters["timestep"]).double().expand(batch)
+
+    def run(q: Tensor, v: Tensor, interval: Tensor, first: int, last: int) -> list[list[Any]]:
+        now = State(q=q, v=v, interval=interval)
+        rows = []
+        for step in range(first, last):
+            u = control_at(now, step)
+            now, report = simulator.step(now, u, parameters=parameters, on_failure=on_failure)
+            assert now.interval is not None
+            rows.append([now.q, now.v, now.interval, u, report])
+        return rows
+
+    interval = step_interval if state.interval is None else state.interval
+    rows: list[list[Any]] = [[state.q.double(), state.v.double(), interval]]
+    span = checkpoint_every or 1
+    with open_progress(steps, description="rollout", show=progress) as bar:
+        for first in range(0, steps, span):
+            last = min(first + span, steps)
+            if checkpoint_every:
+                chunk = checkpoint(run, *rows[-1][:3], first, last, use_reentrant=False)
+            else:
+                chunk = run(*rows[-1][:3], first, last)
+            rows += chunk
+            bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
+    states: Sequence[Sequence[Any]] = rows
+    return Trajectory(
+        q=torch.stack([row[0] for row in states]),
+        v=torch.stack([row[1] for row in states]),
+        interval=torch.stack([row[2] for row in states]),
+        control=torch.stack([row[3] for row in states[1:]]),
+        report=Report.stack([row[4] for row in states[1:]]),
+        timestep=simulator.timestep,
+    )
