@@ -77,7 +77,12 @@ def reference_adjoint(
     with torch.enable_grad():
         names = [field.name for field in fields(StepData)]
         values = [getattr(data, name) for name in names]
-        values = [y if y.requires_grad else y.detach().requires_grad_() for y in values]
+        # Views cut x's own dependence on the inputs off: what counts here is at fixed x.
+        values = [
+            y.view_as(y) if is_higher_order and y.requires_grad else y.detach().requires_grad_()
+            for y in values
+        ]
+        x = x if is_higher_order else x.detach()
         inputs = StepData(**dict(zip(names, values, strict=True)))
         step = torch.zeros_like(cotangent_v).requires_grad_()
         columns = retract(
@@ -100,7 +105,6 @@ def reference_adjoint(
             direct, step, create_graph=is_higher_order, retain_graph=True
         )[0]
         y = torch.linalg.solve(matrix.transpose(-1, -2), right[..., None])[..., 0]
-        # x is held fixed here; only the explicit dependence on the inputs counts.
         fixed = outputs(solver, inputs, x)
         total = (cotangent_v * fixed[1]).sum() - (
             y * central_balance(solver, inputs, x, kappa)

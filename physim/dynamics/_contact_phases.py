@@ -7,18 +7,13 @@ from typing import Any
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._phases import Outputs, flatten, node_values, read_node, side_poses
+from physim.dynamics._phases import Outputs, flatten, masked, node_values, read_node, side_poses
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
 from solvers.kernels.trace import Tape
 
 Scalar = Any
-
-
-def _masked(tape: Tape, value: Scalar) -> Scalar:
-    """``value`` in lanes in which the candidate takes part, 0 elsewhere."""
-    return sc.where(tape.input("on", 0) > 0.5, value, 0.0)
 
 
 def contact_phases(mechanism: Mechanism, group: ContactGroup) -> dict[str, str]:
@@ -90,10 +85,10 @@ def _linearise(mechanism: Mechanism, group: ContactGroup) -> str:
     outputs += [("rows", i, x) for i, x in enumerate(flatten(motion.rows_a))]
     outputs.append(("gap", 0, motion.gap))
     impulse_rows = contact.impulse_rows(node)
-    impulse = [_masked(tape, x) for x in (z[2], z[3], z[0])]
+    impulse = [masked(tape, x) for x in (z[2], z[3], z[0])]
     load = la.matvec(la.transpose(impulse_rows), impulse)
     outputs += [("wa", i, tape.input("wa", i) - x) for i, x in enumerate(load)]
-    gain = [[_masked(tape, x) for x in row] for row in response.gain]
+    gain = [[masked(tape, x) for x in row] for row in response.gain]
     if motion.rows_b is None:
         answer = la.matmul(la.transpose(impulse_rows), la.matmul(gain, motion.rows_a))
         outputs += [("pa", i, tape.input("pa", i) + x) for i, x in enumerate(flatten(answer))]
@@ -125,9 +120,9 @@ def _errors(
     for x in vector:
         path = sc.maximum(path, sc.absolute(x * per_kappa))
     return [
-        ("err", 0, sc.maximum(tape.input("err", 0), _masked(tape, residual))),
-        ("err", 1, sc.maximum(tape.input("err", 1), _masked(tape, path))),
-        ("total", 0, tape.input("total", 0) + _masked(tape, normal + scalar)),
+        ("err", 0, sc.maximum(tape.input("err", 0), masked(tape, residual))),
+        ("err", 1, sc.maximum(tape.input("err", 1), masked(tape, path))),
+        ("total", 0, tape.input("total", 0) + masked(tape, normal + scalar)),
     ]
 
 
@@ -149,7 +144,7 @@ def _response(tape: Tape, group: ContactGroup) -> contact.ContactResponse:
 def _push(group: ContactGroup) -> str:
     """Adds the offset of the linearised impulse to the links' wrenches."""
     tape = Tape()
-    offset = [_masked(tape, x) for x in _response(tape, group).offset]
+    offset = [masked(tape, x) for x in _response(tape, group).offset]
     rows = contact.impulse_rows(read_node(tape, "cn"))
     load = la.matvec(la.transpose(rows), offset)
     outputs: Outputs = [("fa", i, tape.input("fa", i) + x) for i, x in enumerate(load)]
@@ -167,8 +162,8 @@ def _increment(group: ContactGroup) -> str:
     if group.is_between_links:
         other = [tape.inputs("rows", 6, 18 + 6 * r) for r in range(3)]
         du = la.vsub(du, la.matvec(other, tape.inputs("tb", 6)))
-    dz = [_masked(tape, x) for x in _response(tape, group).increments(du)]
-    step = _masked(tape, contact.contact_inverse_step(z, dz))
+    dz = [masked(tape, x) for x in _response(tape, group).increments(du)]
+    step = masked(tape, contact.contact_inverse_step(z, dz))
     slope = la.dot(z[:4], dz[4:]) + la.dot(z[4:], dz[:4])
     bend = la.dot(dz[:4], dz[4:])
     outputs: Outputs = [("dz", i, x) for i, x in enumerate(dz)]

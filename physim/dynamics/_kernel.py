@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._kernel_body import REPORT, step_body
+from physim.dynamics._kernel_body import REPORT, adjoint_body, step_body
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._reference import ReferenceSolver, StepSolution
 from physim.dynamics._settings import SolverSettings
@@ -38,6 +38,20 @@ _ARGUMENTS = (
 )
 
 
+_ADJOINT_ARGUMENTS = (
+    *_ARGUMENTS[:6],
+    ("x_in", "V*"),
+    ("kappa_in", "V*"),
+    ("gq_in", "V*"),
+    ("gv_in", "V*"),
+    ("bar_q_out", "V*"),
+    ("bar_v_out", "V*"),
+    ("bar_force_out", "V*"),
+    ("bar_steps_out", "V*"),
+    ("bar_num_out", "V*"),
+)
+
+
 class KernelSolver:
     """Solves steps of one mechanism with a compiled kernel.
 
@@ -61,6 +75,7 @@ class KernelSolver:
         self.reference = ReferenceSolver(mechanism, settings)
         self._zero = numbers == 0.0
         self._kernels: dict[bool, Kernel] = {}
+        self._adjoints: dict[tuple[bool, bool], Kernel] = {}
 
     def kernel(self, *, is_dense: bool = False) -> Kernel:
         """The compiled step, built at first use."""
@@ -114,11 +129,56 @@ class KernelSolver:
             impulses=contacts[:, : self.mechanism.contact_count, [2, 0, 1]],
         )
 
+    def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool) -> Kernel:
+        """The compiled adjoint, built at first use."""
+        key = (with_numbers, is_dense)
+        if key not in self._adjoints:
+            zeros = () if is_dense else self._zero.nonzero()[:, 0].tolist()
+            body = adjoint_body(
+                self.mechanism, self.settings, frozenset(zeros), with_numbers=with_numbers
+            )
+            self._adjoints[key] = build_kernel(
+                "adjoint", body, _ADJOINT_ARGUMENTS, lanes=self.lanes
+            )
+        return self._adjoints[key]
+
+    @torch.no_grad()
     def adjoint(
-        self, data: StepData, x: Tensor, kappa: Tensor, cotangent_q: Tensor, cotangent_v: Tensor
+        self,
+        data: StepData,
+        x: Tensor,
+        kappa: Tensor,
+        cotangent_q: Tensor,
+        cotangent_v: Tensor,
+        *,
+        with_numbers: bool = True,
     ) -> StepData:
-        """Cotangents of all inputs."""
-        return self.reference.adjoint(data, x, kappa, cotangent_q, cotangent_v)
+        """Cotangents of all inputs; those of the numbers are zero unless wanted."""
+        batch, lanes, tree = data.q.shape[0], self.lanes, self.mechanism.tree
+        blocks, size = block_count(batch, lanes), self.mechanism.layout.size
+        shared, stride = pack_numbers(data.numbers, batch, lanes)
+        is_dense = with_numbers or bool((data.numbers[..., self._zero] != 0.0).any())
+        widths = (tree.nq, tree.nv, tree.nv, 2, size if with_numbers else 1)
+        bars = [aligned_empty(blocks, width, lanes) for width in widths]
+        self.adjoint_kernel(with_numbers=with_numbers, is_dense=is_dense).launch_threads(
+            blocks,
+            self.threads,
+            pack(data.q, lanes),
+            pack(data.v, lanes),
+            pack(data.force, lanes),
+            pack(torch.stack([data.past_timestep, data.timestep], dim=-1), lanes),
+            shared,
+            stride,
+            pack(x, lanes),
+            pack(kappa, lanes),
+            pack(cotangent_q, lanes),
+            pack(cotangent_v, lanes),
+            *bars,
+        )
+        q, v, force, steps, numbers = (unpack(bar, batch) for bar in bars)
+        if not with_numbers:
+            numbers = torch.zeros(1, dtype=q.dtype).expand(batch, size)
+        return StepData(q, v, force, steps[:, 0], steps[:, 1], numbers)
 
 
 def pack_numbers(numbers: Tensor, batch: int, lanes: int) -> tuple[Tensor, int]:

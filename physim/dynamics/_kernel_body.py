@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from physim.collision import ContactGroup
+from physim.dynamics._adjoint_phases import AdjointPhases, adjoint_contact_phases
 from physim.dynamics._contact_phases import contact_phases
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._settings import SolverSettings
+
+_MARKERS = (
+    "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
+    "CENTRAL PULL"
+).split()
 
 REPORT = 7
 """Numbers per environment in the report array."""
@@ -76,7 +82,9 @@ def _couplings(mechanism: Mechanism, group: ContactGroup, g: int) -> list[str]:
     return [_table(f"chain{g}", dofs), _table(f"chain_start{g}", starts)]
 
 
-def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
+def _pointers(
+    mechanism: Mechanism, group: ContactGroup, g: int, *, is_adjoint: bool = False
+) -> str:
     """Names by which the blocks of a candidate read its record and its links."""
     offsets, size = record_offsets(group)
     layout = mechanism.layout
@@ -93,8 +101,17 @@ def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
             f"V* const v{side} = twist + 6 * {link};",
             f"V* const p{side} = spatial + 36 * {link};",
         ]
-    numbers = f"const V* const k = num + {layout.offsets[group.name]} + {group.width} * i;"
-    return "\n".join([*fields, *sides, numbers])
+        if is_adjoint:
+            sides += [
+                f"V* const bar_{side}0 = bar_pose0 + 12 * {link};",
+                f"V* const bar_{side}1 = bar_pose1 + 12 * {link};",
+                f"V* const bar_t{side} = bar_twist + 6 * {link};",
+            ]
+    first = f"{layout.offsets[group.name]} + {group.width} * i"
+    numbers = [f"const V* const k = num + {first};"]
+    if is_adjoint:
+        numbers.append(f"V* const bar_k = bar_num + {first};")
+    return "\n".join([*fields, *sides, *numbers])
 
 
 _COUPLE = """
@@ -157,7 +174,7 @@ def _contact_code(
     mechanism: Mechanism, group: ContactGroup, g: int, what: str, blocks: Mapping[str, str]
 ) -> str:
     """What one kind of candidate contributes at a marker of the loop."""
-    pointers = _pointers(mechanism, group, g)
+    pointers = _pointers(mechanism, group, g, is_adjoint="PULL" in blocks)
 
     def over_list(code: str) -> str:
         return (
@@ -173,7 +190,7 @@ def _contact_code(
             f"count = count + 2.0 * on[0];\ngap[0] = cn[0];\n"
             f"if (vany(near)) list{g}[listed{g}++] = i;\n}}"
         )
-    if what in ("LINEARISE", "PUSH", "INCREMENT"):
+    if what in ("LINEARISE", "PUSH", "INCREMENT", "CENTRAL", "PULL"):
         return over_list(blocks[what])
     if what == "START":
         return over_list(blocks["START"])
@@ -238,14 +255,51 @@ def step_body(
         settings: Solver settings; they are constants of the body.
         zeros: Slots of the flat numbers that are zero by structure.
     """
-    phases = StepPhases(mechanism, zeros)
-    scales = mechanism.scales
-    text = resources.files("physim.dynamics").joinpath("step_loop.cpp").read_text()
-    text = text.replace("@RESET@", _RESET)
+    text = _template("step_loop.cpp").replace("@RESET@", _RESET)
     kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
-    for what in (
-        "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH"
-    ).split():
+    return _filled(mechanism, settings, text, StepPhases(mechanism, zeros).blocks, kinds)
+
+
+def adjoint_body(
+    mechanism: Mechanism,
+    settings: SolverSettings,
+    zeros: frozenset[int],
+    *,
+    with_numbers: bool,
+) -> str:
+    """C++ text of a step's adjoint.
+
+    Args:
+        mechanism: Structure of the equations.
+        settings: Solver settings.
+        zeros: Slots of the flat numbers that are zero by structure.
+        with_numbers: Whether cotangents of the numbers are wanted.
+    """
+    kinds = []
+    for group in mechanism.groups:
+        step = contact_phases(mechanism, group)
+        pull = adjoint_contact_phases(mechanism, group, with_numbers=with_numbers)
+        kinds.append({"NODE": step["NODE"], "GAP": step["GAP"], **pull})
+    phases = AdjointPhases(mechanism, zeros, with_numbers=with_numbers)
+    flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
+    text = flags + _template("adjoint_loop.cpp")
+    return _filled(mechanism, settings, text, phases.blocks, kinds)
+
+
+def _template(name: str) -> str:
+    return resources.files("physim.dynamics").joinpath(name).read_text()
+
+
+def _filled(
+    mechanism: Mechanism,
+    settings: SolverSettings,
+    text: str,
+    phases: Mapping[str, str],
+    kinds: Sequence[Mapping[str, str]],
+) -> str:
+    """Put traced phases, loops over candidates and constants into a template."""
+    scales = mechanism.scales
+    for what in _MARKERS:
         marker = f"@CONTACTS:{what}@"
         if marker in text:
             parts = [
@@ -254,7 +308,7 @@ def step_body(
             ]
             text = text.replace(marker, "\n".join(parts))
     text = text.replace("@RECORDS@", _records(mechanism))
-    for name, block in phases.blocks.items():
+    for name, block in phases.items():
         text = text.replace(f"@{name}@", block)
     constants = {
         "NQ": mechanism.tree.nq,
@@ -263,6 +317,7 @@ def step_body(
         "LIMITS": len(mechanism.limits),
         "RUBS": len(mechanism.rubbing),
         "CONTACTS": mechanism.contact_count,
+        "NUMBERS": mechanism.layout.size,
         "REPORT": REPORT,
         "MAX_ITERATIONS": settings.max_iterations,
         "RESTART_AFTER": settings.restart_after,

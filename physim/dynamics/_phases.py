@@ -117,6 +117,11 @@ def side_poses(tape: Tape, group: ContactGroup, suffix: str) -> tuple[contact.Po
     return read_pose(tape, f"a{suffix}"), b
 
 
+def masked(tape: Tape, value: Scalar) -> Scalar:
+    """``value`` in lanes in which the candidate takes part, 0 elsewhere."""
+    return sc.where(tape.input("on", 0) > 0.5, value, 0.0)
+
+
 def elimination(mechanism: Mechanism) -> Elimination:
     """Pattern of the Newton matrix: chains of the tree and of links that may touch."""
     tree = mechanism.tree
@@ -143,16 +148,22 @@ class StepPhases:
         self._zeros = zeros
         self._exchange = Exchange()
         self._has_couplings = any(group.is_between_links for group in mechanism.groups)
-        self.blocks = {"NODE": self._node()}
-        self.blocks["SWEEP"] = self._sweep()
-        self.blocks["ASSEMBLE"] = self._assemble()
-        self.blocks["FACTOR"] = self._factor()
-        self.blocks["SOLVE"] = self._solve()
-        self.blocks["JOINT_START"] = self._joint_start()
-        self.blocks["JOINT_STEP"] = self._joint_step()
-        self.blocks["ADVANCE"] = self._advance()
-        self.blocks["GUESS"] = self._guess()
-        self.blocks["APPROACH"] = self._approach()
+        self.blocks = self.trace()
+
+    def trace(self) -> dict[str, str]:
+        """Blocks by name; earlier ones hand values to later ones."""
+        return {
+            "NODE": self._node(),
+            "SWEEP": self._sweep(),
+            "ASSEMBLE": self._assemble(),
+            "FACTOR": self._factor(),
+            "SOLVE": self._solve(),
+            "JOINT_START": self._joint_start(),
+            "JOINT_STEP": self._joint_step(),
+            "ADVANCE": self._advance(),
+            "GUESS": self._guess(),
+            "APPROACH": self._approach(),
+        }
 
     def _numbers(self, tape: Tape) -> Numbers:
         size = self.mechanism.layout.size
@@ -235,7 +246,7 @@ class StepPhases:
         return emit_block(outputs)
 
     def _limit_velocities(
-        self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar, numbers: Numbers
+        self, x: list[Scalar], q: list[Scalar], timestep: Scalar, numbers: Numbers
     ) -> list[Scalar]:
         """Gap velocities of all lower, then all upper limits."""
         lower, upper = [], []
@@ -279,7 +290,7 @@ class StepPhases:
         residual, path, total = tape.input("err", 0), tape.input("err", 1), tape.input("total", 0)
         outputs: Outputs = []
         primal, dual = self._limit_inputs(tape)
-        velocities = self._limit_velocities(tape, x, q, timestep, numbers)
+        velocities = self._limit_velocities(x, q, timestep, numbers)
         count = len(mechanism.limits)
         for i, velocity in enumerate(velocities):
             dof = mechanism.limits[i % count][0]
@@ -394,7 +405,7 @@ class StepPhases:
         q = tape.inputs("q", mechanism.tree.nq)
         timestep, far, scale = tape.input("steps", 1), tape.input("far"), tape.input("scale")
         slowest = mechanism.scales.velocity
-        velocities = self._limit_velocities(tape, q, q, timestep, numbers)
+        velocities = self._limit_velocities(q, q, timestep, numbers)
         outputs: Outputs = []
         for i, velocity in enumerate(velocities):
             s = sc.maximum(velocity, slowest)

@@ -55,11 +55,7 @@ def read_actuators(
     for owner, name in enumerate(names):
         reason = _refusal(compiled, owner, joints, controls=int((owners == owner).sum()))
         if reason and not is_off[owner]:
-            warnings.append(
-                _warning(
-                    name, f"{reason}; it makes no force here. Drive the joints directly instead."
-                )
-            )
+            warnings.append(_warning(name, f"no force here, because of {reason}."))
         elif not is_off[owner]:
             warnings += _deviations(compiled, owner, name, joints)
     return records, _numbers(compiled, limited, is_off), warnings
@@ -147,56 +143,45 @@ def _refusal(compiled: CompiledModel, owner: int, joints: Sequence[Joint], *, co
     transmission = compiled.kinds["transmission"][owner]
     dynamics, gain, bias = (compiled.kinds[key][owner] for key in ("dynamics", "gain", "bias"))
     if transmission not in _ON_JOINT:
-        return f"it acts through a {transmission} transmission, physim drives joints only"
+        return f"a {transmission} transmission, where physim drives joints only"
     joint = joints[compiled["actuator_trnid"][owner, 0]]
-    if transmission == "jointinparent" and joint.kind in ("free", "ball"):
-        return f"it turns the {joint.kind} joint {joint.name!r} about the parent's axes"
-    if controls != 1:
-        return f"it takes {controls} controls, physim's actuators take one"
-    if "muscle" in (dynamics, gain, bias):
-        return "it is a muscle"
-    if gain not in ("fixed", "affine"):
-        return f"its gain is of type {gain}, physim honours fixed gains"
-    if bias not in ("none", "affine"):
-        return f"its bias is of type {bias}, physim honours none and affine"
-    if dynamics not in ("none", "filter", "filterexact"):
-        return f"its activation dynamics is of type {dynamics}, physim's actuators have no state"
-    return ""
+    reasons = {
+        f"axes of the parent on a {joint.kind} joint (jointinparent)": (
+            transmission == "jointinparent" and joint.kind in ("free", "ball")
+        ),
+        f"{controls} controls, where physim's actuators take one": controls != 1,
+        "muscle dynamics": "muscle" in (dynamics, gain, bias),
+        f"a gain of type {gain}": gain not in ("fixed", "affine"),
+        f"a bias of type {bias}": bias not in ("none", "affine"),
+        f"activation dynamics of type {dynamics}": dynamics
+        not in ("none", "filter", "filterexact"),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), "")
 
 
 def _deviations(
     compiled: CompiledModel, owner: int, name: str, joints: Sequence[Joint]
 ) -> list[ModelWarning]:
     """What an actuator that acts does otherwise than written."""
-    found = []
-    if compiled.kinds["dynamics"][owner] != "none":
-        found.append(
-            _warning(name, "its activation filter is left out; the control acts without delay.")
-        )
-    if compiled.kinds["gain"][owner] == "affine" and np.any(
-        compiled["actuator_gainprm"][owner, 1:3] != 0
-    ):
-        found.append(
-            _warning(name, "its gain depends on length or rate; only the constant part is used.")
-        )
-    if compiled["actuator_delay"][owner] > 0:
-        found.append(_warning(name, "its control delay is left out."))
-    if np.any(compiled["actuator_dampingpoly"][owner] != 0):
-        found.append(
-            _warning(name, "its damping is nonlinear; only the linear coefficient is used.")
-        )
     joint = joints[compiled["actuator_trnid"][owner, 0]]
-    if joint.kind in ("ball", "free") and (
-        compiled["actuator_armature"][owner] or compiled["actuator_damping"][owner]
-    ):
-        found.append(
-            _warning(
-                name,
-                f"its own armature and damping are left out on the {joint.kind} joint "
-                f"{joint.name!r}.",
-            )
-        )
-    return found
+    reflected = compiled["actuator_armature"][owner] or compiled["actuator_damping"][owner]
+    varies = np.any(compiled["actuator_gainprm"][owner, 1:3] != 0)
+    messages = {
+        "the activation filter is left out; the control acts without delay.": (
+            compiled.kinds["dynamics"][owner] != "none"
+        ),
+        "the gain depends on length or rate; only its constant part is used.": (
+            compiled.kinds["gain"][owner] == "affine" and varies
+        ),
+        "the control delay is left out.": compiled["actuator_delay"][owner] > 0,
+        "the damping is nonlinear; only its linear coefficient is used.": np.any(
+            compiled["actuator_dampingpoly"][owner] != 0
+        ),
+        f"own armature and damping are left out on a {joint.kind} joint.": (
+            joint.kind in ("ball", "free") and reflected
+        ),
+    }
+    return [_warning(name, message) for message, applies in messages.items() if applies]
 
 
 def _warning(name: str, message: str) -> ModelWarning:

@@ -118,6 +118,7 @@ class Model:
             ShapeError: If a shape differs.
 
         Example:
+            >>> from physim.model import load_model
             >>> ball = "<body><freejoint/><geom size='.1'/></body>"
             >>> model = load_model(f"<mujoco><worldbody>{ball}</worldbody></mujoco>")
             >>> model.replace_parameters({"mass": [2.0]}).parameters()["mass"]

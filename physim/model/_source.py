@@ -35,9 +35,11 @@ _FOLDER_ATTRIBUTES = ("meshdir", "texturedir", "assetdir")
 _NAN_TOKENS = frozenset({"nan", "+nan", "-nan"})
 # Attributes whose value is a word: "nan" is then a name, if an odd one.
 _WORD_ATTRIBUTES = frozenset(
-    "name class childclass model joint joint1 joint2 jointinparent body body1 body2 geom geom1 "
-    "geom2 site site1 site2 "
-    "tendon tendon1 tendon2 actuator material texture mesh hfield data prefix objname refname target file".split()
+    (
+        "name class childclass model prefix target objname refname file data material texture "
+        "joint joint1 joint2 jointinparent body body1 body2 geom geom1 geom2 site site1 site2 "
+        "tendon tendon1 tendon2 actuator mesh hfield"
+    ).split()
 )
 
 

@@ -101,11 +101,10 @@ def _tendons(compiled: CompiledModel, names: Sequence[str]) -> Iterator[ModelWar
     for tendon, name in enumerate(names):
         effects = [effect for effect, flags in active.items() if flags[tendon]]
         if effects:
-            yield _changed(f"tendon '{name}'", f"left out with its effects: {', '.join(effects)}.")
+            yield _changed(f"tendon '{name}'", f"left out, and with it {', '.join(effects)}.")
         else:
             yield _note(
-                f"tendon '{name}'",
-                "left out; it has no spring, damper, friction or limit of its own.",
+                f"tendon '{name}'", "left out; no spring, damper, friction or limit hangs on it."
             )
 
 
@@ -176,20 +175,20 @@ def _joints(compiled: CompiledModel, joints: Sequence[Joint]) -> Iterator[ModelW
         if joint.kind in ("ball", "free") and compiled["jnt_limited"][k] and not no_limit:
             yield _changed(element, f"the limit of a {joint.kind} joint is left out.")
         if springs and compiled["jnt_has_polynomial"][k]:
-            yield _changed(element, "its spring is nonlinear; only the linear coefficient is used.")
+            yield _changed(element, "the spring is nonlinear; only its linear coefficient is used.")
         if springs and compiled["jnt_springyield"][k] > 0:
-            yield _changed(element, "its spring yields plastically; it is taken to be elastic.")
+            yield _changed(element, "the spring yields plastically; here it stays elastic.")
         if dampers and np.any(
             compiled["dof_has_polynomial"][np.asarray(compiled["dof_jntid"]) == k]
         ):
-            yield _changed(element, "its damper is nonlinear; only the linear coefficient is used.")
+            yield _changed(element, "the damper is nonlinear; only its linear coefficient is used.")
         if (
             k in driven
             and compiled["jnt_actfrclimited"][k]
             and np.all(np.isfinite(compiled["jnt_actfrcrange"][k]))
         ):
             yield _changed(
-                element, "the limit on its total actuator force (actuatorfrcrange) is left out."
+                element, "the limit of the total actuator force (actuatorfrcrange) is left out."
             )
 
 
@@ -223,7 +222,7 @@ def _globals(compiled: CompiledModel, bodies: Sequence[str]) -> Iterator[ModelWa
         yield _note(
             "mesh", f"meshes, height and distance fields are not among the shapes ({visual})."
         )
-    for message in compiled.notes:
+    for message in dict.fromkeys(compiled.notes):
         yield _note("compiler", f"MuJoCo: {message}")
 
 
