@@ -77,9 +77,17 @@ class ReferenceSolver:
         return self
 
     def adjoint(
-        self, data: StepData, x: Tensor, kappa: Tensor, cotangent_q: Tensor, cotangent_v: Tensor
+        self,
+        data: StepData,
+        x: Tensor,
+        kappa: Tensor,
+        cotangent_q: Tensor,
+        cotangent_v: Tensor,
+        *,
+        with_numbers: bool = True,
     ) -> StepData:
-        """Cotangents of all inputs (see `reference_adjoint`)."""
+        """Cotangents of all inputs, those of the numbers always (see `reference_adjoint`)."""
+        del with_numbers
         from physim.dynamics._adjoint import reference_adjoint
 
         return reference_adjoint(self, data, x, kappa, cotangent_q, cotangent_v)

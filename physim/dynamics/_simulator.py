@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -13,17 +14,27 @@ from torch import Tensor
 
 from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._assembly import StepData
+from physim.dynamics._inputs import (
+    Parameters,
+    as_rows,
+    batch_rows,
+    check_rotation,
+    finite_items,
+    merge_parameters,
+    normalise_quaternions,
+)
 from physim.dynamics._kernel import KernelSolver
+from physim.dynamics._linearize import linearize_step
 from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
 from physim.dynamics._queries import BodyPoses, Queries
 from physim.dynamics._reference import ReferenceSolver
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._state import State
-from physim.dynamics._step import StepSolver, laddered_step
+from physim.dynamics._step import StepResult, StepSolver, laddered_step, single_step
 from physim.dynamics._trajectory import Trajectory, roll_out
+from physim.dynamics._transforms import is_differentiated, is_mapped
 from solvers.core import (
-    NonFiniteError,
     NumericalWarning,
     OnFailure,
     Report,
@@ -32,6 +43,7 @@ from solvers.core import (
     Status,
     apply_on_failure,
     check_choice,
+    check_finite,
     check_positive,
 )
 
@@ -39,7 +51,6 @@ if TYPE_CHECKING:
     from physim.model import Model
 
 Backend = Literal["auto", "kernel", "reference"]
-Parameters = Mapping[str, Tensor]
 Policy = Callable[[State, int], Tensor]
 
 DEFAULT_SMOOTHING = 1e-7
@@ -155,26 +166,7 @@ class Simulator:
         """All parameters with the given ones in place, and the flat numbers (B, n)."""
         if not parameters:
             return dict(self._own_parameters), self._own_numbers.expand(batch, -1)
-        merged = dict(self._own_parameters)
-        for name, value in parameters.items():
-            if name not in merged:
-                raise SettingsError(
-                    f"parameters: unknown name {name!r}, expected one of {sorted(merged)}"
-                )
-            own = merged[name]
-            tensor = torch.as_tensor(value)
-            if not tensor.is_floating_point() or tensor.device.type != "cpu":
-                raise SettingsError(
-                    f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "
-                    "tensor on the CPU"
-                )
-            allowed = (tuple(own.shape), (batch, *own.shape), (1, *own.shape))
-            if tuple(tensor.shape) not in allowed:
-                raise ShapeError(
-                    f"parameters[{name!r}] has shape {tuple(tensor.shape)}, expected "
-                    f"{tuple(own.shape)} or {(batch, *own.shape)}"
-                )
-            merged[name] = tensor.to(torch.float64)
+        merged = merge_parameters(self._own_parameters, parameters, batch)
         return merged, self._reduce(merged).expand(batch, -1)
 
     def initial_state(
@@ -216,17 +208,17 @@ class Simulator:
         if keyframe is not None:
             record = self.model.keyframe(keyframe)
             q0, v0 = record.q, record.v
-        q_full = self._rows("q", q0 if q is None else q, self.model.nq)
-        v_full = self._rows("v", v0 if v is None else v, self.model.nv)
-        batch = max(batch, q_full.shape[0], v_full.shape[0])
-        for name, tensor in (("q", q_full), ("v", v_full)):
-            if tensor.shape[0] not in (1, batch):
-                raise ShapeError(f"{name} has {tensor.shape[0]} rows, expected 1 or {batch}")
-        state = State(
-            q=self._normalised(q_full.expand(batch, -1)), v=v_full.expand(batch, -1).clone()
-        )
-        self._check_finite(state)
-        self._check_rotation(state.v)
+        q_rows = as_rows("q", q0 if q is None else q, self.model.nq)
+        v_rows = as_rows("v", v0 if v is None else v, self.model.nv)
+        batch = max(batch, q_rows.shape[0], v_rows.shape[0])
+        q_rows = batch_rows("q", q_rows, self.model.nq, batch)
+        v_rows = batch_rows("v", v_rows, self.model.nv, batch)
+        tree = self.mechanism.tree
+        state = State(q=normalise_quaternions(tree, q_rows).clone(), v=v_rows.clone())
+        check_finite("q", state.q)
+        check_finite("v", state.v)
+        names = [joint.name for joint in self.model.joints]
+        check_rotation(tree, names, state.v, self.timestep)
         if at == "node":
             _, numbers = self._resolve(None, batch)
             interval = torch.full((batch,), self.timestep, dtype=torch.float64)
@@ -244,62 +236,6 @@ class Simulator:
         if on_penetration != "ignore":
             self._check_penetration(state, on_penetration)
         return state
-
-    def _rows(self, name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
-        tensor = torch.as_tensor(value)
-        if tensor.device.type != "cpu":
-            raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
-        if tensor.is_complex():
-            raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
-        tensor = tensor.to(torch.float64)
-        tensor = tensor[None] if tensor.dim() == 1 else tensor
-        if tensor.dim() != 2 or tensor.shape[1] != width:
-            raise ShapeError(
-                f"{name} has shape {tuple(torch.as_tensor(value).shape)}, expected ({width},) or "
-                f"(batch, {width})"
-            )
-        return tensor
-
-    def _normalised(self, q: Tensor) -> Tensor:
-        """Unit quaternions; the derivative projects gradients on the tangent space."""
-        spans = [
-            j.q + (3 if j.kind == "free" else 0)
-            for j in self.mechanism.tree.joints
-            if j.kind in ("free", "ball")
-        ]
-        if not spans:
-            return q
-        pieces, last = [], 0
-        for start in spans:
-            quaternion = q[:, start : start + 4]
-            pieces += [q[:, last:start], quaternion / quaternion.norm(dim=-1, keepdim=True)]
-            last = start + 4
-        return torch.cat([*pieces, q[:, last:]], dim=-1)
-
-    def _check_finite(self, state: State) -> None:
-        for name, tensor in (("q", state.q), ("v", state.v)):
-            bad = (~torch.isfinite(tensor)).any(-1).nonzero()
-            if bad.numel():
-                raise NonFiniteError(
-                    f"{name} of item {int(bad[0])} is not finite: "
-                    f"{tensor[int(bad[0])].tolist()}; a zero quaternion also gives this"
-                )
-
-    def _check_rotation(self, v: Tensor) -> None:
-        """Refuse free and ball joints that turn by 90 degrees or more within a step."""
-        for joint in self.mechanism.tree.joints:
-            if joint.kind not in ("free", "ball"):
-                continue
-            start = joint.v + (3 if joint.kind == "free" else 0)
-            speed = v[:, start : start + 3].norm(dim=-1)
-            worst = int(speed.argmax())
-            if float(speed[worst]) * self.timestep >= 2.0:
-                name = self.model.joints[joint.index].name
-                raise SettingsError(
-                    f"v: joint {name!r} of item {worst} turns at {float(speed[worst]):.4g} rad/s, "
-                    f"beyond the integrator's domain of {2.0 / self.timestep:.4g} rad/s at a time "
-                    f"step of {self.timestep:g} s; use a smaller timestep"
-                )
 
     def _check_penetration(self, state: State, policy: str) -> None:
         gaps = self.contact_gaps(state)
@@ -356,10 +292,7 @@ class Simulator:
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
             return torch.zeros(batch, self.model.nu, dtype=torch.float64)
-        rows = self._rows("control", control, self.model.nu)
-        if rows.shape[0] not in (1, batch):
-            raise ShapeError(f"control has {rows.shape[0]} rows, expected 1 or {batch}")
-        return rows.expand(batch, -1)
+        return batch_rows("control", control, self.model.nu, batch)
 
     def step(
         self,
@@ -397,8 +330,10 @@ class Simulator:
         Cost: about ten linearisations of the mechanism; the gradient costs about one.
         """
         check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
-        q = self._normalised(self._rows("state.q", state.q, self.model.nq))
-        v = self._rows("state.v", state.v, self.model.nv)
+        q = normalise_quaternions(
+            self.mechanism.tree, as_rows("state.q", state.q, self.model.nq)
+        )
+        v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
         u = self._control(control, q.shape[0])
@@ -408,51 +343,28 @@ class Simulator:
         if external_force is not None:
             force = force + self._external(data, merged, external_force)
         data = StepData(q, v, force, data.past_timestep, data.timestep, data.numbers)
-        good = self._finite_items(data, on_failure)
-        is_differentiable = torch.is_grad_enabled() and any(
-            x.requires_grad for x in (q, v, force, data.timestep, data.numbers)
-        )
         value = self.smoothing if smoothing is None else float(smoothing)
-        wants_gradient = is_differentiable or _is_transformed(q, v, force, data.numbers)
-        kappa = torch.full_like(q[:, 0].detach(), self._kappa(value))
+        kappa = torch.full((q.shape[0],), self._kappa(value), dtype=torch.float64)
         smoother = None
-        if wants_gradient and self.gradient_smoothing != value:
+        watched = (q, v, force, data.timestep, data.past_timestep, data.numbers)
+        if is_differentiated(*watched) and self.gradient_smoothing != value:
             smoother = torch.full_like(kappa, self._kappa(self.gradient_smoothing))
+        if is_mapped(*watched):
+            # Inside vmap no value may steer the program: no checks, no cutting of failed items.
+            return _outcome(single_step(self._solver, data, kappa, smoother), None, None)
+        good = finite_items(data, on_failure)
         result, parts, interval = laddered_step(
             self._solver, data, kappa, smoother, self.settings.max_substeps
         )
         status = torch.where(good, result.status, int(Status.NON_FINITE))
-        report = Report(
-            status=status.detach(),
-            iterations=result.iterations.detach(),
-            residual=result.residual.detach(),
-            counts={
-                "parts": parts.detach(),
-                "restarts": result.restarts.detach(),
-                "min_gap": result.min_gap.detach(),
-                "kappa_error": result.kappa_error.detach(),
-            },
-        )
+        result = replace(result, status=status)
         whole = bool((parts == 1).all()) and state.interval is None
-        following = State(q=result.q, v=result.v, interval=None if whole else interval)
+        following, report = _outcome(result, parts, None if whole else interval)
         apply_on_failure(report, on_failure, solution=(following, report), what="Simulator.step")
         return following, report
 
     def _kappa(self, smoothing: float) -> float:
         return self.mechanism.scales.kappa(smoothing, self.timestep)
-
-    def _finite_items(self, data: StepData, on_failure: OnFailure) -> Tensor:
-        good = torch.ones(data.q.shape[0], dtype=torch.bool)
-        for name, tensor in (("q", data.q), ("v", data.v), ("force", data.force)):
-            bad = ~torch.isfinite(tensor.detach()).all(-1)
-            if on_failure == "raise" and bool(bad.any()):
-                item = int(bad.nonzero()[0])
-                raise NonFiniteError(
-                    f"{name} of item {item} is not finite: {tensor[item].tolist()}; look at the "
-                    'control and the state that led here, or pass on_failure="mask"'
-                )
-            good &= ~bad
-        return good
 
     def _external(
         self, data: StepData, parameters: Parameters, external_force: Tensor
@@ -536,50 +448,12 @@ class Simulator:
             (tangent step of q, v) after the step with respect to (tangent step of q, v) and
             control before it.
         """
-        batch, nv = state.batch, self.model.nv
-        u = self._control(control, batch)
-        step = torch.zeros(batch, nv, dtype=torch.float64, requires_grad=True)
-        with torch.enable_grad():
-            v = state.v.detach().to(torch.float64).clone().requires_grad_()
-            control_leaf = u.detach().clone().requires_grad_()
-            base = state.q.detach().to(torch.float64)
-            start = State(
-                q=self._queries.retract(base, step), v=v, interval=state.interval
-            )
-            following, _ = self.step(start, control_leaf, parameters=parameters)
-            unit = self._tangent_rows(following.q.detach())
-            out = torch.cat([torch.einsum("bij,bj->bi", unit, following.q), following.v], dim=-1)
-            leaves = [step, v] + ([control_leaf] if self.model.nu else [])
-            rows = [
-                torch.autograd.grad(out[:, i].sum(), leaves, retain_graph=True)
-                for i in range(2 * nv)
-            ]
-        columns = [torch.stack([row[k] for row in rows], dim=1) for k in range(len(leaves))]
-        control_part = columns[2] if self.model.nu else torch.zeros(batch, 2 * nv, 0).double()
-        return torch.cat(columns[:2], dim=-1), control_part
+        u = self._control(control, state.batch)
+        return linearize_step(self, state, u, parameters)
 
-    def _tangent_rows(self, q: Tensor) -> Tensor:
-        """Rows that read a tangent step off a small change of ``q`` (B, nv, nq)."""
-        from solvers.kernels.algebra import quaternion_product
-
-        rows = torch.zeros(q.shape[0], self.model.nv, self.model.nq, dtype=q.dtype)
-        for joint in self.mechanism.tree.joints:
-            if joint.kind in ("hinge", "slide"):
-                rows[:, joint.v, joint.q] = 1.0
-                continue
-            q0, v0 = joint.q, joint.v
-            if joint.kind == "free":
-                for k in range(3):
-                    rows[:, v0 + k, q0 + k] = 1.0
-                q0, v0 = q0 + 3, v0 + 3
-            quaternion = list(q[:, q0 : q0 + 4].unbind(-1))
-            for k in range(3):
-                unit = [0.0, *[1.0 if i == k else 0.0 for i in range(3)]]
-                turned = quaternion_product(quaternion, unit)
-                rows[:, v0 + k, q0 : q0 + 4] = 2.0 * torch.stack(
-                    [torch.as_tensor(x) + torch.zeros_like(quaternion[0]) for x in turned], dim=-1
-                )
-        return rows
+    def retract(self, q: Tensor, step: Tensor) -> Tensor:
+        """Move configurations (B, nq) along tangent steps (B, nv) [m, rad]."""
+        return self._queries.retract(q, step)
 
     def _node(
         self, state: State, control: Tensor | Sequence[float] | None
@@ -653,8 +527,21 @@ class Simulator:
         return trial.residual / data.timestep[:, None]
 
 
-def _is_transformed(*tensors: Tensor) -> bool:
-    """Whether a torch.func transform or forward-mode tangent is watching."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+def _outcome(
+    result: StepResult, parts: Tensor | None, interval: Tensor | None
+) -> tuple[State, Report]:
+    """Next state and report of a step."""
+    counts = {
+        "parts": torch.ones_like(result.status) if parts is None else parts,
+        "restarts": result.restarts,
+        "min_gap": result.min_gap,
+        "kappa_error": result.kappa_error,
+    }
+    report = Report(
+        status=result.status.detach(),
+        iterations=result.iterations.detach(),
+        residual=result.residual.detach(),
+        counts={name: count.detach() for name, count in counts.items()},
+    )
+    return State(q=result.q, v=result.v, interval=interval), report

@@ -25,9 +25,16 @@ class StepSolver(Protocol):
         ...
 
     def adjoint(
-        self, data: StepData, x: Tensor, kappa: Tensor, cotangent_q: Tensor, cotangent_v: Tensor
+        self,
+        data: StepData,
+        x: Tensor,
+        kappa: Tensor,
+        cotangent_q: Tensor,
+        cotangent_v: Tensor,
+        *,
+        with_numbers: bool = True,
     ) -> StepData:
-        """Cotangents of all inputs."""
+        """Cotangents of all inputs; those of the numbers may be zero unless wanted."""
         ...
 
 
@@ -71,10 +78,18 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        solver: StepSolver, x: Tensor, kappa: Tensor, gq: Tensor, gv: Tensor, *inputs: Tensor
+        solver: StepSolver,
+        with_numbers: bool,
+        x: Tensor,
+        kappa: Tensor,
+        gq: Tensor,
+        gv: Tensor,
+        *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
         """Cotangents of the inputs."""
-        result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv)
+        result = solver.adjoint(
+            _as_data(inputs), x, kappa, gq, gv, with_numbers=with_numbers
+        )
         return tuple(getattr(result, field.name) for field in fields(StepData))
 
     @staticmethod
@@ -155,7 +170,9 @@ class _Step(torch.autograd.Function):
         good = (status == Status.CONVERGED)[:, None]
         gq = torch.where(good, gq, torch.zeros_like(gq))
         gv = torch.where(good, gv, torch.zeros_like(gv))
-        result = _pull_back(ctx.solver, x, kappa, gq, gv, inputs)
+        result = _pull_back(
+            ctx.solver, x, kappa, gq, gv, inputs, with_numbers=ctx.needs_input_grad[-1]
+        )
         clean = [
             torch.where(good if g.dim() == 2 else good[:, 0], g, torch.zeros_like(g))
             for g in result
@@ -173,7 +190,15 @@ class _Step(torch.autograd.Function):
         gq = identity[:, None, :nq].expand(rows, batch, nq).reshape(-1, nq)
         gv = identity[:, None, nq:].expand(rows, batch, nv).reshape(-1, nv)
         repeated = _flatten_batch([x, kappa, *inputs], [None] * (2 + len(inputs)), rows)
-        result = _pull_back(ctx.solver, repeated[0], repeated[1], gq, gv, repeated[2:])
+        result = _pull_back(
+            ctx.solver,
+            repeated[0],
+            repeated[1],
+            gq,
+            gv,
+            repeated[2:],
+            with_numbers=tangents[-1] is not None,
+        )
         total = torch.zeros(rows, batch, dtype=x.dtype, device=x.device)
         for row, tangent in zip(result, tangents[3:], strict=True):
             if tangent is not None:
@@ -198,11 +223,13 @@ def _pull_back(
     gq: Tensor,
     gv: Tensor,
     inputs: Sequence[Tensor],
+    *,
+    with_numbers: bool,
 ) -> Sequence[Tensor]:
     if isinstance(solver, ReferenceSolver):
         result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv)
         return [getattr(result, field.name) for field in fields(StepData)]
-    return list(_Adjoint.apply(solver, x, kappa, gq, gv, *inputs))
+    return list(_Adjoint.apply(solver, with_numbers, x, kappa, gq, gv, *inputs))
 
 
 def single_step(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from physim.model import load_model
 from physim.model import _source as source_module
+from physim.model import load_model
 from solvers.core import ModelError
 
 BALL = '<geom size=".1"/>'

@@ -1,0 +1,88 @@
+"""Writes docs/models.md: which public models load and what of each is not honoured.
+
+Run from the repository root, with gymnasium and dm_control installed::
+
+    python docs/list_models.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+
+from physim.model import Model, load_model
+
+SOURCES = (("gymnasium", "envs/mujoco/assets"), ("dm_control", "suite"))
+HEADER = """# Models
+
+What loads, and what of each file physim does not honour yet. Made by `python docs/list_models.py`;
+see `model.warnings` for the same of your own model, and `load_model(..., strict=True)` to refuse
+whatever changes the motion.
+
+- **pairs**: shapes that may touch.
+- **changes**: warnings about something that changes the motion.
+- **notes**: what is left out without effect on the motion, and settings of soft contact, which is
+  hard here by design.
+"""
+
+
+def model_files() -> list[tuple[str, Path]]:
+    """Distribution and path of every model; a missing distribution is an error."""
+    files = []
+    for package, folder in SOURCES:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            sys.exit(f"{package} is not installed; run: pip install {package}")
+        found = sorted(Path(spec.origin).parent.joinpath(folder).glob("*.xml"))
+        files += [(package, path) for path in found]
+    return files
+
+
+def row(package: str, path: Path, model: Model) -> str:
+    """One line of the table."""
+    changes = sum(warning.changes_dynamics for warning in model.warnings)
+    cells = (
+        f"[{path.stem}](#{path.parent.name}{path.name.replace('.', '').lower()})",
+        package,
+        len(model.bodies),
+        model.nq,
+        model.nv,
+        model.nu,
+        len(model.pairs),
+        changes,
+        len(model.warnings) - changes,
+    )
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def section(path: Path, model: Model) -> str:
+    """Everything that one model says."""
+    lines = [f"### {path.parent.name}/{path.name}", ""]
+    if not model.warnings:
+        lines.append("Honoured entirely.")
+    for warning in model.warnings:
+        word = "**changes the motion**" if warning.changes_dynamics else "note"
+        lines.append(f"- {word}: {warning}")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Write the page."""
+    warnings.simplefilter("ignore")
+    rows, sections = [], []
+    for package, path in model_files():
+        model = load_model(path)
+        rows.append(row(package, path, model))
+        sections.append(section(path, model))
+    columns = ("model", "from", "bodies", "nq", "nv", "nu", "pairs", "changes", "notes")
+    table = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns), *rows]
+    page = "\n".join([HEADER, *table, "", "## What each file asks for", "", *sections])
+    target = Path(__file__).parent / "models.md"
+    target.write_text(page.rstrip() + "\n", encoding="utf-8")
+    print(f"{target}: {len(rows)} models")
+
+
+if __name__ == "__main__":
+    main()

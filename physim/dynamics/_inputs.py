@@ -1,0 +1,119 @@
+"""What users hand in, checked: each error names the argument, what was got and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from physim.dynamics._assembly import StepData
+from physim.model.tree import Tree
+from solvers.core import NonFiniteError, OnFailure, SettingsError, ShapeError
+
+Parameters = Mapping[str, Tensor]
+
+
+def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
+    """A float64 tensor of shape (rows, width) from one row or many."""
+    tensor = torch.as_tensor(value)
+    if tensor.device.type != "cpu":
+        raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
+    if tensor.is_complex():
+        raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
+    tensor = tensor.to(torch.float64)
+    tensor = tensor[None] if tensor.dim() == 1 else tensor
+    if tensor.dim() != 2 or tensor.shape[1] != width:
+        shape = tuple(torch.as_tensor(value).shape)
+        raise ShapeError(f"{name} has shape {shape}, expected ({width},) or (batch, {width})")
+    return tensor
+
+
+def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: int) -> Tensor:
+    """`as_rows`, repeated to ``batch`` rows if there is one."""
+    rows = as_rows(name, value, width)
+    if rows.shape[0] not in (1, batch):
+        raise ShapeError(f"{name} has {rows.shape[0]} rows, expected 1 or {batch}")
+    return rows.expand(batch, -1)
+
+
+def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:
+    """The simulator's parameters with the given ones in place.
+
+    Raises:
+        SettingsError: If a name is unknown or a tensor is of the wrong kind.
+        ShapeError: If a shape is neither the parameter's own nor that with a batch in front.
+    """
+    merged = dict(own)
+    for name, value in given.items():
+        if name not in own:
+            raise SettingsError(
+                f"parameters: unknown name {name!r}, expected one of {sorted(own)}"
+            )
+        tensor, shape = torch.as_tensor(value), tuple(own[name].shape)
+        if not tensor.is_floating_point() or tensor.device.type != "cpu":
+            raise SettingsError(
+                f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "
+                "tensor on the CPU"
+            )
+        if tuple(tensor.shape) not in (shape, (batch, *shape), (1, *shape)):
+            raise ShapeError(
+                f"parameters[{name!r}] has shape {tuple(tensor.shape)}, expected {shape} or "
+                f"{(batch, *shape)}"
+            )
+        merged[name] = tensor.to(torch.float64)
+    return merged
+
+
+def rotation_spans(tree: Tree) -> list[tuple[int, int, int]]:
+    """(joint, first quaternion coordinate, first rotational dof) of free and ball joints."""
+    return [
+        (j.index, j.q + (3 if j.kind == "free" else 0), j.v + (3 if j.kind == "free" else 0))
+        for j in tree.joints
+        if j.kind in ("free", "ball")
+    ]
+
+
+def normalise_quaternions(tree: Tree, q: Tensor) -> Tensor:
+    """Unit quaternions; the derivative projects gradients on the tangent space."""
+    pieces, last = [], 0
+    for _, start, _ in sorted(rotation_spans(tree), key=lambda span: span[1]):
+        quaternion = q[:, start : start + 4]
+        pieces += [q[:, last:start], quaternion / quaternion.norm(dim=-1, keepdim=True)]
+        last = start + 4
+    return torch.cat([*pieces, q[:, last:]], dim=-1) if pieces else q
+
+
+def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float) -> None:
+    """Refuse free and ball joints that turn by 90 degrees or more within a step."""
+    for joint, _, start in rotation_spans(tree):
+        speed = v[:, start : start + 3].norm(dim=-1)
+        worst = int(speed.argmax())
+        if float(speed[worst]) * timestep >= 2.0:
+            raise SettingsError(
+                f"v: joint {names[joint]!r} of item {worst} turns at "
+                f"{float(speed[worst]):.4g} rad/s, beyond the integrator's domain of "
+                f"{2.0 / timestep:.4g} rad/s at a time step of {timestep:g} s; use a smaller "
+                "timestep"
+            )
+
+
+def finite_items(data: StepData, on_failure: OnFailure) -> Tensor:
+    """Which items of a step's inputs are finite (B,).
+
+    Raises:
+        NonFiniteError: If one is not and ``on_failure="raise"``.
+    """
+    good = torch.ones(data.q.shape[0], dtype=torch.bool)
+    for name in ("q", "v", "force", "timestep", "numbers"):
+        tensor = getattr(data, name).detach().reshape(len(good), -1)
+        bad = ~torch.isfinite(tensor).all(-1)
+        if on_failure == "raise" and bool(bad.any()):
+            item = int(bad.nonzero()[0])
+            shown = "" if name == "numbers" else f": {tensor[item].tolist()}"
+            raise NonFiniteError(
+                f"{name} of item {item} is not finite{shown}; look at the control, the state "
+                'and the parameters that led here, or pass on_failure="mask"'
+            )
+        good &= ~bad
+    return good

@@ -1,0 +1,63 @@
+"""Jacobians of a step in tangent coordinates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from physim.dynamics._state import State
+from physim.model.tree import Tree
+from solvers.kernels.algebra import quaternion_product
+
+if TYPE_CHECKING:
+    from physim.dynamics._inputs import Parameters
+    from physim.dynamics._simulator import Simulator
+
+
+def linearize_step(
+    simulator: Simulator, state: State, control: Tensor, parameters: Parameters | None
+) -> tuple[Tensor, Tensor]:
+    """The work behind `Simulator.linearize`: one step, one pull-back per row."""
+    batch, nv, nu = state.batch, simulator.model.nv, simulator.model.nu
+    tree = simulator.mechanism.tree
+    with torch.enable_grad():
+        shift = torch.zeros(batch, nv, dtype=torch.float64, requires_grad=True)
+        v = state.v.detach().to(torch.float64).clone().requires_grad_()
+        u = control.detach().clone().requires_grad_()
+        q = simulator.retract(state.q.detach().to(torch.float64), shift)
+        start = State(q=q, v=v, interval=state.interval)
+        following, _ = simulator.step(start, u, parameters=parameters)
+        rows = tangent_rows(tree, following.q.detach())
+        moved = torch.einsum("bij,bj->bi", rows, following.q)
+        out = torch.cat([moved, following.v], dim=-1)
+        leaves = [shift, v, u] if nu else [shift, v]
+        jacobian = [
+            torch.autograd.grad(out[:, i].sum(), leaves, retain_graph=True)
+            for i in range(2 * nv)
+        ]
+    columns = [torch.stack([row[k] for row in jacobian], dim=1) for k in range(len(leaves))]
+    if not nu:
+        columns.append(torch.zeros(batch, 2 * nv, 0, dtype=torch.float64))
+    return torch.cat(columns[:2], dim=-1), columns[2]
+
+
+def tangent_rows(tree: Tree, q: Tensor) -> Tensor:
+    """Rows that read a tangent step off a small change of ``q`` (B, nv, nq)."""
+    rows = torch.zeros(q.shape[0], tree.nv, tree.nq, dtype=q.dtype)
+    for joint in tree.joints:
+        q0, v0 = joint.q, joint.v
+        if joint.kind in ("hinge", "slide"):
+            rows[:, v0, q0] = 1.0
+            continue
+        if joint.kind == "free":
+            for k in range(3):
+                rows[:, v0 + k, q0 + k] = 1.0
+            q0, v0 = q0 + 3, v0 + 3
+        quaternion = list(q[:, q0 : q0 + 4].unbind(-1))
+        for k in range(3):
+            unit = [0.0, *[1.0 if i == k else 0.0 for i in range(3)]]
+            turned = quaternion_product(quaternion, unit)
+            rows[:, v0 + k, q0 : q0 + 4] = 2.0 * torch.stack(turned, dim=-1)
+    return rows

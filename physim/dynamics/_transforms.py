@@ -1,0 +1,28 @@
+"""Which torch.func transform is watching a tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_functorch = torch._C._functorch
+
+
+def is_mapped(*tensors: Tensor) -> bool:
+    """Whether a tensor is inside `torch.vmap`, where no value may steer the program."""
+    for tensor in tensors:
+        inner = tensor
+        while _functorch.is_functorch_wrapped_tensor(inner):
+            if _functorch.is_batchedtensor(inner):
+                return True
+            inner = _functorch.get_unwrapped(inner)
+    return False
+
+
+def is_differentiated(*tensors: Tensor) -> bool:
+    """Whether autograd, a torch.func transform or a forward-mode tangent follows a tensor."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    if any(_functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+        return True
+    return any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
