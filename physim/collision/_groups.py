@@ -18,8 +18,8 @@ from torch import Tensor
 from physim.collision import _witness as witness
 
 if TYPE_CHECKING:
-    from physim.model.tree import Tree
     from physim.model import Model, Pair, Shape
+    from physim.model.tree import Tree
 
 Scalar = Any
 Places = Sequence[Tensor]
@@ -93,17 +93,9 @@ class ContactGroup:
 def pair_friction(model: Model, pair: int, p: Parameters) -> Tensor:
     """Sliding coefficient of a pair: its own if declared, else the rougher shape's."""
     record = model.pairs[pair]
-    if record.explicit:
+    if record.has_own_friction:
         return p["pair_friction"][..., pair]
-    a, b = p["friction"][..., record.shape_a], p["friction"][..., record.shape_b]
-    own = model.parameters()
-    declared = float(own["pair_friction"][pair])
-    values = [float(own["friction"][s]) for s in (record.shape_a, record.shape_b)]
-    if declared == 0.0:
-        return torch.zeros_like(a)
-    if declared == max(values):
-        return torch.maximum(a, b)
-    return a if declared == values[0] else b
+    return torch.maximum(p["friction"][..., record.shape_a], p["friction"][..., record.shape_b])
 
 
 def _constant(matrix: Any, like: Tensor) -> Tensor:
@@ -162,9 +154,7 @@ def _ball_numbers(
     elif shape.kind == "cylinder":
         quarter, end = item.feature % 4, 1.0 if item.feature < 4 else -1.0
         around = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarter]
-        local = torch.cat(
-            [around[0] * radius, around[1] * radius, end * size[..., 1:2]], dim=-1
-        )
+        local = torch.cat([around[0] * radius, around[1] * radius, end * size[..., 1:2]], dim=-1)
         center, radius = center + local @ rotation.T, torch.zeros_like(radius)
     return [normal, offset, center, radius]
 

@@ -38,9 +38,7 @@ def actuator_forces(
     force = torch.zeros_like(v)
     if model.nu == 0:
         return force
-    control = torch.minimum(
-        torch.maximum(control, p["control_lower"]), p["control_upper"]
-    )
+    control = torch.minimum(torch.maximum(control, p["control_lower"]), p["control_upper"])
     columns = [torch.zeros_like(v[:, 0]) for _ in range(model.nv)]
     for actuator in model.actuators:
         a = actuator.index

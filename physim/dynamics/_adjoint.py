@@ -25,9 +25,7 @@ from physim.dynamics._reference import ReferenceSolver
 from solvers.nonlinear import cones
 
 
-def central_balance(
-    solver: ReferenceSolver, data: StepData, x: Tensor, kappa: Tensor
-) -> Tensor:
+def central_balance(solver: ReferenceSolver, data: StepData, x: Tensor, kappa: Tensor) -> Tensor:
     """The balance F at ``x`` with every cone on the central path of ``kappa`` (B, nv)."""
     assembly = solver.assembly
     item = assembly.node(data)
@@ -49,9 +47,7 @@ def central_balance(
 
 def outputs(solver: ReferenceSolver, data: StepData, x: Tensor) -> tuple[Tensor, Tensor]:
     """Next configuration and velocity of the interval that ends there."""
-    cayley, _ = difference(
-        solver.mechanism.tree, list(x.unbind(-1)), list(data.q.unbind(-1))
-    )
+    cayley, _ = difference(solver.mechanism.tree, list(x.unbind(-1)), list(data.q.unbind(-1)))
     return x, torch.stack(cayley, dim=-1) / data.timestep[:, None]
 
 
@@ -101,9 +97,9 @@ def reference_adjoint(
         matrix = torch.stack(rows, dim=-2)
         out_q, out_v = outputs(solver, inputs, moved)
         direct = (cotangent_q * out_q).sum() + (cotangent_v * out_v).sum()
-        right = torch.autograd.grad(
-            direct, step, create_graph=is_higher_order, retain_graph=True
-        )[0]
+        right = torch.autograd.grad(direct, step, create_graph=is_higher_order, retain_graph=True)[
+            0
+        ]
         y = torch.linalg.solve(matrix.transpose(-1, -2), right[..., None])[..., 0]
         fixed = outputs(solver, inputs, x)
         total = (cotangent_v * fixed[1]).sum() - (

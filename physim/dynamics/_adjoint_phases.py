@@ -12,7 +12,7 @@ from typing import Any
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
-from physim.dynamics._kinematics import difference, forward_kinematics, link_twists
+from physim.dynamics._kinematics import difference, link_twists
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._phases import (
     Outputs,
@@ -42,9 +42,7 @@ class AdjointPhases(StepPhases):
         with_numbers: Whether cotangents of the numbers are wanted.
     """
 
-    def __init__(
-        self, mechanism: Mechanism, zeros: frozenset[int], *, with_numbers: bool
-    ) -> None:
+    def __init__(self, mechanism: Mechanism, zeros: frozenset[int], *, with_numbers: bool) -> None:
         self._with_numbers = with_numbers
         super().__init__(mechanism, zeros)
 
@@ -187,9 +185,7 @@ class AdjointPhases(StepPhases):
         outputs += [("bar_steps", 0, gradients[at])]
         outputs += [("bar_steps", 1, tape.input("bar_steps", 1) + gradients[at + 1])]
         at += 2
-        outputs += [
-            ("bar_num", i, tape.input("bar_num", i) + gradients[at + i]) for i in slots
-        ]
+        outputs += [("bar_num", i, tape.input("bar_num", i) + gradients[at + i]) for i in slots]
         return emit_block(outputs)
 
 
@@ -238,9 +234,7 @@ def _pull(mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool) -> s
     a1, b1 = side_poses(tape, group, "1")
     numbers, timestep = tape.inputs("k", group.width), tape.input("steps", 1)
     node = contact.contact_node(group, a0, b0, numbers)
-    motion = contact.contact_motion(
-        group, node, a1, b1, numbers, timestep, mechanism.recovery
-    )
+    motion = contact.contact_motion(group, node, a1, b1, numbers, timestep, mechanism.recovery)
     twist = tape.inputs("ta", 6)
     if group.is_between_links:
         twist = la.vsub(twist, tape.inputs("tb", 6))

@@ -173,9 +173,7 @@ class Assembly:
             gaps.append(item.gap)
         count = mechanism.contact_count
         loss = [numbers.dof("friction_loss", dof) for dof, _ in mechanism.rubbing]
-        bound = (
-            _dense(loss, like) * data.timestep[:, None] if loss else like.new_zeros(batch, 0)
-        )
+        bound = _dense(loss, like) * data.timestep[:, None] if loss else like.new_zeros(batch, 0)
         return StepNode(
             data=data,
             numbers=numbers,
@@ -274,7 +272,8 @@ class Assembly:
     def limit_velocity(self, item: StepNode, q_next: Tensor) -> Tensor:
         """Gap velocities of lower, then upper joint limits (B, 2L)."""
         mechanism, data = self.mechanism, item.data
-        lower, upper = [], []
+        lower: list[Tensor] = []
+        upper: list[Tensor] = []
         for dof, coordinate in mechanism.limits:
             low, high = item.numbers.dof("limit_lower", dof), item.numbers.dof("limit_upper", dof)
             now, then = data.q[:, coordinate], q_next[:, coordinate]

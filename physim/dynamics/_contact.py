@@ -226,7 +226,9 @@ def contact_inverse_step(z: Vector, dz: Vector) -> Scalar:
     return longest
 
 
-def contact_start(gap: Scalar, timestep: Scalar, mu: Scalar, slowest: Scalar, kappa: Scalar) -> Vector:
+def contact_start(
+    gap: Scalar, timestep: Scalar, mu: Scalar, slowest: Scalar, kappa: Scalar
+) -> Vector:
     """A point on the central path far out: no slip, no friction, the gap closing in one step."""
     s = sc.maximum(sc.divide(gap, timestep), slowest)
     gamma = sc.divide(kappa, s)

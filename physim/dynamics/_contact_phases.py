@@ -25,7 +25,7 @@ def contact_phases(mechanism: Mechanism, group: ContactGroup) -> dict[str, str]:
     """
     return {
         "NODE": _node(group),
-        "START": _start(mechanism, group),
+        "START": _start(group),
         "GAP": _gap(group),
         "LINEARISE": _linearise(mechanism, group),
         "PUSH": _push(group),
@@ -48,18 +48,16 @@ def _node(group: ContactGroup) -> str:
     return emit_block(outputs)
 
 
-def _start(mechanism: Mechanism, group: ContactGroup) -> str:
+def _start(group: ContactGroup) -> str:
     tape = Tape()
-    scale = tape.input("scale")
     z = contact.contact_start(
         tape.input("cn", 0),
         tape.input("steps", 1),
         tape.input("k", group.width - 1),
-        mechanism.scales.velocity,
+        tape.input("slowest"),
         tape.input("far"),
     )
-    scaled = [x * scale if i in (0, 1, 4, 5) else x for i, x in enumerate(z)]
-    return emit_block([("z", i, x) for i, x in enumerate(scaled)])
+    return emit_block([("z", i, x) for i, x in enumerate(z)])
 
 
 def _gap(group: ContactGroup) -> str:
@@ -114,9 +112,7 @@ def _errors(
     residual = sc.maximum(worst * per_speed, bound)
     normal, scalar, *vector = contact.contact_products(z)
     per_kappa = sc.reciprocal(kappa)
-    path = sc.maximum(
-        sc.absolute(normal * per_kappa - 1.0), sc.absolute(scalar * per_kappa - 1.0)
-    )
+    path = sc.maximum(sc.absolute(normal * per_kappa - 1.0), sc.absolute(scalar * per_kappa - 1.0))
     for x in vector:
         path = sc.maximum(path, sc.absolute(x * per_kappa))
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from physim.dynamics._assembly import StepData
 from physim.model.tree import Tree
-from solvers.core import NonFiniteError, OnFailure, SettingsError, ShapeError
+from solvers.core import NonFiniteError, NumericalWarning, OnFailure, SettingsError, ShapeError
 
 Parameters = Mapping[str, Tensor]
 
@@ -47,9 +48,7 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
     merged = dict(own)
     for name, value in given.items():
         if name not in own:
-            raise SettingsError(
-                f"parameters: unknown name {name!r}, expected one of {sorted(own)}"
-            )
+            raise SettingsError(f"parameters: unknown name {name!r}, expected one of {sorted(own)}")
         tensor, shape = torch.as_tensor(value), tuple(own[name].shape)
         if not tensor.is_floating_point() or tensor.device.type != "cpu":
             raise SettingsError(
@@ -117,3 +116,29 @@ def finite_items(data: StepData, on_failure: OnFailure) -> Tensor:
             )
         good &= ~bad
     return good
+
+
+def report_overlap(
+    gaps: Tensor, pairs: Sequence[tuple[str, str]], tolerated: float, policy: str
+) -> None:
+    """Warn of, or refuse, shapes that overlap at the start.
+
+    Args:
+        gaps: Signed distances (B, C) [m].
+        pairs: Names of both shapes of every candidate.
+        tolerated: Depth that counts as touching [m].
+        policy: ``"warn"`` or ``"raise"``.
+    """
+    lowest, where = gaps.min(dim=-1)
+    worst = int(lowest.argmin())
+    depth = -float(lowest[worst])
+    if depth <= tolerated:
+        return
+    first, second = pairs[int(where[worst])]
+    message = (
+        f"item {worst} starts with {first!r} and {second!r} overlapping by {1e3 * depth:.3g} mm; "
+        "the overlap is closed at a bounded speed"
+    )
+    if policy == "raise":
+        raise SettingsError(f"{message}; move the start or pass on_penetration='warn'")
+    warnings.warn(message, NumericalWarning, stacklevel=4)

@@ -61,9 +61,7 @@ def discrete_carrier(poses: Poses, numbers: Numbers) -> list[Matrix]:
     carriers = []
     for link, rotation in enumerate(poses.rotation):
         inertia = numbers.link_inertia(link)
-        half_trace = sc.multiply(
-            0.5, sc.add(sc.add(inertia[0][0], inertia[1][1]), inertia[2][2])
-        )
+        half_trace = sc.multiply(0.5, sc.add(sc.add(inertia[0][0], inertia[1][1]), inertia[2][2]))
         spread = [
             [sc.subtract(half_trace if i == j else 0, inertia[i][j]) for j in range(3)]
             for i in range(3)
@@ -144,9 +142,7 @@ def past_momentum(
     return wrenches, joint
 
 
-def _half_spring(
-    numbers: Numbers, dof: int, timestep: Scalar, q_next: Scalar, q: Scalar
-) -> Scalar:
+def _half_spring(numbers: Numbers, dof: int, timestep: Scalar, q_next: Scalar, q: Scalar) -> Scalar:
     middle = sc.multiply(0.5, sc.add(q_next, q))
     stretch = sc.subtract(middle, numbers.dof("spring_reference", dof))
     stiffness = numbers.dof("stiffness", dof)
@@ -230,8 +226,7 @@ def free_balance(
     residual = project(tree, node.poses.motion, wrenches)
     joint = joint_impulse(tree, q_next, q, timestep, numbers)
     residual = [
-        sc.subtract(sc.add(r, j), b)
-        for r, j, b in zip(residual, joint, node.impulse, strict=True)
+        sc.subtract(sc.add(r, j), b) for r, j, b in zip(residual, joint, node.impulse, strict=True)
     ]
     return residual, after, spreads
 
@@ -252,9 +247,7 @@ def spatial_block(
         for j in range(3):
             diagonal = i == j
             turn = sc.subtract(trace if diagonal else 0, spread[i][j])
-            swing = sc.subtract(
-                inner if diagonal else 0, sc.multiply(next_center[i], center[j])
-            )
+            swing = sc.subtract(inner if diagonal else 0, sc.multiply(next_center[i], center[j]))
             row.append(sc.add(turn, sc.multiply(mass, swing)))
         angular.append(row)
     lever = la.vscale(center, mass)

@@ -82,9 +82,7 @@ class KernelSolver:
         if is_dense not in self._kernels:
             zeros = () if is_dense else self._zero.nonzero()[:, 0].tolist()
             body = step_body(self.mechanism, self.settings, frozenset(zeros))
-            self._kernels[is_dense] = build_kernel(
-                "step", body, _ARGUMENTS, lanes=self.lanes
-            )
+            self._kernels[is_dense] = build_kernel("step", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
 
     @torch.no_grad()

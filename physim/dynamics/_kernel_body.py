@@ -50,20 +50,27 @@ def _table(name: str, values: list[int]) -> str:
     return f"constexpr int {name}[] = {{{', '.join(map(str, values or [0]))}}};"
 
 
+def _reals(name: str, values: list[float]) -> str:
+    return f"constexpr double {name}[] = {{{', '.join(map(repr, values))}}};"
+
+
 def _records(mechanism: Mechanism) -> str:
     """Declarations of the candidates' records, active lists and index tables."""
     lines = []
-    links = len(mechanism.tree.links)
+    links, first = len(mechanism.tree.links), 0
     for g, group in enumerate(mechanism.groups):
         _, size = record_offsets(group)
         lines += [
             f"V record{g}[{size * group.count}];",
             f"int list{g}[{group.count}], listed{g} = 0;",
+            f"constexpr bool IS_PRUNED{g} = {str(group.is_between_links).lower()};",
+            f"constexpr int FIRST{g} = {first};",
             _table(f"side_a{g}", [c.link_a for c in group.candidates]),
             _table(f"side_b{g}", [c.link_b % (links + 1) for c in group.candidates]),
         ]
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
+        first += group.count
     return "\n".join(lines)
 
 
@@ -114,120 +121,116 @@ def _pointers(
     return "\n".join([*fields, *sides, *numbers])
 
 
-_COUPLE = """
-for (int place = 0; place < listed{g}; ++place) {{
-  const int i = list{g}[place];
-  {pointers}
-  const int* const dof = chain{g} + chain_start{g}[3 * i];
-  const int only_a = chain_start{g}[3 * i + 1] - chain_start{g}[3 * i];
-  const int either = chain_start{g}[3 * i + 2] - chain_start{g}[3 * i];
-  const int all = chain_start{g}[3 * i + 3] - chain_start{g}[3 * i];
-  V answer[3 * NV];
-  for (int j = 0; j < all; ++j) {{
-    const V* const m = motion1 + 6 * dof[j];
-    V u[3];
-    for (int r = 0; r < 3; ++r) {{
-      V sum = V(0.0);
-      if (j < only_a || j >= either)
-        for (int c = 0; c < 6; ++c) sum = sum + rows[6 * r + c] * m[c];
-      if (j >= only_a)
-        for (int c = 0; c < 6; ++c) sum = sum - rows[18 + 6 * r + c] * m[c];
-      u[r] = sum;
-    }}
-    for (int r = 0; r < 3; ++r)
-      answer[3 * j + r] = gain[3 * r] * u[0] + gain[3 * r + 1] * u[1] + gain[3 * r + 2] * u[2];
-  }}
-  for (int d = 0; d < either; ++d) {{
-    const V* const m = motion0 + 6 * dof[d];
-    V u[3];
-    for (int r = 0; r < 3; ++r) {{
-      V sum = V(0.0);
-      for (int c = 0; c < 6; ++c) sum = sum + rows[36 + 6 * r + c] * m[c];
-      u[r] = d < only_a ? sum : -sum;
-    }}
-    for (int j = 0; j < all; ++j) {{
-      V* const entry = matrix + NV * dof[d] + dof[j];
-      *entry = *entry + u[0] * answer[3 * j] + u[1] * answer[3 * j + 1] + u[2] * answer[3 * j + 2];
-    }}
-  }}
-}}
-"""
-
-_RECHECK = """
-for (int i = 0; i < COUNT{g}; ++i) {{
-  {pointers}
-  if (!vany(on[0] < 0.5)) continue;
-  {gap}
-  const M missed = (on[0] < 0.5) & (gap[0] < reach) & (fail < 0.5);
-  if (!vany(missed)) continue;
-  bool known = false;
-  for (int place = 0; place < listed{g}; ++place) known = known || list{g}[place] == i;
-  if (!known) list{g}[listed{g}++] = i;
-  count = missed ? count + 2.0 : count;
-  on[0] = missed ? V(1.0) : on[0];
-  again = missed ? V(1.0) : again;
-}}
-"""
+# What a marker of the loop becomes for one kind of candidate. Names between at-signs are traced
+# blocks; "i" is the candidate. The first table runs over candidates that take part, the second
+# over all.
+_OVER_LISTED = {
+    "START": "@START@",
+    "LINEARISE": "@LINEARISE@",
+    "PUSH": "@PUSH@",
+    "INCREMENT": "@INCREMENT@",
+    "CENTRAL": "@CENTRAL@",
+    "PULL": "@PULL@",
+    "CLEAR": "for (int j = 0; j < 8; ++j) affine[j] = V(0.0);",
+    "KEEP": "for (int j = 0; j < 8; ++j) affine[j] = dz[j];",
+    "ADVANCE": """
+const M moves = running & (on[0] > 0.5);
+for (int j = 0; j < 8; ++j) z[j] = moves ? z[j] + alpha[0] * dz[j] : z[j];
+""",
+    "RESTART": """
+V kept[8];
+for (int j = 0; j < 8; ++j) kept[j] = z[j];
+@START@
+for (int j = 0; j < 8; ++j) z[j] = chosen ? z[j] : kept[j];
+""",
+    "COUPLE": """
+const int* const dof = chain# + chain_start#[3 * i];
+const int only_a = chain_start#[3 * i + 1] - chain_start#[3 * i];
+const int either = chain_start#[3 * i + 2] - chain_start#[3 * i];
+const int all = chain_start#[3 * i + 3] - chain_start#[3 * i];
+V answer[3 * NV];
+for (int j = 0; j < all; ++j) {
+  const V* const m = motion1 + 6 * dof[j];
+  V u[3];
+  for (int r = 0; r < 3; ++r) {
+    V sum = V(0.0);
+    if (j < only_a || j >= either)
+      for (int c = 0; c < 6; ++c) sum = sum + rows[6 * r + c] * m[c];
+    if (j >= only_a)
+      for (int c = 0; c < 6; ++c) sum = sum - rows[18 + 6 * r + c] * m[c];
+    u[r] = sum;
+  }
+  for (int r = 0; r < 3; ++r)
+    answer[3 * j + r] = gain[3 * r] * u[0] + gain[3 * r + 1] * u[1] + gain[3 * r + 2] * u[2];
+}
+for (int d = 0; d < either; ++d) {
+  const V* const m = motion0 + 6 * dof[d];
+  V u[3];
+  for (int r = 0; r < 3; ++r) {
+    V sum = V(0.0);
+    for (int c = 0; c < 6; ++c) sum = sum + rows[36 + 6 * r + c] * m[c];
+    u[r] = d < only_a ? sum : -sum;
+  }
+  for (int j = 0; j < all; ++j) {
+    V* const entry = matrix + NV * dof[d] + dof[j];
+    *entry = *entry + u[0] * answer[3 * j] + u[1] * answer[3 * j + 1] + u[2] * answer[3 * j + 2];
+  }
+}
+""",
+}
+_OVER_ALL = {
+    "NODE": """
+@NODE@
+const M near = IS_PRUNED# ? closest[0] < PRUNING * steps[1] : closest[0] == closest[0];
+on[0] = near ? V(1.0) : V(0.0);
+count = count + 2.0 * on[0];
+gap[0] = cn[0];
+if (vany(near)) list#[listed#++] = i;
+""",
+    "RECHECK": """
+if (!vany(on[0] < 0.5)) continue;
+@GAP@
+const M missed = (on[0] < 0.5) & (gap[0] < reach) & (fail < 0.5);
+if (!vany(missed)) continue;
+bool known = false;
+for (int place = 0; place < listed#; ++place) known = known || list#[place] == i;
+if (!known) list#[listed#++] = i;
+count = missed ? count + 2.0 : count;
+on[0] = missed ? V(1.0) : on[0];
+again = missed ? V(1.0) : again;
+""",
+    "FINISH": """
+if (vany(on[0] < 0.5)) {
+@GAP@
+}
+lowest = vmin(lowest, gap[0]);
+touching = touching + on[0];
+V* const out = impulse_out + ((size_t)block * CONTACTS + FIRST# + i) * 3;
+out[0] = on[0] > 0.5 ? z[2] : V(0.0);
+out[1] = on[0] > 0.5 ? z[3] : V(0.0);
+out[2] = on[0] > 0.5 ? z[0] : V(0.0);
+""",
+}
+_BETWEEN_LINKS = ("COUPLE", "RECHECK")
 
 
 def _contact_code(
     mechanism: Mechanism, group: ContactGroup, g: int, what: str, blocks: Mapping[str, str]
 ) -> str:
     """What one kind of candidate contributes at a marker of the loop."""
-    pointers = _pointers(mechanism, group, g, is_adjoint="PULL" in blocks)
-
-    def over_list(code: str) -> str:
-        return (
-            f"for (int place = 0; place < listed{g}; ++place) {{\n"
-            f"const int i = list{g}[place];\n{pointers}\n{code}\n}}"
-        )
-
-    if what == "NODE":
-        reach = "closest[0] < PRUNING * steps[1]" if group.is_between_links else "closest[0] == closest[0]"
-        return (
-            f"for (int i = 0; i < {group.count}; ++i) {{\n{pointers}\n{blocks['NODE']}\n"
-            f"const M near = {reach};\non[0] = near ? V(1.0) : V(0.0);\n"
-            f"count = count + 2.0 * on[0];\ngap[0] = cn[0];\n"
-            f"if (vany(near)) list{g}[listed{g}++] = i;\n}}"
-        )
-    if what in ("LINEARISE", "PUSH", "INCREMENT", "CENTRAL", "PULL"):
-        return over_list(blocks[what])
-    if what == "START":
-        return over_list(blocks["START"])
-    if what == "CLEAR":
-        return over_list("for (int j = 0; j < 8; ++j) affine[j] = V(0.0);")
-    if what == "KEEP":
-        return over_list("for (int j = 0; j < 8; ++j) affine[j] = dz[j];")
-    if what == "ADVANCE":
-        return over_list(
-            "for (int j = 0; j < 8; ++j)\n"
-            "z[j] = (running & (on[0] > 0.5)) ? z[j] + alpha[0] * dz[j] : z[j];"
-        )
-    if what == "RESTART":
-        inner = (
-            "V kept[8];\nfor (int j = 0; j < 8; ++j) kept[j] = z[j];\n"
-            f"{blocks['START']}\n"
-            "for (int j = 0; j < 8; ++j) z[j] = chosen ? z[j] : kept[j];"
-        )
-        return over_list(inner)
-    if what == "FINISH":
-        first = sum(other.count for other in mechanism.groups[:g])
-        return (
-            f"for (int i = 0; i < {group.count}; ++i) {{\n{pointers}\n"
-            f"if (vany(on[0] < 0.5)) {{\n{blocks['GAP']}\n}}\n"
-            f"lowest = vmin(lowest, gap[0]);\ntouching = touching + on[0];\n"
-            f"V* const out = impulse_out + ((size_t)block * CONTACTS + {first} + i) * 3;\n"
-            f"out[0] = on[0] > 0.5 ? z[2] : V(0.0);\nout[1] = on[0] > 0.5 ? z[3] : V(0.0);\n"
-            f"out[2] = on[0] > 0.5 ? z[0] : V(0.0);\n}}"
-        )
-    if not group.is_between_links:
+    if what in _BETWEEN_LINKS and not group.is_between_links:
         return ""
-    if what == "COUPLE":
-        return _COUPLE.format(g=g, pointers=pointers)
-    if what == "RECHECK":
-        text = _RECHECK.format(g=g, pointers=pointers, gap=blocks["GAP"])
-        return text.replace(f"COUNT{g}", str(group.count))
-    raise KeyError(what)
+    pointers = _pointers(mechanism, group, g, is_adjoint="PULL" in blocks)
+    if what in _OVER_LISTED:
+        head = f"for (int at = 0; at < listed{g}; ++at) {{\nconst int i = list{g}[at];\n"
+        text = _OVER_LISTED[what]
+    else:
+        head = f"for (int i = 0; i < {group.count}; ++i) {{\n"
+        text = _OVER_ALL[what]
+    text = text.replace("#", str(g))
+    for name, block in blocks.items():
+        text = text.replace(f"@{name}@", block)
+    return f"{head}{pointers}\n{text}\n}}"
 
 
 _RESET = """
@@ -245,9 +248,7 @@ _RESET = """
 """
 
 
-def step_body(
-    mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int]
-) -> str:
+def step_body(mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int]) -> str:
     """C++ text of one step for `solvers.kernels.build_kernel`.
 
     Args:
@@ -320,19 +321,21 @@ def _filled(
         "NUMBERS": mechanism.layout.size,
         "REPORT": REPORT,
         "MAX_ITERATIONS": settings.max_iterations,
-        "RESTART_AFTER": settings.restart_after,
+        "ATTEMPT_ITERATIONS": settings.attempt_iterations,
         "ROUNDS": 2 + mechanism.contact_count,
     }
     reals = {
-        "START": settings.start * scales.mass * scales.gravity * scales.velocity,
-        "STEP_FRACTION": settings.step_fraction,
-        "RESTART_FRACTION": settings.restart_fraction,
-        "RESTART_SCALE": settings.restart_scale,
         "TOLERANCE": settings.tolerance,
         "PATH_TOLERANCE": settings.path_tolerance,
-        "ENERGY": scales.mass * scales.velocity**2,
+        "ENERGY": scales.energy,
         "PRUNING": settings.pruning_distance * scales.velocity,
     }
     lines = [f"constexpr int {name} = {value};" for name, value in constants.items()]
     lines += [f"constexpr double {name} = {value!r};" for name, value in reals.items()]
+    attempts = settings.attempts
+    lines += [
+        _reals("START", [scales.energy * attempt.start for attempt in attempts]),
+        _reals("SLOWEST", [scales.velocity * attempt.slowest for attempt in attempts]),
+        _reals("FRACTION", [attempt.fraction for attempt in attempts]),
+    ]
     return "\n".join([*lines, text])

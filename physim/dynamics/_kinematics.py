@@ -70,9 +70,7 @@ def forward_kinematics(tree: Tree, q: Sequence[Scalar], numbers: Numbers) -> Pos
             rotation, position = constant, list(offset)
         else:
             rotation = la.matmul(rotations[link.parent], constant)
-            position = la.vadd(
-                positions[link.parent], la.matvec(rotations[link.parent], offset)
-            )
+            position = la.vadd(positions[link.parent], la.matvec(rotations[link.parent], offset))
         for joint in link.joints:
             rotation, position = _advance(joint, q, numbers, rotation, position, motion)
         rotations.append(rotation)

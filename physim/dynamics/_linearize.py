@@ -34,8 +34,7 @@ def linearize_step(
         out = torch.cat([moved, following.v], dim=-1)
         leaves = [shift, v, u] if nu else [shift, v]
         jacobian = [
-            torch.autograd.grad(out[:, i].sum(), leaves, retain_graph=True)
-            for i in range(2 * nv)
+            torch.autograd.grad(out[:, i].sum(), leaves, retain_graph=True) for i in range(2 * nv)
         ]
     columns = [torch.stack([row[k] for row in jacobian], dim=1) for k in range(len(leaves))]
     if not nu:

@@ -37,6 +37,11 @@ class Scales:
         """Speed of a fall from the model's own half height [m/s]."""
         return float((self.gravity * self.length) ** 0.5)
 
+    @property
+    def energy(self) -> float:
+        """Mass times speed squared [J]."""
+        return self.mass * self.gravity * self.length
+
     def impulse(self, timestep: float) -> float:
         """Weight times the time step [N s]."""
         return self.mass * self.gravity * timestep
@@ -98,15 +103,11 @@ def build_mechanism(
         limits=tuple(pair for pair in tree.scalar_dofs if pair[0] in limited),
         rubbing=tuple(pair for pair in tree.scalar_dofs if pair[0] in rubbing),
         scales=scales,
-        recovery=Recovery(
-            dead_band=1e-5 * scales.length, share=0.2, speed=0.2 * scales.velocity
-        ),
+        recovery=Recovery(dead_band=1e-5 * scales.length, share=0.2, speed=0.2 * scales.velocity),
     )
 
 
-def measure(
-    tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGroup]
-) -> Scales:
+def measure(tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGroup]) -> Scales:
     """Mass, size and gravity of a model in its initial configuration."""
     from physim.dynamics._kinematics import forward_kinematics
     from physim.dynamics._numbers import Numbers

@@ -18,8 +18,8 @@ from physim.model.tree import body_positions, rotate
 
 if TYPE_CHECKING:
     from physim.collision import ContactGroup
-    from physim.model.tree import Tree
     from physim.model import Model
+    from physim.model.tree import Tree
 
 Scalar = Any
 
@@ -213,7 +213,9 @@ def _weld(
     for mass, center, inertia in parts:
         d = center - mean
         square = (d * d).sum(-1)[..., None, None]
-        shifted.append(inertia + mass[..., None] * (square * eye - d[..., :, None] * d[..., None, :]))
+        shifted.append(
+            inertia + mass[..., None] * (square * eye - d[..., :, None] * d[..., None, :])
+        )
     return total, mean, symmetric_entries(torch.stack(shifted).sum(0))
 
 

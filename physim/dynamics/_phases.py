@@ -25,7 +25,6 @@ from physim.dynamics._kinematics import (
 )
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
-from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
 from solvers.kernels.trace import Symbol, Tape
@@ -44,9 +43,7 @@ class Exchange:
     def __init__(self) -> None:
         self._known: dict[str, list[float | None]] = {}
 
-    def store(
-        self, name: str, values: Sequence[Scalar], *, is_complete: bool = False
-    ) -> Outputs:
+    def store(self, name: str, values: Sequence[Scalar], *, is_complete: bool = False) -> Outputs:
         """Outputs that write ``values`` to array ``name``; constants only if ``is_complete``."""
         known = [_constant(x) for x in values]
         self._known[name] = known
@@ -183,9 +180,7 @@ class StepPhases:
         q, v, force = self._inputs(tape)
         past, timestep = tape.inputs("steps", 2)
         numbers = self._numbers(tape)
-        node = integrator.build_node(
-            self.mechanism.tree, q, v, force, past, timestep, numbers
-        )
+        node = integrator.build_node(self.mechanism.tree, q, v, force, past, timestep, numbers)
         store = self._exchange.store
         outputs = store("motion0", motion_values(node.poses), is_complete=self._has_couplings)
         outputs += store("center0", flatten(node.poses.center))
@@ -210,9 +205,7 @@ class StepPhases:
 
     def _node_record(self, tape: Tape) -> integrator.Node:
         load = self._exchange.load
-        poses = Poses(
-            [], [], _chunks(load(tape, "center0"), 3), as_motion(load(tape, "motion0"))
-        )
+        poses = Poses([], [], _chunks(load(tape, "center0"), 3), as_motion(load(tape, "motion0")))
         carrier = [_chunks(m, 3) for m in _chunks(load(tape, "carrier"), 9)]
         return integrator.Node(poses, carrier, load(tape, "impulse"))
 
@@ -249,7 +242,8 @@ class StepPhases:
         self, x: list[Scalar], q: list[Scalar], timestep: Scalar, numbers: Numbers
     ) -> list[Scalar]:
         """Gap velocities of all lower, then all upper limits."""
-        lower, upper = [], []
+        lower: list[Scalar] = []
+        upper: list[Scalar] = []
         recovery = self.mechanism.recovery
         inverse = sc.reciprocal(timestep)
         for dof, coordinate in self.mechanism.limits:
@@ -380,9 +374,7 @@ class StepPhases:
                 bound, [b], e, [y], target, (second * scalar, [second * vector[0]])
             )
             defect = y - tape.input("slip", i)
-            right[dof] = right[dof] + (
-                response_rub.b_offset[0] - response_rub.b_y[0][0] * defect
-            )
+            right[dof] = right[dof] + (response_rub.b_offset[0] - response_rub.b_y[0][0] * defect)
             rubs.append((response_rub, defect, dof))
         dv = self.elimination.solve(self._factor_entries(tape), right)
         outputs: Outputs = [("dv", i, x) for i, x in enumerate(dv)]
@@ -392,10 +384,11 @@ class StepPhases:
         for i, (response, defect, dof, sign) in enumerate(limits):
             ds = sign * dv[dof] - defect
             outputs += [("dlimit", i, response.increment(ds)), ("dlimit", half + i, ds)]
-        for i, (response_rub, defect, dof) in enumerate(rubs):
-            dy = dv[dof] - defect
-            de, db = response_rub.increments(0, [dy])
-            outputs += [("drub", 3 * i + k, x) for k, x in enumerate([db[0], de, dy])]
+        for i, (response_rub, rub_defect, dof) in enumerate(rubs):
+            dy = dv[dof] - rub_defect
+            de_next, db_next = response_rub.increments(0, [dy])
+            moved = [db_next[0], de_next, dy]
+            outputs += [("drub", 3 * i + k, x) for k, x in enumerate(moved)]
         return emit_block(outputs)
 
     def _joint_start(self) -> str:
@@ -403,19 +396,15 @@ class StepPhases:
         tape, mechanism = Tape(), self.mechanism
         numbers = self._numbers(tape)
         q = tape.inputs("q", mechanism.tree.nq)
-        timestep, far, scale = tape.input("steps", 1), tape.input("far"), tape.input("scale")
-        slowest = mechanism.scales.velocity
+        timestep, far, slowest = tape.input("steps", 1), tape.input("far"), tape.input("slowest")
         velocities = self._limit_velocities(q, q, timestep, numbers)
         outputs: Outputs = []
         for i, velocity in enumerate(velocities):
             s = sc.maximum(velocity, slowest)
-            outputs += [
-                ("limit", i, far / s * scale),
-                ("limit", len(velocities) + i, s * scale),
-            ]
+            outputs += [("limit", i, far / s), ("limit", len(velocities) + i, s)]
         for i, (dof, _) in enumerate(mechanism.rubbing):
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
-            start = [0.0, far / bound * (scale * scale), 0.0]
+            start = [0.0, far / bound, 0.0]
             outputs += [("rub", 3 * i + k, x) for k, x in enumerate(start)]
         return emit_block(outputs)
 

@@ -15,6 +15,7 @@ from physim.dynamics._kinematics import Poses, forward_kinematics, project, retr
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers, symmetric_matrix
 from physim.model.tree import body_positions, rotate
+from solvers.core import ShapeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,9 +54,7 @@ class Queries:
         """Motions of the degrees of freedom about the world origin (B, nv, 6)."""
         return _motion_tensor(self.poses(q, numbers), q[:, 0])
 
-    def body_poses(
-        self, q: Tensor, numbers: Tensor, parameters: Mapping[str, Tensor]
-    ) -> BodyPoses:
+    def body_poses(self, q: Tensor, numbers: Tensor, parameters: Mapping[str, Tensor]) -> BodyPoses:
         """Positions, rotations and centres of mass of all bodies."""
         tree, like = self.mechanism.tree, q[:, 0]
         poses = self.poses(q, numbers)
@@ -142,9 +141,7 @@ class Queries:
         values = Numbers(self.mechanism.layout, list(numbers.unbind(-1)))
         columns = list(q.unbind(-1))
         poses = forward_kinematics(tree, columns, values)
-        wrenches, joint = past_momentum(
-            tree, columns, list(v.unbind(-1)), interval, values, poses
-        )
+        wrenches, joint = past_momentum(tree, columns, list(v.unbind(-1)), interval, values, poses)
         momentum = _dense(project(tree, poses.motion, wrenches), like) + _dense(joint, like)
         kick = self.gravity_force(q, numbers) + force
         return momentum + 0.5 * interval[:, None] * kick
@@ -154,7 +151,8 @@ class Queries:
     ) -> Tensor:
         """Velocity at the node, of second order (B, nv)."""
         momentum = self.node_momentum(q, v, interval, force, numbers)
-        return torch.linalg.solve(self.mass_matrix(q, numbers), momentum)
+        velocity: Tensor = torch.linalg.solve(self.mass_matrix(q, numbers), momentum)
+        return velocity
 
     def interval_velocity(
         self, q: Tensor, v_node: Tensor, interval: Tensor, force: Tensor, numbers: Tensor
@@ -203,7 +201,7 @@ class Queries:
         return kinetic + potential
 
     def momentum(self, q: Tensor, v_node: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Linear momentum [N s] and angular momentum about the world origin [N m s], (B, 3) each."""
+        """Linear and, about the world origin, angular momentum [N s, N m s], (B, 3) each."""
         blocks, _ = self._link_blocks(q, numbers)
         motion = self.motion(q, numbers)
         twists = torch.einsum("bik,li,bi->blk", motion, self._moves(q), v_node)
@@ -226,6 +224,22 @@ class Queries:
         angular, linear = motion[..., :3], motion[..., 3:]
         moved = linear + torch.linalg.cross(angular, point[:, None].expand_as(angular))
         return moved.mT, angular.mT
+
+    def body_force(self, q: Tensor, numbers: Tensor, centers: Tensor, wrench: Tensor) -> Tensor:
+        """Generalized force of forces and torques (B, nbody, 6) at the bodies' centres of mass."""
+        batch, bodies = q.shape[0], centers.shape[1]
+        wrench = wrench[None] if wrench.dim() == 2 else wrench
+        if tuple(wrench.shape) not in ((batch, bodies, 6), (1, bodies, 6)):
+            raise ShapeError(
+                f"external_force has shape {tuple(wrench.shape)}, expected {(batch, bodies, 6)}"
+            )
+        wrench = wrench.to(torch.float64).expand(batch, bodies, 6)
+        total = torch.zeros(batch, self.mechanism.tree.nv, dtype=q.dtype)
+        for index, placement in enumerate(self.mechanism.tree.placements):
+            linear, angular = self.jacobian(q, numbers, centers[:, index], placement.link)
+            total = total + torch.einsum("bki,bk->bi", linear, wrench[:, index, :3])
+            total = total + torch.einsum("bki,bk->bi", angular, wrench[:, index, 3:])
+        return total
 
 
 def _skew(vector: Tensor) -> Tensor:

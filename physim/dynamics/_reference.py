@@ -18,7 +18,7 @@ from physim.dynamics import _contact as contact
 from physim.dynamics._assembly import Assembly, StepData, StepNode, StepTrial
 from physim.dynamics._kinematics import retract
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._settings import SolverSettings
+from physim.dynamics._settings import Attempt, SolverSettings
 from solvers.core import Status
 from solvers.nonlinear import cones
 
@@ -98,14 +98,13 @@ class ReferenceSolver:
         settings = self.settings
         item = self.assembly.node(data)
         active = self.active(item)
-        start = self._start(item, 1.0)
-        far = self._start(item, settings.restart_scale)
+        starts = [self._start(item, attempt) for attempt in settings.attempts]
         batch = data.q.shape[0]
-        now = _Iterate(start.x, start.z, start.limit, start.rub)
+        now = _blend(torch.ones(batch, dtype=torch.bool), starts[0], starts[0])
         iterations = torch.zeros(batch, dtype=torch.int64)
         restarts = torch.zeros(batch, dtype=torch.int64)
         failed = torch.zeros(batch, dtype=torch.bool)
-        fraction = torch.full((batch,), settings.step_fraction, dtype=data.q.dtype)
+        fraction = torch.full((batch,), settings.attempts[0].fraction, dtype=data.q.dtype)
         solutions: list[Tensor] = []
         residual = path = gap = torch.zeros(batch)
         for stage, kappa in enumerate(kappas):
@@ -119,12 +118,15 @@ class ReferenceSolver:
                     )
                     if bool(done.all()) or count == settings.max_iterations:
                         break
-                    if count == settings.restart_after and stage == 0:
+                    attempt, spent = divmod(count, settings.attempt_iterations)
+                    if attempt and not spent and stage == 0:
                         again = ~done
                         restarts += again
-                        fraction = torch.where(again, settings.restart_fraction, fraction)
-                        now = _blend(again, far, now)
-                        continue
+                        chosen = settings.attempts[attempt].fraction
+                        fraction = torch.where(again, chosen, fraction)
+                        now = _blend(again, starts[attempt], now)
+                        trial = self.assembly.trial(item, now.x)
+                        residual, path = self._errors(item, trial, now, kappa, active)
                     moved = self._iterate(item, trial, now, kappa, fraction, active, residual)
                     now = _blend(done, now, moved)
                     iterations += ~done
@@ -135,7 +137,7 @@ class ReferenceSolver:
                     break
                 active = active | missed
                 again = missed.any(-1)
-                now = _blend(again, start, now)
+                now = _blend(again, starts[0], now)
             solutions.append(now.x)
         finite = torch.isfinite(now.x).all(-1)
         status = torch.where(failed, int(Status.MAX_ITERATIONS), int(Status.CONVERGED))
@@ -166,20 +168,18 @@ class ReferenceSolver:
         always = [not g.is_between_links for g in self.mechanism.groups for _ in range(g.count)]
         return near | torch.tensor(always, dtype=torch.bool)
 
-    def _start(self, item: StepNode, scale: float) -> _Iterate:
-        mechanism, settings, data = self.mechanism, self.settings, item.data
+    def _start(self, item: StepNode, attempt: Attempt) -> _Iterate:
+        mechanism, data = self.mechanism, item.data
         scales = mechanism.scales
-        unit = scales.mass * scales.gravity * scales.velocity * data.timestep
-        kappa = (settings.start * unit)[:, None]
-        slowest = scales.velocity
+        kappa = data.timestep.new_tensor([[attempt.start * scales.energy]])
+        slowest = attempt.slowest * scales.velocity
         z = contact.contact_start(item.gap, data.timestep[:, None], item.mu, slowest, kappa)
         zero = torch.zeros_like(item.gap)
         z_full = torch.stack([part + zero for part in z])
-        z_full[[0, 1, 4, 5]] *= scale
         s = self.assembly.limit_velocity(item, data.q).clamp(min=slowest)
-        limit = torch.stack([kappa / s, s]) * scale
+        limit = torch.stack([kappa / s, s])
         p = item.friction_bound
-        rub = torch.stack([torch.zeros_like(p), kappa / p * scale**2, torch.zeros_like(p)])
+        rub = torch.stack([torch.zeros_like(p), kappa / p, torch.zeros_like(p)])
         return _Iterate(data.q, z_full, limit, rub)
 
     def _errors(
@@ -213,9 +213,7 @@ class ReferenceSolver:
         deviations += [(scalar - k) / k, vector[0] / k, torch.zeros_like(k)]
         return residual, torch.cat(deviations, dim=-1).abs().amax(-1)
 
-    def _balance(
-        self, item: StepNode, trial: StepTrial, now: _Iterate, active: Tensor
-    ) -> Tensor:
+    def _balance(self, item: StepNode, trial: StepTrial, now: _Iterate, active: Tensor) -> Tensor:
         """Balance with constraint impulses (B, nv)."""
         impulse = torch.stack([now.z[2], now.z[3], now.z[0]], dim=1)
         impulse = torch.where(active[:, None], impulse, 0.0)
@@ -248,7 +246,7 @@ class ReferenceSolver:
         count = 2 * active.sum(-1) + now.limit.shape[-1] + now.rub.shape[-1]
         balance = self._balance(item, trial, now, active)
         newton = _Newton(self, item, trial, now, active, balance)
-        da, la, ra, va = newton.direction(k, None)
+        da, la, ra, _ = newton.direction(k, None)
         mean = self._mean_product(item, now, active, count)
         step = fraction / torch.maximum(newton.inverse_step(da, la, ra), fraction)
         ahead = _Iterate(
@@ -262,7 +260,7 @@ class ReferenceSolver:
         sigma = torch.maximum(sigma, (1.0 - step) ** 3)
         # A path parameter well below the residual jams the iteration at the boundary.
         scales = mechanism.scales
-        far = 0.1 * residual * scales.mass * scales.velocity**2
+        far = 0.1 * residual * scales.energy
         target = torch.maximum(kappa, torch.maximum(sigma * mean, torch.minimum(mean, far)))
         target = torch.where(count > 0, target, kappa)
         dz, dl, dr, dv = newton.direction(target[:, None], (da, la, ra, step[:, None] ** 2))
@@ -277,16 +275,15 @@ class ReferenceSolver:
             now.rub + step[:, None] * dr,
         )
 
-    def _mean_product(
-        self, item: StepNode, now: _Iterate, active: Tensor, count: Tensor
-    ) -> Tensor:
+    def _mean_product(self, item: StepNode, now: _Iterate, active: Tensor, count: Tensor) -> Tensor:
         normal, scalar, *_ = contact.contact_products(list(now.z))
         total = torch.where(active, normal + scalar, 0.0).sum(-1)
         total = total + (now.limit[0] * now.limit[1]).sum(-1)
         rub, _ = cones.second_order_product(
             item.friction_bound, [now.rub[0]], now.rub[1], [now.rub[2]]
         )
-        return (total + rub.sum(-1)) / count.clamp(min=1)
+        mean: Tensor = (total + rub.sum(-1)) / count.clamp(min=1)
+        return mean
 
 
 class _Newton:
@@ -320,9 +317,7 @@ class _Newton:
             diagonal[:, dof] -= rub.b_y[0][0][:, index]
         self.factor = torch.linalg.lu_factor_ex(matrix + torch.diag_embed(diagonal))[:2]
 
-    def _contact(
-        self, kappa: Tensor, second: list[Tensor] | None
-    ) -> contact.ContactResponse:
+    def _contact(self, kappa: Tensor, second: list[Tensor] | None) -> contact.ContactResponse:
         velocity = list(self.trial.velocity)
         return contact.contact_response(list(self.now.z), velocity, self.item.mu, kappa, second)
 
@@ -330,9 +325,7 @@ class _Newton:
         self, kappa: Tensor, second: tuple[Tensor, list[Tensor]] | None
     ) -> cones.SecondOrderResponse:
         b, e, y = self.now.rub
-        return cones.second_order_response(
-            self.item.friction_bound, [b], e, [y], kappa, second
-        )
+        return cones.second_order_response(self.item.friction_bound, [b], e, [y], kappa, second)
 
     def direction(
         self, kappa: Tensor, predictor: tuple[Tensor, Tensor, Tensor, Tensor] | None

@@ -6,18 +6,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Where an interior point starts and how close to the boundary it steps.
+
+    Attributes:
+        start: Central-path parameter of the start, in units of mass times speed squared.
+        slowest: Least gap velocity of the start, in units of the model's speed.
+        fraction: Part of the step to the boundary that is taken.
+    """
+
+    start: float
+    slowest: float
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SolverSettings:
     """When the interior point starts, steps and stops.
 
     Attributes:
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
-        max_iterations: Iterations per path parameter before an item counts as failed.
-        restart_after: Iterations after which an item starts again from farther out.
-        start: Central-path parameter of the start, in units of weight times time step and speed.
-        restart_scale: Factor on the start of a restarted item.
-        step_fraction: Part of the step to the boundary that is taken.
-        restart_fraction: The same for a restarted item.
+        attempts: Starts that an item gets one after the other if it does not converge. They lie
+            in different directions: what jams from one rarely jams from the next.
+        attempt_iterations: Iterations that each attempt gets.
         max_substeps: Most parts into which a failed step is cut (a power of two).
         pruning_distance: Gap, in units of speed times time step, beyond which a candidate between
             two links is left out of a step; it is brought back if the step ends closer.
@@ -25,11 +37,19 @@ class SolverSettings:
 
     tolerance: float = 1e-9
     path_tolerance: float = 1e-3
-    max_iterations: int = 60
-    restart_after: int = 20
-    start: float = 0.1
-    restart_scale: float = 3.0
-    step_fraction: float = 0.99
-    restart_fraction: float = 0.8
-    max_substeps: int = 8
+    attempts: tuple[Attempt, ...] = (
+        Attempt(start=1e-2, slowest=1.0, fraction=0.99),
+        Attempt(start=1e-1, slowest=3.0, fraction=0.8),
+        Attempt(start=3e-3, slowest=10.0, fraction=0.8),
+        Attempt(start=1e-4, slowest=1.0, fraction=0.8),
+        Attempt(start=3e-2, slowest=30.0, fraction=0.8),
+        Attempt(start=10.0, slowest=1.0, fraction=0.8),
+    )
+    attempt_iterations: int = 30
+    max_substeps: int = 16
     pruning_distance: float = 0.2
+
+    @property
+    def max_iterations(self) -> int:
+        """Iterations per path parameter before an item counts as failed."""
+        return self.attempt_iterations * len(self.attempts)

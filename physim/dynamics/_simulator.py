@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +21,7 @@ from physim.dynamics._inputs import (
     finite_items,
     merge_parameters,
     normalise_quaternions,
+    report_overlap,
 )
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._linearize import linearize_step
@@ -35,7 +35,6 @@ from physim.dynamics._step import StepResult, StepSolver, laddered_step, single_
 from physim.dynamics._trajectory import Trajectory, roll_out
 from physim.dynamics._transforms import is_differentiated, is_mapped
 from solvers.core import (
-    NumericalWarning,
     OnFailure,
     Report,
     SettingsError,
@@ -162,7 +161,9 @@ class Simulator:
         m = self.mechanism
         return reduce_numbers(m.tree, self.model, m.layout, m.groups, parameters)
 
-    def _resolve(self, parameters: Parameters | None, batch: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _resolve(
+        self, parameters: Parameters | None, batch: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """All parameters with the given ones in place, and the flat numbers (B, n)."""
         if not parameters:
             return dict(self._own_parameters), self._own_numbers.expand(batch, -1)
@@ -233,36 +234,10 @@ class Simulator:
                     "would turn by more than 90 degrees in it); use a smaller timestep"
                 )
             state = State(q=state.q, v=past)
-        if on_penetration != "ignore":
-            self._check_penetration(state, on_penetration)
+        if on_penetration != "ignore" and self.mechanism.contact_count:
+            depth = self.mechanism.recovery.dead_band
+            report_overlap(self.contact_gaps(state), self.contact_pairs(), depth, on_penetration)
         return state
-
-    def _check_penetration(self, state: State, policy: str) -> None:
-        gaps = self.contact_gaps(state)
-        if gaps.shape[-1] == 0:
-            return
-        lowest, where = gaps.min(dim=-1)
-        worst = int(lowest.argmin())
-        depth = -float(lowest[worst])
-        if depth <= self.mechanism.recovery.dead_band:
-            return
-        message = (
-            f"item {worst} starts with {self._candidate_name(int(where[worst]))} overlapping by "
-            f"{1e3 * depth:.3g} mm; it is pushed out at no more than "
-            f"{self.mechanism.recovery.speed:.2g} m/s"
-        )
-        if policy == "raise":
-            raise SettingsError(f"{message}; move the start or use on_penetration='ignore'")
-        warnings.warn(message, NumericalWarning, stacklevel=3)
-
-    def _candidate_name(self, index: int) -> str:
-        for group in self.mechanism.groups:
-            if index < group.count:
-                pair = self.model.pairs[group.candidates[index].pair]
-                names = (self.model.shapes[s].name for s in (pair.shape_a, pair.shape_b))
-                return " and ".join(repr(name) for name in names)
-            index -= group.count
-        raise IndexError(index)
 
     def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
         """Signed distances of all contact candidates [m]; negative means overlap."""
@@ -330,9 +305,7 @@ class Simulator:
         Cost: about ten linearisations of the mechanism; the gradient costs about one.
         """
         check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
-        q = normalise_quaternions(
-            self.mechanism.tree, as_rows("state.q", state.q, self.model.nq)
-        )
+        q = normalise_quaternions(self.mechanism.tree, as_rows("state.q", state.q, self.model.nq))
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
@@ -341,7 +314,8 @@ class Simulator:
         data, merged = self._data(start, v, parameters)
         force = actuator_forces(self.model, merged, q, v, u)
         if external_force is not None:
-            force = force + self._external(data, merged, external_force)
+            placed = self._queries.body_poses(q, data.numbers, merged)
+            force = force + self._queries.body_force(q, data.numbers, placed.center, external_force)
         data = StepData(q, v, force, data.past_timestep, data.timestep, data.numbers)
         value = self.smoothing if smoothing is None else float(smoothing)
         kappa = torch.full((q.shape[0],), self._kappa(value), dtype=torch.float64)
@@ -365,28 +339,6 @@ class Simulator:
 
     def _kappa(self, smoothing: float) -> float:
         return self.mechanism.scales.kappa(smoothing, self.timestep)
-
-    def _external(
-        self, data: StepData, parameters: Parameters, external_force: Tensor
-    ) -> Tensor:
-        batch, bodies = data.q.shape[0], len(self.model.bodies)
-        if external_force.dim() == 2:
-            external_force = external_force[None]
-        if tuple(external_force.shape) not in ((batch, bodies, 6), (1, bodies, 6)):
-            raise ShapeError(
-                f"external_force has shape {tuple(external_force.shape)}, expected "
-                f"{(batch, bodies, 6)}"
-            )
-        centers = self._queries.body_poses(data.q, data.numbers, parameters).center
-        total = torch.zeros_like(data.v)
-        for index, placement in enumerate(self.mechanism.tree.placements):
-            wrench = external_force[:, index].to(torch.float64).expand(batch, 6)
-            linear, angular = self._queries.jacobian(
-                data.q, data.numbers, centers[:, index], placement.link
-            )
-            total = total + torch.einsum("bki,bk->bi", linear, wrench[:, :3])
-            total = total + torch.einsum("bki,bk->bi", angular, wrench[:, 3:])
-        return total
 
     def rollout(
         self,
@@ -510,9 +462,7 @@ class Simulator:
         link = self.mechanism.tree.placements[index].link
         return self._queries.jacobian(state.q, numbers, center, link)
 
-    def inverse_dynamics(
-        self, state: State, next_state: State
-    ) -> Float[Tensor, "batch nv"]:
+    def inverse_dynamics(self, state: State, next_state: State) -> Float[Tensor, "batch nv"]:
         """Constant generalized force over a step that leads from one state to the next.
 
         Contact, limit and dry-friction impulses count as forces to be supplied.
@@ -525,7 +475,6 @@ class Simulator:
         assembly = self._solver.reference.assembly
         trial = assembly.trial(assembly.node(data), next_state.q, with_matrix=False)
         return trial.residual / data.timestep[:, None]
-
 
 
 def _outcome(

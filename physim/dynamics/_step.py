@@ -18,7 +18,10 @@ from solvers.core import Status
 class StepSolver(Protocol):
     """What a backend offers: the solve and its adjoint."""
 
-    reference: ReferenceSolver
+    @property
+    def reference(self) -> ReferenceSolver:
+        """The oracle, which also answers queries."""
+        ...
 
     def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
         """Solve a step at decreasing central-path parameters."""
@@ -87,9 +90,7 @@ class _Adjoint(torch.autograd.Function):
         *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
         """Cotangents of the inputs."""
-        result = solver.adjoint(
-            _as_data(inputs), x, kappa, gq, gv, with_numbers=with_numbers
-        )
+        result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv, with_numbers=with_numbers)
         return tuple(getattr(result, field.name) for field in fields(StepData))
 
     @staticmethod
@@ -109,7 +110,7 @@ class _Adjoint(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """Treat the mapped dimension as more batch."""
         merged = _flatten_batch(args, in_dims, info.batch_size)
-        result = _Adjoint.apply(*merged)
+        result = _Adjoint.apply(*merged)  # type: ignore[no-untyped-call]
         split = tuple(y.reshape(info.batch_size, -1, *y.shape[1:]) for y in result)
         return split, (0,) * len(split)
 
@@ -211,7 +212,7 @@ class _Step(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """Treat the mapped dimension as more batch."""
         merged = _flatten_batch(args, in_dims, info.batch_size)
-        result = _Step.apply(*merged)
+        result = _Step.apply(*merged)  # type: ignore[no-untyped-call]
         split = tuple(y.reshape(info.batch_size, -1, *y.shape[1:]) for y in result)
         return split, (0,) * len(split)
 
@@ -229,7 +230,7 @@ def _pull_back(
     if isinstance(solver, ReferenceSolver):
         result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv)
         return [getattr(result, field.name) for field in fields(StepData)]
-    return list(_Adjoint.apply(solver, with_numbers, x, kappa, gq, gv, *inputs))
+    return list(_Adjoint.apply(solver, with_numbers, x, kappa, gq, gv, *inputs))  # type: ignore[no-untyped-call]
 
 
 def single_step(
@@ -244,7 +245,7 @@ def single_step(
         kappa_gradient: That of the gradient (B,); None if no gradient is wanted or it is the same.
     """
     values = [getattr(data, field.name) for field in fields(StepData)]
-    q, v, _, *reported = _Step.apply(solver, kappa, kappa_gradient, *values)
+    q, v, _, *reported = _Step.apply(solver, kappa, kappa_gradient, *values)  # type: ignore[no-untyped-call]
     return StepResult(q, v, *reported)
 
 
@@ -309,18 +310,19 @@ def _substeps(
         inputs = StepData(q, v, force, past, part, numbers)
         history.append(single_step(solver, inputs, sharp, smooth))
         q, v, past = history[-1].q, history[-1].v, part
-    def over(name: str, how: Any) -> Tensor:
-        return how(torch.stack([getattr(r, name) for r in history]))
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(r, name) for r in history])
 
     last = history[-1]
     return StepResult(
         q=last.q,
         v=last.v,
-        status=over("status", lambda y: y.amax(0)),
-        iterations=over("iterations", lambda y: y.sum(0)),
-        residual=over("residual", lambda y: y.amax(0)),
-        restarts=over("restarts", lambda y: y.sum(0)),
-        kappa_error=over("kappa_error", lambda y: y.amax(0)),
-        min_gap=over("min_gap", lambda y: y.amin(0)),
-        impulses=over("impulses", lambda y: y.sum(0)),
+        status=stacked("status").amax(0),
+        iterations=stacked("iterations").sum(0),
+        residual=stacked("residual").amax(0),
+        restarts=stacked("restarts").sum(0),
+        kappa_error=stacked("kappa_error").amax(0),
+        min_gap=stacked("min_gap").amin(0),
+        impulses=stacked("impulses").sum(0),
     )

@@ -129,12 +129,13 @@ class Trajectory:
             raise SettingsError(f"folder {path.parent} does not exist; create it first")
         partial = path.with_name(f".{path.name}.partial{path.suffix}")
         try:
+            arrays: dict[str, Any] = self._arrays()
             if path.suffix == ".npz":
-                np.savez_compressed(partial, **self._arrays())
+                np.savez_compressed(partial, **arrays)
             else:
                 h5py = require_extra("h5py", "fields")
                 with h5py.File(partial, "w") as file:
-                    for name, array in self._arrays().items():
+                    for name, array in arrays.items():
                         file.create_dataset(name, data=array)
             partial.replace(path)
         finally:
@@ -179,8 +180,8 @@ def roll_out(
     if parameters and "timestep" in parameters:
         step_interval = torch.as_tensor(parameters["timestep"]).double().expand(batch)
 
-    def run(q: Tensor, v: Tensor, interval: Tensor, first: int, last: int) -> list[list[Any]]:
-        now = State(q=q, v=v, interval=interval)
+    def run(start: list[Any], first: int, last: int) -> list[list[Any]]:
+        now = State(q=start[0], v=start[1], interval=start[2])
         rows = []
         for step in range(first, last):
             u = control_at(now, step)
@@ -196,9 +197,9 @@ def roll_out(
         for first in range(0, steps, span):
             last = min(first + span, steps)
             if checkpoint_every:
-                chunk = checkpoint(run, *rows[-1][:3], first, last, use_reentrant=False)
+                chunk = checkpoint(run, rows[-1], first, last, use_reentrant=False)
             else:
-                chunk = run(*rows[-1][:3], first, last)
+                chunk = run(rows[-1], first, last)
             rows += chunk
             bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
     states: Sequence[Sequence[Any]] = rows

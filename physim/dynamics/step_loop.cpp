@@ -14,7 +14,7 @@ V limit[4 * LIMITS + 1], dlimit[4 * LIMITS + 1], limit_affine[4 * LIMITS + 1];
 V limit_velocity[2 * LIMITS + 1];
 V rub[3 * RUBS + 1], drub[3 * RUBS + 1], rub_affine[3 * RUBS + 1], slip[RUBS + 1];
 V kappa[1], target[1], second[1], err[2], total[1], inverse_step[1], ahead[2];
-V far[1], scale[1], alpha[1], go[1];
+V far[1], slowest[1], alpha[1], go[1];
 @RECORDS@
 
 for (int i = 0; i < 12; ++i) {
@@ -29,14 +29,14 @@ for (int i = 0; i < 6; ++i) twist[6 * NL + i] = V(0.0);
 V count = V(2.0 * LIMITS + RUBS);
 @CONTACTS:NODE@
 
-far[0] = START * steps[1];
-scale[0] = V(1.0);
+far[0] = V(START[0]);
+slowest[0] = V(SLOWEST[0]);
 @GUESS@
 @JOINT_START@
 @CONTACTS:START@
 
 const V zero = V(0.0), one = V(1.0);
-V fail = zero, iterations = zero, restarts = zero, fraction = V(STEP_FRACTION) + zero;
+V fail = zero, iterations = zero, restarts = zero, fraction = V(FRACTION[0]) + zero;
 for (int stage = 0; stage < stages; ++stage) {
   kappa[0] = kappa_in[(size_t)block * stages + stage];
   for (int round = 0; round < ROUNDS; ++round) {
@@ -49,13 +49,18 @@ for (int stage = 0; stage < stages; ++stage) {
       done = ((err[0] < TOLERANCE) & (err[1] < PATH_TOLERANCE)) ? one : done;
       if (!vany(done < 0.5) || iteration == MAX_ITERATIONS) break;
       const M running = done < 0.5;
-      if (iteration == RESTART_AFTER && stage == 0) {
+      const int attempt = iteration / ATTEMPT_ITERATIONS;
+      if (attempt > 0 && iteration % ATTEMPT_ITERATIONS == 0 && stage == 0) {
         restarts = running ? restarts + 1.0 : restarts;
-        fraction = running ? V(RESTART_FRACTION) : fraction;
-        scale[0] = V(RESTART_SCALE);
+        fraction = running ? V(FRACTION[attempt]) : fraction;
+        far[0] = V(START[attempt]);
+        slowest[0] = V(SLOWEST[attempt]);
         const M chosen = running;
         @RESET@
-        continue;
+        err[0] = err[1] = total[0] = zero;
+        @SWEEP@
+        @CONTACTS:LINEARISE@
+        @ASSEMBLE@
       }
       @CONTACTS:COUPLE@
       @FACTOR@
@@ -105,7 +110,8 @@ for (int stage = 0; stage < stages; ++stage) {
     const V reach = PRUNING * steps[1];
     @CONTACTS:RECHECK@
     if (!vany(again > 0.5)) break;
-    scale[0] = one;
+    far[0] = V(START[0]);
+    slowest[0] = V(SLOWEST[0]);
     const M chosen = again > 0.5;
     @RESET@
   }

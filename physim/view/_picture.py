@@ -92,7 +92,7 @@ def picture(
 
 
 def pose_outlines(scene: Scene, frame: int, *, axis: int) -> list[_Outline]:
-    """Outlines of all moving shapes in one frame, seen along the other horizontal axis, far ones first.
+    """Outlines of all moving shapes in one frame, seen from the side, far ones first.
 
     Args:
         scene: The scene; its first item is taken.

@@ -162,7 +162,9 @@ def _quaternions(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.spatial.transform import Rotation
 
     flat = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat()
-    return np.roll(flat, 1, axis=-1).reshape(*rotation.shape[:-2], 4)
+    first = np.roll(flat, 1, axis=-1)
+    quaternion: NDArray[np.float64] = first.reshape(*rotation.shape[:-2], 4)
+    return quaternion
 
 
 def _visible_shapes(model: Model) -> tuple[SceneShape, ...]:
@@ -184,9 +186,7 @@ def _visible_shapes(model: Model) -> tuple[SceneShape, ...]:
     )
 
 
-def _color(
-    rgba: tuple[float, float, float, float], body: int
-) -> tuple[float, float, float, float]:
+def _color(rgba: tuple[float, float, float, float], body: int) -> tuple[float, float, float, float]:
     is_default = max(abs(a - b) for a, b in zip(rgba[:3], _DEFAULT_GREY, strict=True)) < 1e-3
     if is_default and body >= 0:
         return (*_PALETTE[body % len(_PALETTE)], rgba[3])

@@ -50,7 +50,9 @@ def surface_of(kind: str, size: NDArray[np.float64], *, segments: int = 16) -> S
     if kind == "capsule":
         lower, upper = arc[:half], arc[-half:]
         side = _side(a, b)
-        radius = np.concatenate([a * np.cos(lower[:-1]), np.full_like(side, a), a * np.cos(upper[1:])])
+        radius = np.concatenate(
+            [a * np.cos(lower[:-1]), np.full_like(side, a), a * np.cos(upper[1:])]
+        )
         height = np.concatenate([a * np.sin(lower[:-1]) - b, side, a * np.sin(upper[1:]) + b])
         return _turned(radius, height, segments)
     if kind == "cylinder":
@@ -69,9 +71,7 @@ def _side(radius: float, half_length: float) -> NDArray[np.float64]:
     return np.linspace(-half_length, half_length, rings + 1)
 
 
-def _turned(
-    radius: NDArray[np.float64], height: NDArray[np.float64], segments: int
-) -> Surface:
+def _turned(radius: NDArray[np.float64], height: NDArray[np.float64], segments: int) -> Surface:
     """Turn a profile, from the lower to the upper pole, about the z axis."""
     angle = 2.0 * np.pi * np.arange(segments) / segments
     rings = np.stack(

@@ -173,7 +173,10 @@ class Viewer {
     const frame = this.pose(time);
     if (this.follow) {
       const goal = frame.center.map((x, i) => x + this.shift[i]);
-      camera.target = [goal[0], goal[1], camera.target[2] + 0.06 * (goal[2] - camera.target[2])];
+      // Small rises and falls of a gait should be seen, not followed.
+      const slack = 0.25 * this.radius;
+      const height = Math.min(Math.max(camera.target[2], goal[2] - slack), goal[2] + slack);
+      camera.target = [goal[0], goal[1], height];
     }
     camera.aim();
     c.clearRect(0, 0, camera.width, camera.height);

@@ -98,9 +98,7 @@ class SecondOrderResponse:
     def increments(self, dp: Scalar, dy: Vector) -> tuple[Scalar, Vector]:
         """``de`` and ``db`` for given ``dp`` and ``dy``."""
         de = sc.add(self.e_offset, sc.add(sc.multiply(self.e_p, dp), la.dot(self.e_y, dy)))
-        db = la.vadd(
-            la.vadd(self.b_offset, la.vscale(self.b_p, dp)), la.matvec(self.b_y, dy)
-        )
+        db = la.vadd(la.vadd(self.b_offset, la.vscale(self.b_p, dp)), la.matvec(self.b_y, dy))
         return de, db
 
 
@@ -151,9 +149,7 @@ def second_order_response(
     b_p = la.vscale(la.vadd(y, la.vscale(b, e_p)), sc.negative(inverse))
     b_y = [
         [
-            sc.negative(
-                sc.multiply(sc.add(p if i == j else 0, sc.multiply(b[i], e_y[j])), inverse)
-            )
+            sc.negative(sc.multiply(sc.add(p if i == j else 0, sc.multiply(b[i], e_y[j])), inverse))
             for j in range(len(b))
         ]
         for i in range(len(b))

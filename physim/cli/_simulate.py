@@ -1,0 +1,230 @@
+"""``physim simulate``: run a model and keep what came out."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from physim.cli._errors import FAILURES, INTERRUPTED
+from physim.cli._models import find_model
+from solvers.core import PhysimWarning, SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from physim.model import Model
+
+__all__ = ["simulate"]
+
+_OUTPUT = (".npz", ".h5", ".hdf5")
+_VIEW = (".html", ".htm", ".png", ".svg", ".pdf")
+
+
+def simulate(
+    model: Annotated[
+        str, typer.Argument(help="MJCF file, or the name of a gymnasium model such as hopper.")
+    ],
+    *,
+    duration: Annotated[
+        float | None,
+        typer.Option(help="Simulated seconds; 5, or the length of the controls file."),
+    ] = None,
+    timestep: Annotated[
+        float | None, typer.Option(help="Seconds per step; the model's own by default.")
+    ] = None,
+    controls: Annotated[
+        str, typer.Option(help="zero, random, or a .npz or .csv file with a row per step.")
+    ] = "zero",
+    amplitude: Annotated[
+        float, typer.Option(help="Part of the control range that random controls use.")
+    ] = 1.0,
+    hold: Annotated[float, typer.Option(help="Seconds for which a random control is held.")] = 0.05,
+    batch: Annotated[int, typer.Option(min=1, help="Number of items.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random controls.")] = 0,
+    height: Annotated[
+        float, typer.Option(help="Start this many metres above the file's pose.")
+    ] = 0.0,
+    smoothing: Annotated[
+        float | None, typer.Option(help="Central-path parameter of contact.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; what the batch can use by default.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Save the trajectory, .npz or .h5.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write settings and results as JSON; - for stdout.")
+    ] = None,
+    view: Annotated[
+        Path | None, typer.Option(help="Make a film (.html) or a picture (.png, .svg, .pdf).")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the run here, and resume it if the file exists.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model that cannot be honoured in full.")
+    ] = False,
+) -> None:
+    """Simulate a model with hard contact.
+
+    Exit code 1 if an item failed, 2 for bad input, 130 after Ctrl-C (what is done is saved).
+    """
+    _check_files(output=output, view=view, json=json, checkpoint=checkpoint)
+    path = find_model(model)
+
+    import physim
+    from physim.cli._report import describe_run, show_run, write_json
+    from physim.cli._simulation import fingerprint, simulate_in_chunks
+    from physim.cli._start import lifted
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        # Each place of a model is named once, whatever the filters of the caller.
+        warnings.simplefilter("always", PhysimWarning)
+        loaded = physim.load_model(path, strict=strict)
+        build = partial(
+            physim.Simulator,
+            loaded,
+            timestep=timestep,
+            threads=threads or _useful_threads(batch),
+        )
+        simulator = build() if smoothing is None else build(smoothing=smoothing)
+        if not math.isfinite(height):
+            raise SettingsError(f"--height is {height}, expected a finite number of metres")
+        start = simulator.initial_state(batch=batch, q=lifted(loaded, height))
+    notes = list(dict.fromkeys(str(warning.message) for warning in caught))
+    for note in notes:
+        typer.echo(f"physim: warning: {note}", err=True)
+    block, steps = _controls(
+        loaded,
+        controls,
+        duration=duration,
+        timestep=simulator.timestep,
+        batch=batch,
+        amplitude=amplitude,
+        hold=hold,
+        seed=seed,
+    )
+    outcome = simulate_in_chunks(
+        simulator,
+        start,
+        block,
+        steps=steps,
+        checkpoint=checkpoint,
+        every=every,
+        identity={
+            "timestep": simulator.timestep,
+            "smoothing": simulator.smoothing,
+            "steps": steps,
+            "batch": batch,
+            "inputs": fingerprint(path, start, block),
+        },
+    )
+    settings = {
+        "model": str(path),
+        "duration": steps * simulator.timestep,
+        "timestep": simulator.timestep,
+        "controls": controls,
+        "amplitude": amplitude,
+        "hold": hold,
+        "batch": batch,
+        "seed": seed,
+        "height": height,
+        "smoothing": simulator.smoothing,
+        "threads": threads or _useful_threads(batch),
+        "strict": strict,
+    }
+    record = describe_run(loaded, simulator, outcome, settings=settings, notes=notes)
+    if outcome.trajectory is not None:
+        if output is not None:
+            record["output"] = str(outcome.trajectory.save(output))
+        if view is not None and not outcome.is_interrupted:
+            from physim.cli._view import render
+
+            record["view"] = str(render(loaded, outcome.trajectory, view))
+    if json is not None:
+        write_json(record, json)
+    show_run(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
+    if outcome.is_interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if record["summary"]["failures"] or record["summary"]["non_finite"]:
+        raise typer.Exit(FAILURES)
+
+
+def _check_files(
+    *, output: Path | None, view: Path | None, json: Path | None, checkpoint: Path | None
+) -> None:
+    """Refuse before the run what would fail after it."""
+    for name, path, endings in (
+        ("output", output, _OUTPUT),
+        ("view", view, _VIEW),
+        ("json", json, None),
+        ("checkpoint", checkpoint, None),
+    ):
+        if path is None or (str(path) == "-" and name == "json"):
+            continue
+        if endings and path.suffix.lower() not in endings:
+            raise SettingsError(
+                f"--{name}: {path} ends in {path.suffix!r}, expected one of {', '.join(endings)}"
+            )
+        if not path.absolute().parent.is_dir():
+            raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
+        if path.is_dir():
+            raise SettingsError(f"--{name}: {path} is a folder, expected a file")
+
+
+def _controls(
+    model: Model,
+    kind: str,
+    *,
+    duration: float | None,
+    timestep: float,
+    batch: int,
+    amplitude: float,
+    hold: float,
+    seed: int,
+) -> tuple[Tensor | None, int]:
+    """Controls of the whole run and its number of steps."""
+    from physim.cli._controls import random_controls, read_controls
+
+    if duration is not None and not (math.isfinite(duration) and duration > 0):
+        raise SettingsError(f"--duration is {duration}, expected a positive time in seconds")
+    wanted = 5.0 if duration is None else duration
+    steps = max(1, round(wanted / timestep))
+    if kind == "zero":
+        return None, steps
+    if kind == "random":
+        return (
+            random_controls(
+                model,
+                steps=steps,
+                batch=batch,
+                timestep=timestep,
+                hold=hold,
+                amplitude=amplitude,
+                seed=seed,
+            ),
+            steps,
+        )
+    block = read_controls(Path(kind), controls=model.nu, batch=batch)
+    if duration is None:
+        return block, len(block)
+    if steps > len(block):
+        raise SettingsError(
+            f"--duration {duration:g} s is {steps} steps, but {kind} holds {len(block)}; give a "
+            "shorter duration or leave it out"
+        )
+    return block[:steps], steps
+
+
+def _useful_threads(batch: int) -> int:
+    from solvers.kernels import block_count, lane_count
+
+    return max(1, min(os.cpu_count() or 1, block_count(batch, lane_count())))
