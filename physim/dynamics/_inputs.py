@@ -86,7 +86,7 @@ def normalise_quaternions(tree: Tree, q: Tensor) -> Tensor:
 def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float) -> None:
     """Refuse free and ball joints that turn by 90 degrees or more within a step."""
     for joint, _, start in rotation_spans(tree):
-        speed = v[:, start : start + 3].norm(dim=-1)
+        speed = v[:, start : start + 3].detach().norm(dim=-1)
         worst = int(speed.argmax())
         if float(speed[worst]) * timestep >= 2.0:
             raise SettingsError(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from physim.collision import ContactGroup, build_groups
+from physim.collision import ContactGroup, build_groups, shape_frame
 from physim.dynamics._contact import Recovery
 from physim.dynamics._numbers import Layout, build_layout, reduce_numbers
-from physim.model.tree import Tree, build_tree
+from physim.model.tree import Tree, body_positions, build_tree
 
 if TYPE_CHECKING:
     from physim.model import Model
@@ -119,22 +119,32 @@ def measure(tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGr
     masses = torch.stack([numbers.link_mass(i) for i in range(len(tree.links))])
     centers = torch.stack([_vector(c) for c in poses.center])
     middle = (masses[:, None] * centers).sum(0) / masses.sum()
-    points = [centers]
+    places = body_positions(tree, model, parameters["body_position"])
+    distances = (centers - middle).norm(dim=-1)
+    radius = float(distances.max())
+    for index, link in enumerate(tree.links):
+        center = _vector(numbers.link_center(index))
+        spread = _vector([numbers.link_inertia(index)[k][k] for k in range(3)]).sum()
+        own = [float((0.5 * spread / masses[index]).sqrt())]
+        own += [
+            float((center - _vector(numbers.anchor(joint.index))).norm())
+            for joint in link.joints
+            if joint.kind in ("hinge", "ball")
+        ]
+        radius = max(radius, float(distances[index]) + max(own))
     for shape in model.shapes:
-        placement = tree.placements[shape.body] if shape.body >= 0 else None
-        if placement is None or placement.link < 0 or shape.kind == "plane":
+        link = tree.placements[shape.body].link if shape.body >= 0 else -1
+        if link < 0 or shape.kind == "plane":
             continue
+        _, place = shape_frame(tree, model, places, parameters, shape)
+        offset = float((place - _vector(numbers.link_center(link))).norm())
         extent = parameters["shape_size"][shape.index]
         reach = float(extent.sum() if shape.kind == "capsule" else extent.norm())
-        towards = centers[placement.link] - middle
-        unit = towards / towards.norm().clamp(min=1e-12)
-        points.append((centers[placement.link] + reach * unit)[None])
-        points.append((centers[placement.link] - reach * unit)[None])
-    radius = (torch.cat(points) - middle).norm(dim=-1).max()
+        radius = max(radius, float(distances[link]) + offset + reach)
     gravity = float(parameters["gravity"].norm())
     return Scales(
         mass=float(masses.sum()),
-        length=max(float(radius), 1e-9),
+        length=max(radius, 1e-6),
         gravity=gravity if gravity > 0 else 9.81,
     )
 
