@@ -97,14 +97,20 @@ def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float)
             )
 
 
-def finite_items(data: StepData, on_failure: OnFailure) -> Tensor:
+def finite_items(data: StepData, on_failure: OnFailure, *, with_numbers: bool) -> Tensor:
     """Which items of a step's inputs are finite (B,).
+
+    Args:
+        data: Inputs of the step.
+        on_failure: What to do about an item that is not.
+        with_numbers: Whether the numbers may be at fault; the model's own are finite.
 
     Raises:
         NonFiniteError: If one is not and ``on_failure="raise"``.
     """
     good = torch.ones(data.q.shape[0], dtype=torch.bool)
-    for name in ("q", "v", "force", "timestep", "numbers"):
+    names = ["q", "v", "force", *(["timestep", "numbers"] if with_numbers else [])]
+    for name in names:
         tensor = getattr(data, name).detach().reshape(len(good), -1)
         bad = ~torch.isfinite(tensor).all(-1)
         if on_failure == "raise" and bool(bad.any()):

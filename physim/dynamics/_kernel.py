@@ -73,25 +73,45 @@ class KernelSolver:
         self.lanes = lane_count()
         self.threads = threads
         self.reference = ReferenceSolver(mechanism, settings)
-        self._zero = numbers == 0.0
+        self._own = numbers
+        self._packed: Tensor | None = None
+        self._zero = (numbers == 0.0).nonzero()[:, 0]
         self._kernels: dict[bool, Kernel] = {}
         self._adjoints: dict[tuple[bool, bool], Kernel] = {}
 
     def kernel(self, *, is_dense: bool = False) -> Kernel:
         """The compiled step, built at first use."""
         if is_dense not in self._kernels:
-            zeros = () if is_dense else self._zero.nonzero()[:, 0].tolist()
+            zeros = () if is_dense else self._zero.tolist()
             body = step_body(self.mechanism, self.settings, frozenset(zeros))
             self._kernels[is_dense] = build_kernel("step", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
+
+    def _breaks_pattern(self, numbers: Tensor) -> bool:
+        """Whether a number that is zero by structure is not zero."""
+        rows = numbers[:1] if numbers.stride(0) == 0 else numbers
+        if rows.data_ptr() == self._own.data_ptr():
+            return False
+        return bool(rows.index_select(-1, self._zero).count_nonzero())
+
+    def _pack_numbers(self, numbers: Tensor) -> tuple[Tensor, int]:
+        """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
+        size = numbers.shape[-1]
+        if numbers.stride(0) != 0:
+            return pack(numbers, self.lanes), size
+        if numbers.data_ptr() != self._own.data_ptr():
+            return pack(numbers[:1].expand(self.lanes, size), self.lanes), 0
+        if self._packed is None:
+            self._packed = pack(self._own.expand(self.lanes, size), self.lanes)
+        return self._packed, 0
 
     @torch.no_grad()
     def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
         """Solve one step at each of the decreasing parameters ``kappas``, each (B,)."""
         batch, lanes = data.q.shape[0], self.lanes
         blocks, stages = block_count(batch, lanes), len(kappas)
-        shared, stride = pack_numbers(data.numbers, batch, lanes)
-        is_dense = bool((data.numbers[..., self._zero] != 0.0).any())
+        shared, stride = self._pack_numbers(data.numbers)
+        is_dense = self._breaks_pattern(data.numbers)
         count = max(self.mechanism.contact_count, 1)
         x = aligned_empty(blocks, stages * self.mechanism.tree.nq, lanes)
         report = aligned_empty(blocks, REPORT, lanes)
@@ -124,14 +144,14 @@ class KernelSolver:
             restarts=restarts.to(torch.int64),
             kappa_error=path,
             min_gap=lowest,
-            impulses=contacts[:, : self.mechanism.contact_count, [2, 0, 1]],
+            impulses=contacts[:, : self.mechanism.contact_count],
         )
 
     def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool) -> Kernel:
         """The compiled adjoint, built at first use."""
         key = (with_numbers, is_dense)
         if key not in self._adjoints:
-            zeros = () if is_dense else self._zero.nonzero()[:, 0].tolist()
+            zeros = () if is_dense else self._zero.tolist()
             body = adjoint_body(
                 self.mechanism, self.settings, frozenset(zeros), with_numbers=with_numbers
             )
@@ -154,8 +174,8 @@ class KernelSolver:
         """Cotangents of all inputs; those of the numbers are zero unless wanted."""
         batch, lanes, tree = data.q.shape[0], self.lanes, self.mechanism.tree
         blocks, size = block_count(batch, lanes), self.mechanism.layout.size
-        shared, stride = pack_numbers(data.numbers, batch, lanes)
-        is_dense = with_numbers or bool((data.numbers[..., self._zero] != 0.0).any())
+        shared, stride = self._pack_numbers(data.numbers)
+        is_dense = with_numbers or self._breaks_pattern(data.numbers)
         widths = (tree.nq, tree.nv, tree.nv, 2, size if with_numbers else 1)
         bars = [aligned_empty(blocks, width, lanes) for width in widths]
         self.adjoint_kernel(with_numbers=with_numbers, is_dense=is_dense).launch_threads(
@@ -177,12 +197,3 @@ class KernelSolver:
         if not with_numbers:
             numbers = torch.zeros(1, dtype=q.dtype).expand(batch, size)
         return StepData(q, v, force, steps[:, 0], steps[:, 1], numbers)
-
-
-def pack_numbers(numbers: Tensor, batch: int, lanes: int) -> tuple[Tensor, int]:
-    """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
-    size = numbers.shape[-1]
-    if numbers.dim() == 1 or numbers.stride(0) == 0:
-        own = numbers if numbers.dim() == 1 else numbers[0]
-        return pack(own.expand(lanes, size).contiguous(), lanes), 0
-    return pack(numbers.expand(batch, size), lanes), size

@@ -206,9 +206,9 @@ if (vany(on[0] < 0.5)) {
 lowest = vmin(lowest, gap[0]);
 touching = touching + on[0];
 V* const out = impulse_out + ((size_t)block * CONTACTS + FIRST# + i) * 3;
-out[0] = on[0] > 0.5 ? z[2] : V(0.0);
-out[1] = on[0] > 0.5 ? z[3] : V(0.0);
-out[2] = on[0] > 0.5 ? z[0] : V(0.0);
+out[0] = on[0] > 0.5 ? z[0] : V(0.0);
+out[1] = on[0] > 0.5 ? z[2] : V(0.0);
+out[2] = on[0] > 0.5 ? z[3] : V(0.0);
 """,
 }
 _BETWEEN_LINKS = ("COUPLE", "RECHECK")

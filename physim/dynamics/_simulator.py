@@ -326,7 +326,7 @@ class Simulator:
         if is_mapped(*watched):
             # Inside vmap no value may steer the program: no checks, no cutting of failed items.
             return _outcome(single_step(self._solver, data, kappa, smoother), None, None)
-        good = finite_items(data, on_failure)
+        good = finite_items(data, on_failure, with_numbers=bool(parameters))
         result, parts, interval = laddered_step(
             self._solver, data, kappa, smoother, self.settings.max_substeps
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from physim import Simulator, State, load_model
@@ -60,7 +60,8 @@ def test_energy_never_grows(
         assert energy[-1] < 0.5 * energy[0]
 
 
-@settings(max_examples=5)
+# Every try of a shrink costs seconds.
+@settings(max_examples=5, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     mass=st.floats(1e-3, 1e3),
     length=st.floats(1e-2, 1e2),

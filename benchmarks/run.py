@@ -1,0 +1,60 @@
+"""Run the benchmarks: ``python benchmarks/run.py [-f REGEX] [--size tiny|small|full]``.
+
+Each question is a file with ``run(size, seed) -> Result``; it prints a table and leaves
+``<output>/<question>.json``. One thread, CPU time, alternatives in turns. At size ``tiny`` the
+numbers mean nothing: it shows that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+QUESTIONS = ("contact_step", "batch_size", "step_gradient", "accuracy", "penetration")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("-f", "--filter", default="", metavar="REGEX", help="questions to run")
+    parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
+    parser.add_argument("--output", type=Path, default=Path("out/benchmarks"), metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", default="", help="kept with the numbers: what else was running")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = [name for name in QUESTIONS if re.search(options.filter, name)]
+    except re.error as error:
+        parser.error(f"-f {options.filter!r} is no regular expression: {error}")
+    if not chosen:
+        parser.error(f"-f {options.filter!r} matches none of {', '.join(QUESTIONS)}")
+    torch.set_num_threads(1)
+    # A table cut to the width of a pipe would lose its numbers.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+
+    from record import print_result, write_result
+
+    for name in chosen:
+        begun = time.perf_counter()
+        result = importlib.import_module(name).run(options.size, options.seed)
+        print_result(result, console)
+        path = write_result(
+            result,
+            options.output,
+            question=name,
+            size=options.size,
+            seed=options.seed,
+            note=options.note,
+        )
+        console.print(f"{path}  ({time.perf_counter() - begun:.0f} s)\n", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

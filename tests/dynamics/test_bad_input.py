@@ -1,0 +1,174 @@
+"""Wrong input is refused with its name, what was got and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from physim import (
+    NonFiniteError,
+    NotConvergedError,
+    SettingsError,
+    ShapeError,
+    Simulator,
+    State,
+    load_model,
+)
+from physim.dynamics import SolverSettings
+
+CART = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
+  <body pos="0 0 1"><freejoint name="root"/><geom name="ball" size="0.1" mass="1"/>
+    <body><joint name="hip" type="ball"/><geom name="arm" type="capsule" size="0.02 0.2"
+      pos="0.4 0 0" mass="1"/></body></body></worldbody>
+  <actuator><motor joint="root" gear="1 0 0 0 0 0"/></actuator></mujoco>"""
+FIXED = '<mujoco><worldbody><body><geom size="0.1" mass="1"/></body></worldbody></mujoco>'
+
+
+@pytest.fixture
+def sim(simulator: Callable[..., Simulator]) -> Simulator:
+    return simulator(CART, timestep=0.01, backend="reference")
+
+
+@pytest.mark.parametrize("name", ["timestep", "smoothing", "gradient_smoothing"])
+@pytest.mark.parametrize("value", [0.0, -0.01, float("nan"), float("inf"), "fast"])
+def test_settings_must_be_positive_numbers(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Simulator(load_model(CART), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"backend": "cuda"}, "backend"),
+        ({"threads": 0}, "threads"),
+        ({"contact_shapes": ["bal"]}, "bal"),
+    ],
+)
+def test_unknown_choices_are_named(settings: dict[str, Any], word: str) -> None:
+    with pytest.raises((SettingsError, KeyError), match=word):
+        Simulator(load_model(CART), **settings)
+
+
+def test_a_model_that_cannot_move_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no joints"):
+        Simulator(load_model(FIXED))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "word"),
+    [
+        ({"q": [0.0] * 10}, ShapeError, r"q has shape \(10,\), expected \(11,\)"),
+        ({"q": torch.zeros(2, 3, 11)}, ShapeError, "q has shape"),
+        ({"v": torch.zeros(2, 8)}, ShapeError, r"v has shape \(2, 8\)"),
+        ({"q": torch.ones(3, 11), "v": torch.zeros(2, 9)}, ShapeError, "v has 2 rows"),
+        ({"batch": 4, "q": torch.ones(3, 11)}, ShapeError, "q has 3 rows"),
+        ({"v": torch.full((9,), torch.nan)}, NonFiniteError, "v"),
+        ({"q": torch.full((11,), torch.inf)}, NonFiniteError, "q"),
+        ({"q": torch.zeros(11)}, NonFiniteError, "q"),
+        ({"v": torch.zeros(9, dtype=torch.complex128)}, SettingsError, "v is torch.complex128"),
+        ({"batch": 0}, SettingsError, "batch"),
+        ({"at": "middle"}, SettingsError, "at"),
+        ({"on_penetration": "panic"}, SettingsError, "on_penetration"),
+        ({"keyframe": "home"}, (SettingsError, KeyError), "home"),
+        ({"v": [0.0] * 3 + [0.0, 250.0, 0.0] + [0.0] * 3}, SettingsError, "'root' of item 0"),
+        ({"v": [0.0] * 6 + [0.0, 250.0, 0.0]}, SettingsError, "'hip' of item 0"),
+    ],
+)
+def test_states_are_checked(
+    sim: Simulator, arguments: dict[str, Any], error: Any, word: str
+) -> None:
+    with pytest.raises(error, match=word):
+        sim.initial_state(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "word"),
+    [
+        ({"control": [0.0, 1.0]}, ShapeError, r"control has shape \(2,\), expected \(1,\)"),
+        ({"control": torch.zeros(3, 1)}, ShapeError, "control has 3 rows"),
+        ({"control": [float("nan")]}, NonFiniteError, "force of item 0"),
+        ({"parameters": {"masses": torch.ones(2)}}, SettingsError, "unknown name 'masses'"),
+        ({"parameters": {"mass": torch.ones(3)}}, ShapeError, r"'mass'.*\(3,\).*\(2,\)"),
+        ({"parameters": {"mass": torch.ones(2).long()}}, SettingsError, "'mass'.*int64"),
+        ({"parameters": {"mass": torch.full((2,), torch.nan)}}, NonFiniteError, "."),
+        ({"external_force": torch.zeros(2, 5)}, ShapeError, "external_force"),
+        ({"external_force": torch.zeros(2, 2, 6)}, ShapeError, "external_force"),
+        ({"external_force": torch.full((1, 2, 6), torch.inf)}, NonFiniteError, "force"),
+        ({"smoothing": -1.0}, SettingsError, "smoothing"),
+        ({"smoothing": float("nan")}, SettingsError, "smoothing"),
+        ({"on_failure": "ignore"}, SettingsError, "on_failure"),
+    ],
+)
+def test_steps_are_checked(
+    sim: Simulator, arguments: dict[str, Any], error: Any, word: str
+) -> None:
+    with pytest.raises(error, match=word):
+        sim.step(sim.initial_state(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (State(q=torch.ones(2, 11), v=torch.zeros(3, 9)), ShapeError),
+        (State(q=torch.ones(2, 10), v=torch.zeros(2, 9)), ShapeError),
+        (State(q=torch.ones(1, 11), v=torch.full((1, 9), torch.nan)), NonFiniteError),
+        (State(q=torch.zeros(1, 11), v=torch.zeros(1, 9)), NonFiniteError),
+    ],
+)
+def test_hand_made_states_are_checked(sim: Simulator, state: State, error: Any) -> None:
+    with pytest.raises(error):
+        sim.step(state)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "word"),
+    [
+        ({}, SettingsError, "steps"),
+        ({"steps": 0}, SettingsError, "steps"),
+        ({"controls": torch.zeros(4, 2)}, ShapeError, "controls"),
+        ({"controls": torch.zeros(4, 1), "steps": 5}, ShapeError, "steps is 5"),
+        ({"steps": 2, "checkpoint_every": 0}, SettingsError, "checkpoint_every"),
+    ],
+)
+def test_rollouts_are_checked(
+    sim: Simulator, arguments: dict[str, Any], error: Any, word: str
+) -> None:
+    with pytest.raises(error, match=word):
+        sim.rollout(sim.initial_state(), **arguments)
+
+
+def test_numbers_in_lists_keep_their_precision(sim: Simulator) -> None:
+    state = sim.initial_state(v=[0.1] * 9)
+    assert float(state.v[0, 0]) == 0.1
+    pushed, _ = sim.step(state, [0.1])
+    exact, _ = sim.step(state, torch.tensor([0.1], dtype=torch.float64))
+    assert torch.equal(pushed.v, exact.v)
+
+
+def test_quaternions_are_normalised(sim: Simulator) -> None:
+    q = sim.model.initial_q.clone()
+    q[3:7] = torch.tensor([3.0, 0.0, 4.0, 0.0], dtype=torch.float64)
+    state = sim.initial_state(q=q)
+    expected = torch.tensor([0.6, 0.0, 0.8, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(state.q[0, 3:7], expected)
+
+
+def test_a_start_at_rest_at_the_node_is_possible(sim: Simulator) -> None:
+    state = sim.initial_state(at="node")
+    assert sim.node_velocity(state).abs().max() <= 1e-10
+
+
+def test_a_failed_step_says_so_and_keeps_the_solution(
+    simulator: Callable[..., Simulator],
+) -> None:
+    impatient = SolverSettings(max_iterations=1, max_substeps=1)
+    sim = simulator(CART, timestep=0.01, backend="reference", settings=impatient)
+    start = sim.initial_state(v=[0.0] * 3 + [1.0] * 6)
+    with pytest.raises(NotConvergedError, match=r"1 of 1 items") as caught:
+        sim.step(start)
+    assert caught.value.solution is not None
+    _, report = sim.step(start, on_failure="mask")
+    assert not report.all_converged
