@@ -52,6 +52,7 @@ wheel: $(STAMP)
 	$(PYTHON) setup_env.py build/wheel --wheel dist/physim-*.whl
 	cd build/wheel && bin/python -c "import physim, solvers, constraints; print(physim.__file__, physim.Status.CONVERGED)"
 	cd build/wheel && bin/physim --help
+	cd build/wheel && bin/physim simulate hopper --duration 0.1 --json -
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -174,6 +174,12 @@ def _joints(compiled: CompiledModel, joints: Sequence[Joint]) -> Iterator[ModelW
         k, element = joint.index, f"joint '{joint.name}'"
         if joint.kind in ("ball", "free") and compiled["jnt_limited"][k] and not no_limit:
             yield _changed(element, f"the limit of a {joint.kind} joint is left out.")
+        if joint.kind in ("ball", "free"):
+            rubs = compiled["dof_frictionloss"][np.asarray(compiled["dof_jntid"]) == k]
+            if springs and compiled["jnt_stiffness"][k] != 0:
+                yield _changed(element, f"the spring of a {joint.kind} joint is left out.")
+            if np.any(rubs != 0) and not compiled.disabled & {"frictionloss", "constraint"}:
+                yield _changed(element, f"the dry friction of a {joint.kind} joint is left out.")
         if springs and compiled["jnt_has_polynomial"][k]:
             yield _changed(element, "the spring is nonlinear; only its linear coefficient is used.")
         if springs and compiled["jnt_springyield"][k] > 0:

@@ -285,3 +285,16 @@ def test_loading_leaves_no_log_file(
     monkeypatch.chdir(tmp_path)
     load(model_file)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "word"), [('stiffness="3"', "spring"), ('frictionloss="0.2"', "dry friction")]
+)
+def test_ball_joint_forces_without_support_are_said(attribute: str, word: str) -> None:
+    text = f"""<mujoco><worldbody><body><joint name="b" type="ball" {attribute}/>
+      <geom size="0.1" mass="1"/></body></worldbody></mujoco>"""
+    with pytest.warns(PhysimWarning):
+        model = load_model(text)
+    assert [w.element for w in model.warnings if w.changes_dynamics and word in w.message] == [
+        "joint 'b'"
+    ]
