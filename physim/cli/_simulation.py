@@ -169,8 +169,9 @@ def _resume(path: Path, identity: Mapping[str, Any], timestep: float) -> Traject
                 f"there and {here!r} here; give the same options or another file"
             )
     tensors = content.tensors
+    states: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
     return Trajectory(
-        **{name: tensors[name] for name in _TENSORS},
+        **states,
         report=Report(
             **{name: tensors[f"report.{name}"] for name in _REPORT},
             counts={

@@ -125,7 +125,7 @@ def measure(tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGr
     for index, link in enumerate(tree.links):
         center = _vector(numbers.link_center(index))
         spread = _vector([numbers.link_inertia(index)[k][k] for k in range(3)]).sum()
-        own = [float((0.5 * spread / masses[index]).sqrt())]
+        own = [float((0.5 * spread / masses[index].clamp(min=1e-300)).sqrt())]
         own += [
             float((center - _vector(numbers.anchor(joint.index))).norm())
             for joint in link.joints
@@ -133,14 +133,14 @@ def measure(tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGr
         ]
         radius = max(radius, float(distances[index]) + max(own))
     for shape in model.shapes:
-        link = tree.placements[shape.body].link if shape.body >= 0 else -1
-        if link < 0 or shape.kind == "plane":
+        carrier = tree.placements[shape.body].link if shape.body >= 0 else -1
+        if carrier < 0 or shape.kind == "plane":
             continue
         _, place = shape_frame(tree, model, places, parameters, shape)
-        offset = float((place - _vector(numbers.link_center(link))).norm())
+        offset = float((place - _vector(numbers.link_center(carrier))).norm())
         extent = parameters["shape_size"][shape.index]
         reach = float(extent.sum() if shape.kind == "capsule" else extent.norm())
-        radius = max(radius, float(distances[link]) + offset + reach)
+        radius = max(radius, float(distances[carrier]) + offset + reach)
     gravity = float(parameters["gravity"].norm())
     return Scales(
         mass=float(masses.sum()),

@@ -31,6 +31,7 @@ class Trajectory:
         control: Controls, shape ``(T, B, nu)``.
         report: Reports of the steps, shape ``(T, B)``.
         timestep: Length of a step [s].
+        path: The states one by one as the steps gave them, if they carry gradients.
     """
 
     q: Float[Tensor, "time batch nq"]
@@ -39,6 +40,7 @@ class Trajectory:
     control: Float[Tensor, "step batch nu"]
     report: Report
     timestep: float
+    path: tuple[State, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -61,12 +63,26 @@ class Trajectory:
             loss: Scalar computed from this trajectory.
 
         Returns:
-            Norms over (q, v), shape ``(T + 1, B)``. Differentiate the rollout without
-            ``checkpoint_every`` for this.
+            Norms over (q, v), all later steps included, shape ``(T + 1, B)``; zero where a state
+            does not carry a gradient.
+
+        Raises:
+            SettingsError: If the trajectory carries no gradients.
         """
-        grads = torch.autograd.grad(loss, [self.q, self.v], retain_graph=True, allow_unused=True)
-        parts = [g.pow(2).sum(-1) for g in grads if g is not None]
-        return torch.stack(parts).sum(0).sqrt()
+        if not self.path:
+            raise SettingsError(
+                "the trajectory carries no gradients; roll out with a state, control or "
+                "parameter that requires a gradient"
+            )
+        leaves = [y for state in self.path for y in (state.q, state.v) if y.requires_grad]
+        grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+        found = {id(y): g for y, g in zip(leaves, grads, strict=True) if g is not None}
+        rows = [
+            torch.cat([found.get(id(y), 0 * y.detach()) for y in (state.q, state.v)], dim=-1)
+            for state in self.path
+        ]
+        norms: Tensor = torch.stack(rows).norm(dim=-1)
+        return norms
 
     def summary(self) -> dict[str, Any]:
         """Numbers for people and machines: sizes, statuses, counts."""
@@ -203,6 +219,7 @@ def roll_out(
             rows += chunk
             bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
     states: Sequence[Sequence[Any]] = rows
+    path = tuple(State(q=row[0], v=row[1], interval=row[2]) for row in states)
     return Trajectory(
         q=torch.stack([row[0] for row in states]),
         v=torch.stack([row[1] for row in states]),
@@ -210,4 +227,5 @@ def roll_out(
         control=torch.stack([row[3] for row in states[1:]]),
         report=Report.stack([row[4] for row in states[1:]]),
         timestep=simulator.timestep,
+        path=path if any(state.q.requires_grad or state.v.requires_grad for state in path) else (),
     )

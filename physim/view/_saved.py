@@ -47,8 +47,9 @@ def read_trajectory(path: str | Path) -> Trajectory:
             + (f"; {', '.join(missing)} missing" if missing else "")
         )
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    states: dict[str, Any] = {name: tensors[name] for name in ("q", "v", "interval", "control")}
     return Trajectory(
-        **{name: tensors[name] for name in ("q", "v", "interval", "control")},
+        **states,
         report=Report(
             status=tensors["status"],
             iterations=tensors["iterations"],

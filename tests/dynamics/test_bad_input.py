@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from physim import (
+    ModelError,
     NonFiniteError,
     NotConvergedError,
     SettingsError,
@@ -48,7 +49,7 @@ def test_settings_must_be_positive_numbers(name: str, value: Any) -> None:
     ],
 )
 def test_unknown_choices_are_named(settings: dict[str, Any], word: str) -> None:
-    with pytest.raises((SettingsError, KeyError), match=word):
+    with pytest.raises((SettingsError, ModelError), match=word):
         Simulator(load_model(CART), **settings)
 
 
@@ -72,7 +73,7 @@ def test_a_model_that_cannot_move_is_refused() -> None:
         ({"batch": 0}, SettingsError, "batch"),
         ({"at": "middle"}, SettingsError, "at"),
         ({"on_penetration": "panic"}, SettingsError, "on_penetration"),
-        ({"keyframe": "home"}, (SettingsError, KeyError), "home"),
+        ({"keyframe": "home"}, ModelError, "home"),
         ({"v": [0.0] * 3 + [0.0, 250.0, 0.0] + [0.0] * 3}, SettingsError, "'root' of item 0"),
         ({"v": [0.0] * 6 + [0.0, 250.0, 0.0]}, SettingsError, "'hip' of item 0"),
     ],
