@@ -152,7 +152,7 @@ def _verdict(rows: list[dict[str, object]]) -> list[str]:
             best = min(float(r["time"]) for r in good)
             lines.append(
                 f"{method} reaches physim's finest error, {goal:.1e}, in "
-                f"{best / float(finest['time']):.2f} of its time."
+                f"{best / float(finest['time']):.2f} of its time or less."
             )
         else:
             lines.append(f"{method} does not reach physim's finest error, {goal:.1e}, here.")

@@ -42,7 +42,7 @@ def run(size: Size, seed: int = 0) -> Result:
     return Result(
         title=TITLE,
         columns=(
-            Column("batch", "batch"),
+            Column("batch", "batch", "d"),
             Column("physim", "physim", ".4g"),
             Column("elliptic", "MuJoCo elliptic"),
             Column("ratio", "physim / MuJoCo", ".2f"),

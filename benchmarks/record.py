@@ -18,7 +18,15 @@ from rich.table import Table
 
 from solvers.kernels import lane_count
 
-__all__ = ["Column", "Result", "Size", "describe_machine", "print_result", "write_result"]
+__all__ = [
+    "Column",
+    "Result",
+    "Size",
+    "describe_machine",
+    "markdown",
+    "print_result",
+    "write_result",
+]
 
 Size = Literal["tiny", "small", "full"]
 
@@ -126,6 +134,16 @@ def write_result(
     return path
 
 
+def markdown(result: Result) -> str:
+    """The table and what it says, for a page of documentation."""
+    heads = [column.title for column in result.columns]
+    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(heads)) + " |"]
+    for row in result.rows:
+        cells = [_shown(row.get(column.key), column.form) for column in result.columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([f"**{result.title}**", "", *lines, "", *result.verdict])
+
+
 def print_result(result: Result, console: Console) -> None:
     """Print the table and what it says."""
     table = Table(title=escape(result.title), title_justify="left")
@@ -133,7 +151,8 @@ def print_result(result: Result, console: Console) -> None:
         # Units in brackets are no markup.
         table.add_column(escape(column.title), justify="left" if index == 0 else "right")
     for row in result.rows:
-        table.add_row(*(_shown(row.get(column.key), column.form) for column in result.columns))
+        cells = (_shown(row.get(column.key), column.form) for column in result.columns)
+        table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
     for line in result.verdict:
         console.print(line, markup=False, highlight=False)
@@ -143,4 +162,4 @@ def print_result(result: Result, console: Console) -> None:
 def _shown(value: Any, form: str) -> str:
     if value is None:
         return "-"
-    return format(value, form) if isinstance(value, int | float) else escape(str(value))
+    return format(value, form) if isinstance(value, int | float) else str(value)

@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("out/benchmarks"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--note", default="", help="kept with the numbers: what else was running")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args(arguments)
     try:
         chosen = [name for name in QUESTIONS if re.search(options.filter, name)]
@@ -38,12 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
     # A table cut to the width of a pipe would lose its numbers.
     console = Console() if sys.stdout.isatty() else Console(width=120)
 
-    from record import print_result, write_result
+    from record import markdown, print_result, write_result
 
     for name in chosen:
         begun = time.perf_counter()
         result = importlib.import_module(name).run(options.size, options.seed)
-        print_result(result, console)
+        if options.markdown:
+            print(markdown(result), end="\n\n")
+        else:
+            print_result(result, console)
         path = write_result(
             result,
             options.output,

@@ -44,7 +44,19 @@ class StepData:
 
 @dataclass(frozen=True, slots=True)
 class StepNode:
-    """Everything that does not depend on the next configuration."""
+    """Everything that does not depend on the next configuration.
+
+    Attributes:
+        data: The step's inputs.
+        numbers: The flat numbers, read by meaning.
+        node: The balance's constant part.
+        motion: Motions of the degrees of freedom (B, nv, 6).
+        contacts: Candidates at node k, per kind.
+        impulse_rows: Rows over the degrees of freedom by which impulses act (B, 3, C, nv).
+        mu: Friction coefficients (B, C).
+        gap: Gaps at node k (B, C).
+        friction_bound: Largest dry-friction impulses of joints (B, F).
+    """
 
     data: StepData
     numbers: Numbers
@@ -68,6 +80,7 @@ class StepTrial:
         rows: Their derivative (B, 3, C, nv).
         limit_velocity: Gap velocities of lower, then upper limits (B, 2L).
         slip: Rates of joints with dry friction (B, F).
+        gap: Gaps at the trial configuration (B, C).
     """
 
     residual: Tensor
@@ -83,14 +96,14 @@ def _columns(tensor: Tensor) -> list[Any]:
     return list(tensor.unbind(-1))
 
 
-def _dense(values: Sequence[Any], like: Tensor) -> Tensor:
+def dense(values: Sequence[Any], like: Tensor) -> Tensor:
     """Stack generic scalars along a new last dimension, in the shape of ``like``."""
     full = [torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in values]
     return torch.stack([x.expand(like.shape) for x in full], dim=-1)
 
 
-def _motion_tensor(poses: Poses, like: Tensor) -> Tensor:
-    return torch.stack([_dense([*w, *v], like) for w, v in poses.motion], dim=-2)
+def motion_tensor(poses: Poses, like: Tensor) -> Tensor:
+    return torch.stack([dense([*w, *v], like) for w, v in poses.motion], dim=-2)
 
 
 class Assembly:
@@ -122,10 +135,10 @@ class Assembly:
     def _pose_tensors(self, poses: Poses, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rotations (B, links + 1, 3, 3) and positions, the world last (hence index -1)."""
         rotations = [
-            torch.stack([_dense(row, like) for row in rotation], dim=-2)
+            torch.stack([dense(row, like) for row in rotation], dim=-2)
             for rotation in [*poses.rotation, contact.WORLD[0]]
         ]
-        positions = [_dense(x, like) for x in [*poses.position, contact.WORLD[1]]]
+        positions = [dense(x, like) for x in [*poses.position, contact.WORLD[1]]]
         return torch.stack(rotations, dim=1), torch.stack(positions, dim=1)
 
     def _side_poses(
@@ -158,7 +171,7 @@ class Assembly:
             data.timestep,
             numbers,
         )
-        motion = _motion_tensor(node.poses, like)
+        motion = motion_tensor(node.poses, like)
         poses = self._pose_tensors(node.poses, like)
         batch = like.shape[0]
         contacts, rows, mu, gaps = [], [], [], []
@@ -173,7 +186,7 @@ class Assembly:
             gaps.append(item.gap)
         count = mechanism.contact_count
         loss = [numbers.dof("friction_loss", dof) for dof, _ in mechanism.rubbing]
-        bound = _dense(loss, like) * data.timestep[:, None] if loss else like.new_zeros(batch, 0)
+        bound = dense(loss, like) * data.timestep[:, None] if loss else like.new_zeros(batch, 0)
         return StepNode(
             data=data,
             numbers=numbers,
@@ -188,7 +201,7 @@ class Assembly:
 
     def _row_tensor(self, rows: Sequence[Sequence[Any]], like: Tensor) -> Tensor:
         """Rows of generic scalars (B, C) to (B, C, 3, 6)."""
-        return torch.stack([_dense(row, like) for row in rows], dim=-2)
+        return torch.stack([dense(row, like) for row in rows], dim=-2)
 
     def _dof_rows(
         self, rows_a: Tensor, rows_b: Tensor | None, motion: Tensor, index: int
@@ -210,7 +223,7 @@ class Assembly:
         residual, after, spreads = integrator.free_balance(
             tree, item.node, x, q, data.timestep, item.numbers
         )
-        next_motion = _motion_tensor(after, like)
+        next_motion = motion_tensor(after, like)
         poses = self._pose_tensors(after, like)
         velocities, rows, gaps = [], [], []
         for index, group in enumerate(mechanism.groups):
@@ -237,12 +250,12 @@ class Assembly:
         count = mechanism.contact_count
         slip = [sine[dof] / data.timestep for dof, _ in mechanism.rubbing]
         return StepTrial(
-            residual=_dense(residual, like),
+            residual=dense(residual, like),
             matrix=matrix,
             velocity=_join(velocities, like.new_zeros(3, batch, count), 2),
             rows=_join(rows, like.new_zeros(batch, 3, count, tree.nv), 2),
             limit_velocity=self.limit_velocity(item, q_next),
-            slip=_dense(slip, like) if slip else like.new_zeros(batch, 0),
+            slip=dense(slip, like) if slip else like.new_zeros(batch, 0),
             gap=_join(gaps, like.new_zeros(batch, count), 1),
         )
 
@@ -264,7 +277,7 @@ class Assembly:
             tree, item.node.poses.motion, after.motion, blocks, joint
         )
         rows = [
-            _dense([entries.get((i, j), 0) for j in range(tree.nv)], data.timestep)
+            dense([entries.get((i, j), 0) for j in range(tree.nv)], data.timestep)
             for i in range(tree.nv)
         ]
         return torch.stack(rows, dim=-2)

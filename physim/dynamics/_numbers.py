@@ -206,7 +206,7 @@ def _weld(
     if len(parts) == 1:
         mass, center, inertia = parts[0]
         return mass, center, symmetric_entries(inertia)
-    total: Tensor = torch.stack([part[0].expand(*part[0].shape) for part in parts]).sum(0)
+    total: Tensor = torch.stack([mass for mass, _, _ in parts]).sum(0)
     mean: Tensor = torch.stack([mass * center for mass, center, _ in parts]).sum(0) / total
     eye = torch.eye(3, dtype=mean.dtype, device=mean.device)
     shifted = []

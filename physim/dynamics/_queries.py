@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physim.dynamics._assembly import _dense, _motion_tensor
+from physim.dynamics._assembly import dense, motion_tensor
 from physim.dynamics._integrator import past_momentum
 from physim.dynamics._kinematics import Poses, forward_kinematics, project, retract
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers, symmetric_matrix
 from physim.model.tree import body_positions, rotate
 from solvers.core import ShapeError
+
+if TYPE_CHECKING:
+    from physim.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +45,7 @@ class Queries:
         model: The model.
     """
 
-    def __init__(self, mechanism: Mechanism, model: object) -> None:
+    def __init__(self, mechanism: Mechanism, model: Model) -> None:
         self.mechanism = mechanism
         self.model = model
 
@@ -52,18 +56,18 @@ class Queries:
 
     def motion(self, q: Tensor, numbers: Tensor) -> Tensor:
         """Motions of the degrees of freedom about the world origin (B, nv, 6)."""
-        return _motion_tensor(self.poses(q, numbers), q[:, 0])
+        return motion_tensor(self.poses(q, numbers), q[:, 0])
 
     def body_poses(self, q: Tensor, numbers: Tensor, parameters: Mapping[str, Tensor]) -> BodyPoses:
         """Positions, rotations and centres of mass of all bodies."""
         tree, like = self.mechanism.tree, q[:, 0]
         poses = self.poses(q, numbers)
         rotations = [
-            torch.stack([_dense(row, like) for row in rotation], dim=-2)
+            torch.stack([dense(row, like) for row in rotation], dim=-2)
             for rotation in poses.rotation
         ]
-        positions = [_dense(position, like) for position in poses.position]
-        places = body_positions(tree, self.model, parameters["body_position"])  # type: ignore[arg-type]
+        positions = [dense(position, like) for position in poses.position]
+        places = body_positions(tree, self.model, parameters["body_position"])
         out: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         eye = torch.eye(3, dtype=q.dtype, device=q.device).expand(q.shape[0], 3, 3)
         for index, placement in enumerate(tree.placements):
@@ -88,11 +92,11 @@ class Queries:
         poses = forward_kinematics(tree, list(q.unbind(-1)), values)
         blocks, centers = [], []
         for link in range(len(tree.links)):
-            rotation = torch.stack([_dense(row, like) for row in poses.rotation[link]], dim=-2)
+            rotation = torch.stack([dense(row, like) for row in poses.rotation[link]], dim=-2)
             entries = numbers[..., self.mechanism.layout.slot("inertia", link)]
             inertia = rotation @ symmetric_matrix(entries) @ rotation.transpose(-1, -2)
-            center = _dense(poses.center[link], like)
-            mass = _dense([values.link_mass(link)], like)[..., None]
+            center = dense(poses.center[link], like)
+            mass = dense([values.link_mass(link)], like)[..., None]
             lever = _skew(center)
             eye = torch.eye(3, dtype=q.dtype, device=q.device)
             top = torch.cat([inertia - mass * lever @ lever, mass * lever], dim=-1)
@@ -125,13 +129,13 @@ class Queries:
         poses = self.poses(q, numbers)
         tree, like = self.mechanism.tree, q[:, 0]
         values = Numbers(self.mechanism.layout, list(numbers.unbind(-1)))
-        gravity = torch.stack([_dense([g], like)[..., 0] for g in values.gravity()], dim=-1)
+        gravity = torch.stack([dense([g], like)[..., 0] for g in values.gravity()], dim=-1)
         wrenches = []
         for link in range(len(tree.links)):
-            weight = gravity * _dense([values.link_mass(link)], like)
-            moment = torch.linalg.cross(_dense(poses.center[link], like), weight)
+            weight = gravity * dense([values.link_mass(link)], like)
+            moment = torch.linalg.cross(dense(poses.center[link], like), weight)
             wrenches.append((list(moment.unbind(-1)), list(weight.unbind(-1))))
-        return _dense(project(tree, poses.motion, wrenches), like)
+        return dense(project(tree, poses.motion, wrenches), like)
 
     def node_momentum(
         self, q: Tensor, v: Tensor, interval: Tensor, force: Tensor, numbers: Tensor
@@ -142,7 +146,7 @@ class Queries:
         columns = list(q.unbind(-1))
         poses = forward_kinematics(tree, columns, values)
         wrenches, joint = past_momentum(tree, columns, list(v.unbind(-1)), interval, values, poses)
-        momentum = _dense(project(tree, poses.motion, wrenches), like) + _dense(joint, like)
+        momentum = dense(project(tree, poses.motion, wrenches), like) + dense(joint, like)
         kick = self.gravity_force(q, numbers) + force
         return momentum + 0.5 * interval[:, None] * kick
 

@@ -35,7 +35,7 @@ class StepSolution:
         restarts: 1 where the far start was needed (B,).
         kappa_error: Largest relative deviation of a product from kappa (B,).
         min_gap: Smallest gap at the end (B,), inf without candidates.
-        contacts: (gamma, b1, b2) per candidate (B, C, 3).
+        impulses: Normal and both friction impulses per candidate (B, C, 3) [N s].
     """
 
     q_next: list[Tensor]

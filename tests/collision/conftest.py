@@ -8,7 +8,6 @@ from typing import Any
 import mujoco
 import numpy as np
 import pytest
-import torch
 
 from physim.collision import ContactGroup, build_groups
 from physim.model import Model, load_model
@@ -66,5 +65,4 @@ class Pairs:
 @pytest.fixture
 def pairs() -> Callable[[str], Pairs]:
     """Build all candidates of a model text."""
-    torch.manual_seed(0)
     return Pairs

@@ -7,7 +7,7 @@ the shape over a dense sampling is the reference as well.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -15,8 +15,8 @@ import pytest
 
 from physim.collision import tangents
 
-if TYPE_CHECKING:
-    Pairs = Any
+Pairs = Any
+"""The scene that the fixture ``pairs`` builds; test folders are no packages to import from."""
 
 PLANE = '<geom name="floor" type="plane" size="1 1 1" pos="0 0 0.1" euler="20 10 0"/>'
 SCENE = "<mujoco><worldbody>{world}<body><freejoint/>{shape}</body>{more}</worldbody></mujoco>"

@@ -1,0 +1,72 @@
+"""Every benchmark runs at its tiny size, and what it measures besides time is right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Load = Callable[[str], ModuleType]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def answer(benchmark: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run one question as from the shell; give its record and what it printed."""
+
+    def run(question: str) -> tuple[dict[str, Any], str]:
+        arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(tmp_path)]
+        assert benchmark("run").main(arguments) == 0
+        (path,) = tmp_path.iterdir()
+        assert path.stem == question
+        return json.loads(path.read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_contact_step(answer: Any) -> None:
+    record, printed = answer("contact_step")
+    assert [row["regime"] for row in record["rows"]] == ["random", "settled"]
+    for row in record["rows"]:
+        assert row["failures"] == 0
+        assert row["ratio_elliptic"] == pytest.approx(row["physim"] / row["elliptic"], rel=2.0)
+    assert record["verdict"][0] in printed.replace("\n", " ")
+
+
+def test_batch_size(answer: Any) -> None:
+    record, _ = answer("batch_size")
+    one, eight = record["rows"]
+    assert one["physim"] > 2 * eight["physim"]
+
+
+def test_step_gradient(answer: Any) -> None:
+    record, _ = answer("step_gradient")
+    (row,) = record["rows"]
+    assert row["left_out"] == 0
+    assert row["tangent_rows"] == 12
+    assert row["linearize"] > row["forward"]
+
+
+def test_accuracy(answer: Any) -> None:
+    record, _ = answer("accuracy")
+    rows = {(row["method"], row["timestep"]): row for row in record["rows"]}
+    finest = {method: rows[method, 0.01] for method, _ in rows}
+    assert finest["physim"]["order"] == pytest.approx(2.0, abs=0.05)
+    assert finest["RK4"]["order"] == pytest.approx(4.0, abs=0.2)
+    errors = [finest[m]["error_worst"] for m in ("RK4", "physim", "implicitfast, shifted")]
+    assert errors == sorted(errors)
+    assert record["settings"]["reference_error"] < 1e-2 * finest["RK4"]["error_worst"]
+
+
+def test_penetration(answer: Any) -> None:
+    record, _ = answer("penetration")
+    rows = {row["engine"]: row for row in record["rows"]}
+    assert rows["physim"]["impact"] < 1e-6
+    assert rows["MuJoCo elliptic"]["impact"] > 1.0
+    # Creep is proportional to the smoothing.
+    ours = rows["physim"]["creep"] / rows["physim, smoothing 1e-9"]["creep"]
+    assert ours == pytest.approx(100.0, rel=0.05)
