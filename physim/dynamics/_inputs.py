@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +16,23 @@ from solvers.core import NonFiniteError, NumericalWarning, OnFailure, SettingsEr
 Parameters = Mapping[str, Tensor]
 
 
+def _as_tensor(value: Tensor | Sequence[float] | float) -> Tensor:
+    """A tensor as it is; Python numbers in double precision."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
+def check_positive_number(name: str, value: float) -> float:
+    """A positive finite number, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(f"{name} is {value!r}, expected a positive number")
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(f"{name} is {value!r}, expected a positive number")
+    return float(value)
+
+
 def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
     """A float64 tensor of shape (rows, width) from one row or many."""
-    tensor = torch.as_tensor(value)
+    tensor = _as_tensor(value)
     if tensor.device.type != "cpu":
         raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
     if tensor.is_complex():
@@ -25,7 +40,7 @@ def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
     tensor = tensor.to(torch.float64)
     tensor = tensor[None] if tensor.dim() == 1 else tensor
     if tensor.dim() != 2 or tensor.shape[1] != width:
-        shape = tuple(torch.as_tensor(value).shape)
+        shape = tuple(_as_tensor(value).shape)
         raise ShapeError(f"{name} has shape {shape}, expected ({width},) or (batch, {width})")
     return tensor
 
@@ -49,7 +64,7 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
     for name, value in given.items():
         if name not in own:
             raise SettingsError(f"parameters: unknown name {name!r}, expected one of {sorted(own)}")
-        tensor, shape = torch.as_tensor(value), tuple(own[name].shape)
+        tensor, shape = _as_tensor(value), tuple(own[name].shape)
         if not tensor.is_floating_point() or tensor.device.type != "cpu":
             raise SettingsError(
                 f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "

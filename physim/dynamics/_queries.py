@@ -169,7 +169,9 @@ class Queries:
         matrix = self.mass_matrix(q, numbers)
         wanted = (matrix @ v_node[..., None])[..., 0]
         v = v_node.clone()
-        scale = wanted.abs().amax(-1).clamp(min=1e-300)
+        scales = self.mechanism.scales
+        least = 1e-3 * scales.mass * scales.velocity * min(1.0, scales.length)
+        scale = wanted.abs().amax(-1).clamp(min=least)
         error = torch.full_like(scale, torch.inf)
         for _ in range(30):
             if bool((error < 1e-14).all()):

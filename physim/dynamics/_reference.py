@@ -109,28 +109,33 @@ class ReferenceSolver:
         residual = path = gap = torch.zeros(batch)
         for stage, kappa in enumerate(kappas):
             for _ in range(2 + self.mechanism.contact_count):
-                done = failed.clone()
+                done, passed = failed.clone(), failed.clone()
                 for count in range(settings.max_iterations + 1):
+                    if bool(done.all()):
+                        break
                     trial = self.assembly.trial(item, now.x)
                     residual, path = self._errors(item, trial, now, kappa, active)
-                    done = done | (
+                    passed = passed | (
                         (residual < settings.tolerance) & (path < settings.path_tolerance)
                     )
-                    if bool(done.all()) or count == settings.max_iterations:
+                    if count == settings.max_iterations:
                         break
                     attempt, spent = divmod(count, settings.attempt_iterations)
                     if attempt and not spent and stage == 0:
-                        again = ~done
+                        again = ~passed
                         restarts += again
                         chosen = settings.attempts[attempt].fraction
                         fraction = torch.where(again, chosen, fraction)
                         now = _blend(again, starts[attempt], now)
                         trial = self.assembly.trial(item, now.x)
                         residual, path = self._errors(item, trial, now, kappa, active)
-                    moved = self._iterate(item, trial, now, kappa, fraction, active, residual)
+                    aim = torch.where(passed, 0.0, 1.0)
+                    moved = self._iterate(item, trial, now, kappa, fraction, active, residual, aim)
+                    # What passes takes this step all the same: Newton squares its error.
                     now = _blend(done, now, moved)
                     iterations += ~done
-                failed = failed | ~done
+                    done = passed
+                failed = failed | ~passed
                 gap = trial.gap
                 missed = ~active & (gap < self.pruning_gap(data)[:, None]) & ~failed[:, None]
                 if not bool(missed.any()):
@@ -239,8 +244,12 @@ class ReferenceSolver:
         fraction: Tensor,
         active: Tensor,
         residual: Tensor,
+        aim: Tensor,
     ) -> _Iterate:
-        """One predictor-corrector step with one factorisation."""
+        """One predictor-corrector step with one factorisation.
+
+        The target lies above ``kappa`` by what ``aim`` (1 or 0) lets through.
+        """
         mechanism = self.mechanism
         k = kappa[:, None]
         count = 2 * active.sum(-1) + now.limit.shape[-1] + now.rub.shape[-1]
@@ -262,7 +271,7 @@ class ReferenceSolver:
         scales = mechanism.scales
         far = 0.1 * residual * scales.energy
         target = torch.maximum(kappa, torch.maximum(sigma * mean, torch.minimum(mean, far)))
-        target = torch.where(count > 0, target, kappa)
+        target = torch.where((count > 0) & (aim > 0.5), target, kappa)
         dz, dl, dr, dv = newton.direction(target[:, None], (da, la, ra, step[:, None] ** 2))
         step = fraction / torch.maximum(newton.inverse_step(dz, dl, dr), fraction)
         step = torch.where(count > 0, step, torch.ones_like(step))

@@ -38,8 +38,8 @@ class SolverSettings:
     tolerance: float = 1e-9
     path_tolerance: float = 1e-3
     attempts: tuple[Attempt, ...] = (
-        Attempt(start=1e-2, slowest=1.0, fraction=0.99),
-        Attempt(start=1e-1, slowest=3.0, fraction=0.8),
+        Attempt(start=1e-1, slowest=3.0, fraction=0.99),
+        Attempt(start=1e-2, slowest=1.0, fraction=0.8),
         Attempt(start=3e-3, slowest=10.0, fraction=0.8),
         Attempt(start=1e-4, slowest=1.0, fraction=0.8),
         Attempt(start=3e-2, slowest=30.0, fraction=0.8),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from physim.dynamics._inputs import (
     Parameters,
     as_rows,
     batch_rows,
+    check_positive_number,
     check_rotation,
     finite_items,
     merge_parameters,
@@ -117,13 +117,9 @@ class Simulator:
                 "example <freejoint/>, to a body"
             )
         own = float(model.parameters()["timestep"]) if timestep is None else timestep
-        for name, value in (
-            ("timestep", own),
-            ("smoothing", smoothing),
-            ("gradient_smoothing", gradient_smoothing),
-        ):
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise SettingsError(f"{name} is {value!r}, expected a positive number")
+        check_positive_number("timestep", own)
+        check_positive_number("smoothing", smoothing)
+        check_positive_number("gradient_smoothing", gradient_smoothing)
         check_positive("threads", threads)
         self.model = model
         self.timestep = float(own)
@@ -317,7 +313,9 @@ class Simulator:
             placed = self._queries.body_poses(q, data.numbers, merged)
             force = force + self._queries.body_force(q, data.numbers, placed.center, external_force)
         data = StepData(q, v, force, data.past_timestep, data.timestep, data.numbers)
-        value = self.smoothing if smoothing is None else float(smoothing)
+        value = (
+            self.smoothing if smoothing is None else check_positive_number("smoothing", smoothing)
+        )
         kappa = torch.full((q.shape[0],), self._kappa(value), dtype=torch.float64)
         smoother = None
         watched = (q, v, force, data.timestep, data.past_timestep, data.numbers)

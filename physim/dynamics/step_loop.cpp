@@ -40,22 +40,23 @@ V fail = zero, iterations = zero, restarts = zero, fraction = V(FRACTION[0]) + z
 for (int stage = 0; stage < stages; ++stage) {
   kappa[0] = kappa_in[(size_t)block * stages + stage];
   for (int round = 0; round < ROUNDS; ++round) {
-    V done = fail;
-    for (int iteration = 0;; ++iteration) {
+    V done = fail, passed = fail;
+    for (int iteration = 0; vany(done < 0.5); ++iteration) {
       err[0] = err[1] = total[0] = zero;
       @SWEEP@
       @CONTACTS:LINEARISE@
       @ASSEMBLE@
-      done = ((err[0] < TOLERANCE) & (err[1] < PATH_TOLERANCE)) ? one : done;
-      if (!vany(done < 0.5) || iteration == MAX_ITERATIONS) break;
+      passed = ((err[0] < TOLERANCE) & (err[1] < PATH_TOLERANCE)) ? one : passed;
+      if (iteration == MAX_ITERATIONS) break;
+      // What passes takes the step of this iteration all the same: Newton squares its error.
       const M running = done < 0.5;
       const int attempt = iteration / ATTEMPT_ITERATIONS;
       if (attempt > 0 && iteration % ATTEMPT_ITERATIONS == 0 && stage == 0) {
-        restarts = running ? restarts + 1.0 : restarts;
-        fraction = running ? V(FRACTION[attempt]) : fraction;
+        const M chosen = running & (passed < 0.5);
+        restarts = chosen ? restarts + 1.0 : restarts;
+        fraction = chosen ? V(FRACTION[attempt]) : fraction;
         far[0] = V(START[attempt]);
         slowest[0] = V(SLOWEST[attempt]);
-        const M chosen = running;
         @RESET@
         err[0] = err[1] = total[0] = zero;
         @SWEEP@
@@ -83,7 +84,8 @@ for (int stage = 0; stage < stages; ++stage) {
       const V rest = one - step;
       sigma = vmax(sigma * sigma * sigma, rest * rest * rest);
       const V wanted = vmax(sigma * mean, vmin(mean, 0.1 * ENERGY * err[0]));
-      target[0] = count > 0.5 ? vmax(kappa[0], wanted) : kappa[0];
+      const M aims = (count > 0.5) & (passed < 0.5);
+      target[0] = aims ? vmax(kappa[0], wanted) : kappa[0];
       second[0] = step * step;
       for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = dlimit[i];
       for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = drub[i];
@@ -104,8 +106,9 @@ for (int stage = 0; stage < stages; ++stage) {
         rub[i] = running ? rub[i] + alpha[0] * drub[i] : rub[i];
       @CONTACTS:ADVANCE@
       iterations = iterations + go[0];
+      done = passed;
     }
-    fail = done < 0.5 ? one : fail;
+    fail = passed < 0.5 ? one : fail;
     V again = zero;
     const V reach = PRUNING * steps[1];
     @CONTACTS:RECHECK@

@@ -30,7 +30,8 @@ FIXED = '<mujoco><worldbody><body><geom size="0.1" mass="1"/></body></worldbody>
 
 @pytest.fixture
 def sim(simulator: Callable[..., Simulator]) -> Simulator:
-    return simulator(CART, timestep=0.01, backend="reference")
+    quick_to_fail = SolverSettings(max_substeps=1)
+    return simulator(CART, timestep=0.01, backend="reference", settings=quick_to_fail)
 
 
 @pytest.mark.parametrize("name", ["timestep", "smoothing", "gradient_smoothing"])

@@ -95,9 +95,7 @@ def test_friction_opposes_the_slip(
     cross = b[:, 0] * u[:, 1] - b[:, 1] * u[:, 0]
     angle = torch.atan2(cross.abs(), -(b * u).sum(-1))
     assert angle.max() <= 1e-3
-    torch.testing.assert_close(
-        b.norm(dim=-1), FRICTION * impulse[slides, 2], rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(b.norm(dim=-1), FRICTION * impulse[slides, 2], rtol=1e-4, atol=0)
     sticks = pressed & (slip.norm(dim=-1) < 1e-4)
     assert int(sticks.sum()) >= 3
     assert (impulse[sticks, :2].norm(dim=-1) < FRICTION * impulse[sticks, 2]).all()

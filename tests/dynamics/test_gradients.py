@@ -69,9 +69,7 @@ def outcome(sim: Simulator, values: Inputs) -> tuple[Tensor, Tensor]:
     return torch.cat([after.q, after.v], dim=-1), good
 
 
-def differences(
-    sim: Simulator, values: Inputs, weights: Tensor, name: str, step: float
-) -> Tensor:
+def differences(sim: Simulator, values: Inputs, weights: Tensor, name: str, step: float) -> Tensor:
     """Derivative of the weighted outcome by Richardson's central differences (B, ...)."""
     base = values[name]
     size = base[0].numel()

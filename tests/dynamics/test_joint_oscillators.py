@@ -25,7 +25,8 @@ SLIDER = """<mujoco><option gravity="0 0 0"/><worldbody>
 
 LIMITED = """<mujoco><compiler angle="radian"/><worldbody><body>
   <joint axis="0 1 0" range="-0.5 0.7" limited="true"/>
-  <geom type="capsule" size="0.02" fromto="0 0 0 0.5 0 0.1" mass="1"/></body></worldbody></mujoco>"""
+  <geom type="capsule" size="0.02" fromto="0 0 0 0.5 0 0.1" mass="1"/></body>
+</worldbody></mujoco>"""
 
 
 def energy_error(sim: Simulator, nodes: Callable[..., State], duration: float) -> np.ndarray:
@@ -80,9 +81,7 @@ def test_spring_slider_swings_like_the_closed_form(
 
 
 @pytest.mark.parametrize("timestep", [0.05, 0.01])
-def test_pendulum_rests_on_its_limit(
-    simulator: Callable[..., Simulator], timestep: float
-) -> None:
+def test_pendulum_rests_on_its_limit(simulator: Callable[..., Simulator], timestep: float) -> None:
     sim = simulator(LIMITED, timestep=timestep)
     trajectory = sim.rollout(sim.initial_state(q=[[0.0], [-0.4]]), steps=round(5 / timestep))
     angle = trajectory.q[..., 0]

@@ -45,9 +45,7 @@ BLOCK = """<mujoco><worldbody><geom type="plane" size="1 1 1" friction="0.5"/>
 
 @pytest.mark.slow
 @pytest.mark.parametrize("joint", list(JOINTS))
-def test_momentum_of_a_snake_is_conserved(
-    simulator: Callable[..., Simulator], joint: str
-) -> None:
+def test_momentum_of_a_snake_is_conserved(simulator: Callable[..., Simulator], joint: str) -> None:
     link = LINK.format(joint=JOINTS[joint])
     text = SNAKE.format(links=link.format(link.format("")))
     sim = simulator(text, timestep=0.01, settings=SolverSettings(tolerance=1e-12))
