@@ -89,9 +89,7 @@ def test_not_a_number_is_masked(
         assert torch.equal(a[report.converged], b[report.converged])
 
 
-def test_default_raises(
-    simulator: Build, start: physim.State, controls: dict[str, Tensor]
-) -> None:
+def test_default_raises(simulator: Build, start: physim.State, controls: dict[str, Tensor]) -> None:
     sim = simulator("tumbler", backend="kernel", settings=HURRIED)
     with pytest.raises(NotConvergedError):
         sim.step(start, controls["tumbler"])

@@ -80,9 +80,7 @@ def test_gradient_equals_difference_quotient(
 
 
 @pytest.mark.parametrize("name", [*STATE_AND_FORCE, *PARAMETERS])
-def test_every_input_matters_somewhere(
-    measured: Callable[[str, float], Slopes], name: str
-) -> None:
+def test_every_input_matters_somewhere(measured: Callable[[str, float], Slopes], name: str) -> None:
     """Otherwise the comparison above would compare zeros."""
     assert max(effect(measured(regime, 1e-6)[name]) for regime in REGIMES) > FLOOR
 

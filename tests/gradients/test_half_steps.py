@@ -13,7 +13,7 @@ from physim.dynamics import Attempt, SolverSettings
 
 # One attempt and few iterations: some items fail whole but not in halves.
 HASTY = SolverSettings(
-    attempts=(Attempt(start=1e-2, slowest=1.0, fraction=0.99),), attempt_iterations=8
+    attempts=(Attempt(start=1e-2, slowest=1.0, fraction=0.99),), attempt_iterations=10
 )
 Build = Callable[..., physim.Simulator]
 
@@ -33,59 +33,52 @@ def weighted(state: physim.State) -> Tensor:
     return (out * torch.linspace(0.5, 1.5, out.shape[1], dtype=torch.float64)).sum()
 
 
-@pytest.mark.parametrize("backend", ["reference", "kernel"])
-def test_halved_step_equals_two_half_steps(
-    simulator: Build, start: physim.State, controls: dict[str, Tensor], backend: str
+@pytest.mark.parametrize("backend", ["kernel", pytest.param("reference", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_cut_step_equals_short_steps(
+    simulator: Build, start: physim.State, controls: dict[str, Tensor], backend: str, parts: int
 ) -> None:
-    whole = simulator("tumbler", backend=backend, settings=HASTY)
-    half = simulator("tumbler", backend=backend, settings=HASTY, timestep=0.005)
+    same = {"backend": backend, "settings": HASTY, "smoothing": 1e-4, "gradient_smoothing": 1e-4}
+    whole = simulator("tumbler", **same)
+    short = simulator("tumbler", timestep=0.01 / parts, **same)
     _, report = whole.step(start, controls["tumbler"], on_failure="mask")
-    # The solve for the gradient asks for more, so that whether an item is cut may depend on it.
-    probe = physim.State(q=start.q, v=start.v.clone().requires_grad_())
-    _, report = whole.step(probe, controls["tumbler"], on_failure="mask")
-    cut = ((report.counts["parts"] == 2) & report.converged).nonzero()[:, 0]
+    cut = ((report.counts["parts"] == parts) & report.converged).nonzero()[:, 0]
     assert len(cut) > 0
 
-    def leaves() -> list[Tensor]:
-        values = start.q[cut], start.v[cut], controls["tumbler"].expand(len(cut), -1)
-        mass = whole.parameters()["mass"]
-        return [x.clone().requires_grad_() for x in (*values, mass)]
-
     def gradients(sim: physim.Simulator, count: int) -> tuple[physim.State, list[Tensor]]:
-        q, v, u, mass = inputs = leaves()
+        values = start.q[cut], start.v[cut], controls["tumbler"].expand(len(cut), -1)
+        leaves = [x.clone().requires_grad_() for x in (*values, sim.parameters()["mass"])]
+        q, v, u, mass = leaves
         # The interval before this step was a whole one, whatever the simulator's own.
         past = torch.full((len(cut),), 0.01, dtype=torch.float64)
         now = physim.State(q=q, v=v, interval=past)
-        # The force of an actuator is held over a step, cut or not.
         for _ in range(count):
             now, report = sim.step(now, u, parameters={"mass": mass})
-            assert report.all_converged
-        return now, list(torch.autograd.grad(weighted(now), inputs))
+        return now, list(torch.autograd.grad(weighted(now), leaves))
 
     one, from_one = gradients(whole, 1)
-    two, from_two = gradients(half, 2)
+    many, from_many = gradients(short, parts)
     assert one.interval is not None
-    torch.testing.assert_close(one.interval, torch.full_like(one.interval, 0.005))
-    torch.testing.assert_close(one.q, two.q, rtol=0, atol=1e-9)
-    torch.testing.assert_close(one.v, two.v, rtol=0, atol=1e-7)
-    for a, b in zip(from_one, from_two, strict=True):
-        assert float((a - b).abs().max()) < 1e-6 * float(b.abs().max())
+    torch.testing.assert_close(one.interval, torch.full_like(one.interval, 0.01 / parts))
+    torch.testing.assert_close(one.q, many.q, rtol=0, atol=1e-13)
+    torch.testing.assert_close(one.v, many.v, rtol=0, atol=1e-11)
+    for a, b in zip(from_one, from_many, strict=True):
+        assert float((a - b).abs().max()) < 1e-9 * float(b.abs().max())
 
 
-def test_interval_carries_a_gradient_on(
+def test_mixed_batch_goes_on(
     simulator: Build, start: physim.State, controls: dict[str, Tensor]
 ) -> None:
-    """A cut item and a whole one go on together, each with its own past interval."""
-    whole = simulator("tumbler", backend="kernel", settings=HASTY)
+    """Cut and whole items take the next step together, each with its own past interval."""
+    sim = simulator("tumbler", backend="kernel", settings=HASTY)
     v = start.v.clone().requires_grad_()
-    now, report = whole.step(
-        physim.State(q=start.q, v=v), controls["tumbler"], on_failure="mask"
-    )
+    now, report = sim.step(physim.State(q=start.q, v=v), controls["tumbler"], on_failure="mask")
     parts = report.counts["parts"]
     assert set(parts.tolist()) >= {1, 2}
     assert now.interval is not None
-    torch.testing.assert_close(now.interval, 0.01 / parts)
-    following, _ = whole.step(now, controls["tumbler"], on_failure="mask")
+    torch.testing.assert_close(now.interval, 0.01 / parts.double())
+    following, after = sim.step(now, controls["tumbler"], on_failure="mask")
+    good = report.converged & after.converged
     (gradient,) = torch.autograd.grad(weighted(following), v)
     assert bool(torch.isfinite(gradient).all())
-    assert float(gradient.abs().amax(-1)[parts == 2].min()) > 0.0
+    assert float(gradient.abs().amax(-1)[good].min()) > 0.0

@@ -1,0 +1,121 @@
+"""torch.func sees a step as it sees any other function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import jacrev, jvp, vmap
+
+import physim
+
+Build = Callable[..., physim.Simulator]
+
+
+@pytest.fixture(scope="module", params=["kernel", "reference"])
+def sim(request: pytest.FixtureRequest, simulator: Build) -> physim.Simulator:
+    return simulator("puck", backend=request.param)
+
+
+def move(sim: physim.Simulator) -> Callable[[Tensor, Tensor], Tensor]:
+    """A step of one item as a function of vectors: (q, v) and control to (q, v)."""
+    nq = sim.model.nq
+
+    def function(x: Tensor, u: Tensor) -> Tensor:
+        state = physim.State(q=x[None, :nq], v=x[None, nq:])
+        following, _ = sim.step(state, u[None])
+        return torch.cat([following.q, following.v], dim=-1)[0]
+
+    return function
+
+
+def packed(state: physim.State) -> Tensor:
+    return torch.cat([state.q, state.v], dim=-1)
+
+
+def test_jacrev_equals_linearize(
+    sim: physim.Simulator, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    a, b = sim.linearize(states["puck"], controls["puck"])
+    for item, x in enumerate(packed(states["puck"])):
+        found_a, found_b = jacrev(move(sim), argnums=(0, 1))(x, controls["puck"][0])
+        torch.testing.assert_close(found_a, a[item], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found_b, b[item], rtol=1e-12, atol=1e-12)
+
+
+def test_jvp_equals_linearize(
+    sim: physim.Simulator,
+    states: dict[str, physim.State],
+    controls: dict[str, Tensor],
+    generator: torch.Generator,
+) -> None:
+    a, b = sim.linearize(states["puck"], controls["puck"])
+    u = controls["puck"][0]
+    for item, x in enumerate(packed(states["puck"])):
+        dx = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        du = torch.randn(u.shape, generator=generator, dtype=torch.float64)
+        value, found = jvp(move(sim), (x, u), (dx, du))
+        torch.testing.assert_close(found, a[item] @ dx + b[item] @ du, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(value, move(sim)(x, u), rtol=0, atol=1e-7)
+
+
+def test_vmap_equals_batch(
+    sim: physim.Simulator, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    state = states["puck"]
+    mapped = vmap(move(sim), in_dims=(0, None))(packed(state), controls["puck"][0])
+    following, _ = sim.step(state, controls["puck"])
+    torch.testing.assert_close(mapped, packed(following), rtol=0, atol=1e-7)
+
+
+def test_vmap_of_jacrev_equals_linearize(
+    sim: physim.Simulator, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    state = states["puck"]
+    a, b = sim.linearize(state, controls["puck"])
+    both = vmap(jacrev(move(sim), argnums=(0, 1)), in_dims=(0, None))
+    found_a, found_b = both(packed(state), controls["puck"][0])
+    torch.testing.assert_close(found_a, a, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found_b, b, rtol=1e-12, atol=1e-12)
+
+
+def test_jacrev_through_parameters(
+    sim: physim.Simulator, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    """The derivative with respect to the mass, against one backward pass a row."""
+    state, mass = states["puck"], sim.parameters()["mass"]
+
+    def speeds(m: Tensor) -> Tensor:
+        following, _ = sim.step(state, controls["puck"], parameters={"mass": m})
+        return following.v
+
+    found = jacrev(speeds)(mass)
+    leaf = mass.clone().requires_grad_()
+    v = speeds(leaf)
+    for index in torch.cartesian_prod(torch.arange(v.shape[0]), torch.arange(v.shape[1])):
+        (row,) = torch.autograd.grad(v[tuple(index)], leaf, retain_graph=True)
+        torch.testing.assert_close(found[tuple(index)], row, rtol=1e-12, atol=1e-14)
+    assert float(found.abs().max()) > 1e-3
+
+
+def test_free_and_ball_joints(
+    simulator: Build, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    """vmap(jacrev) in tangent coordinates of the start, and rows of the plain gradient."""
+    sim = simulator("tumbler")
+    state, u = states["tumbler"], controls["tumbler"]
+
+    def speeds(q: Tensor, v: Tensor, shift: Tensor) -> Tensor:
+        moved = sim.retract(q[None], shift[None])
+        following, _ = sim.step(physim.State(q=moved, v=v[None]), u)
+        return following.v[0]
+
+    shift = torch.zeros_like(state.v)
+    by_v, by_q = vmap(jacrev(speeds, argnums=(1, 2)))(state.q, state.v, shift)
+    a, _ = sim.linearize(state, u)
+    nv = sim.model.nv
+    size = float(a.abs().max())
+    torch.testing.assert_close(by_q, a[:, nv:, :nv], rtol=0, atol=1e-12 * size)
+    torch.testing.assert_close(by_v, a[:, nv:, nv:], rtol=0, atol=1e-12 * size)
