@@ -19,7 +19,7 @@ DOUBLE = torch.float64
 # than the simulation's default.
 TIGHT = SolverSettings(tolerance=1e-13, path_tolerance=1e-9)
 # In units of an input's own size.
-STEPS = (2e-4, 1e-4, 4e-5, 1e-5)
+STEPS = (3e-4, 1e-4, 5e-5, 2e-5, 1e-5)
 
 # Every kind of joint, shape and number: no entry of `parameters` is without effect in all regimes.
 ZOO = """
@@ -114,11 +114,12 @@ PUCK = """
   <option timestep="0.01"/>
   <worldbody>
     <geom name="floor" type="plane" size="5 5 1" contype="1" conaffinity="0" friction="0.5"/>
-    <body name="puck" pos="0 0 0.1">
+    <body name="puck">
       <joint name="x" type="slide" axis="1 0 0"/>
       <joint name="y" type="slide" axis="0 1 0"/>
       <joint name="z" type="slide" axis="0 0 1"/>
-      <geom name="puck" type="sphere" size="0.1" mass="2" contype="0" conaffinity="1"/>
+      <geom name="puck" type="sphere" size="0.1" mass="2" friction="0.2"
+        contype="0" conaffinity="1"/>
     </body>
   </worldbody>
   <actuator><motor name="x" joint="x"/><motor name="z" joint="z"/></actuator>
@@ -195,7 +196,7 @@ TUMBLER_STATES = _state(
 PUCK_STATES = _state(
     ((0, 0, 0.5), (0.3, 0.2, -1.0)),
     ((0, 0, 0.102), (0.3, 0.2, -1.0)),
-    ((0, 0, 0.1), (1.0, 0.4, 0.0)),
+    ((0, 0, 0.1003), (1.0, 0.4, -0.1)),
     ((0, 0, 0.1), (0.0, 0.0, 0.0)),
     turns=(),
 )
@@ -314,6 +315,12 @@ def simulator() -> Callable[..., physim.Simulator]:
 def tight() -> SolverSettings:
     """Settings for solves that are differenced."""
     return TIGHT
+
+
+@pytest.fixture(scope="session")
+def firm() -> SolverSettings:
+    """Settings for solves that are compared: as exact as positions near 1 m allow."""
+    return SolverSettings(tolerance=1e-12, path_tolerance=1e-7)
 
 
 @pytest.fixture(scope="session")
