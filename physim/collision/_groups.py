@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from physim.collision import _witness as witness
+from physim.model.tree import body_positions, quaternion_to_matrix, rotate, snap
 
 if TYPE_CHECKING:
     from physim.model import Model, Pair, Shape
@@ -106,16 +108,13 @@ def shape_frame(
     tree: Tree, model: Model, places: Places, p: Parameters, shape: Shape
 ) -> tuple[Tensor, Tensor]:
     """Orientation (3, 3) and centre (..., 3) of a shape in its link's axes."""
-    from physim.model.tree import quaternion_to_matrix, snap
-
     local = quaternion_to_matrix(shape.quaternion)
     position = p["shape_position"][..., shape.index, :]
     if shape.body < 0:
         return _constant(snap(local), position), position
-    rotation = _constant(tree.placements[shape.body].rotation, position)
-    center = places[shape.body] + position @ rotation.T
-    turned = snap((rotation @ _constant(local, position)).numpy(force=True))
-    return _constant(turned, position), center
+    rotation = np.array(tree.placements[shape.body].rotation)
+    center = places[shape.body] + rotate(rotation.tolist(), position)
+    return _constant(snap(rotation @ local), position), center
 
 
 def _plane(
@@ -267,8 +266,6 @@ def build_groups(
 
 def _pruned(tree: Tree, model: Model, group: ContactGroup) -> ContactGroup:
     """Drop balls that lie inside the convex hull of two others of the same link and plane."""
-    from physim.model.tree import body_positions
-
     if group.kind != "ball":
         return group
     p = model.parameters()

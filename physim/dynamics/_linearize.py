@@ -9,6 +9,7 @@ from torch import Tensor
 
 from physim.dynamics._state import State
 from physim.model.tree import Tree
+from solvers.core import OnFailure
 from solvers.kernels.algebra import quaternion_product
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def linearize_step(
-    simulator: Simulator, state: State, control: Tensor, parameters: Parameters | None
+    simulator: Simulator,
+    state: State,
+    control: Tensor,
+    parameters: Parameters | None,
+    on_failure: OnFailure,
 ) -> tuple[Tensor, Tensor]:
     """The work behind `Simulator.linearize`: one step, one pull-back per row."""
     batch, nv, nu = state.batch, simulator.model.nv, simulator.model.nu
@@ -28,7 +33,7 @@ def linearize_step(
         u = control.detach().clone().requires_grad_()
         q = simulator.retract(state.q.detach().to(torch.float64), shift)
         start = State(q=q, v=v, interval=state.interval)
-        following, _ = simulator.step(start, u, parameters=parameters)
+        following, _ = simulator.step(start, u, parameters=parameters, on_failure=on_failure)
         rows = tangent_rows(tree, following.q.detach())
         moved = torch.einsum("bij,bj->bi", rows, following.q)
         out = torch.cat([moved, following.v], dim=-1)

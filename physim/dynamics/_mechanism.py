@@ -112,7 +112,7 @@ def measure(tree: Tree, model: Model, layout: Layout, groups: Sequence[ContactGr
     from physim.dynamics._kinematics import forward_kinematics
     from physim.dynamics._numbers import Numbers
 
-    parameters = model.parameters()
+    parameters = {name: value.detach() for name, value in model.parameters().items()}
     flat = reduce_numbers(tree, model, layout, groups, parameters)
     numbers = Numbers(layout, list(flat.unbind(-1)))
     poses = forward_kinematics(tree, list(model.initial_q.unbind(-1)), numbers)

@@ -184,7 +184,8 @@ class Queries:
                     for i in range(momentum.shape[-1])
                 ]
             defect = momentum.detach() - wanted
-            step = torch.linalg.solve(torch.stack(rows, dim=1).detach(), defect)
+            # A stiff damper may leave no past velocity; the error then stays and is told.
+            step, _ = torch.linalg.solve_ex(torch.stack(rows, dim=1).detach(), defect)
             v = v - step
             error = defect.abs().amax(-1) / scale
         return v, error < 1e-10

@@ -174,6 +174,7 @@ class Simulator:
         v: Tensor | Sequence[float] | None = None,
         keyframe: str | None = None,
         at: Literal["interval", "node"] = "interval",
+        control: Tensor | Sequence[float] | None = None,
         on_penetration: Literal["warn", "raise", "ignore"] = "warn",
     ) -> State:
         """A state to start from.
@@ -186,6 +187,8 @@ class Simulator:
             keyframe: Name of a key frame of the model to take instead of the initial state.
             at: ``"interval"`` if ``v`` is the velocity of the past interval, ``"node"`` if it is
                 the velocity at ``q`` itself (second order; energy and momentum are exact).
+            control: Controls of the first step, zero by default; with ``at="node"`` their first
+                half acts before the node.
             on_penetration: What to do about shapes that overlap: ``"warn"``, ``"raise"`` or
                 ``"ignore"``. The overlap is closed at a bounded speed.
 
@@ -217,11 +220,12 @@ class Simulator:
         names = [joint.name for joint in self.model.joints]
         check_rotation(tree, names, state.v, self.timestep)
         if at == "node":
-            _, numbers = self._resolve(None, batch)
+            parameters, numbers = self._resolve(None, batch)
             interval = torch.full((batch,), self.timestep, dtype=torch.float64)
-            nothing = torch.zeros_like(state.v)
+            u = self._control(control, batch)
+            force = actuator_forces(self.model, parameters, state.q, state.v, u)
             past, found = self._queries.interval_velocity(
-                state.q, state.v, interval, nothing, numbers
+                state.q, state.v, interval, force, numbers
             )
             if not bool(found.all()):
                 worst = int((~found).nonzero()[0])
@@ -385,6 +389,7 @@ class Simulator:
         control: Tensor | Sequence[float] | None = None,
         *,
         parameters: Parameters | None = None,
+        on_failure: OnFailure = "raise",
     ) -> tuple[Float[Tensor, "batch x x"], Float[Tensor, "batch x u"]]:
         """Jacobians of a step in tangent coordinates.
 
@@ -392,6 +397,7 @@ class Simulator:
             state: Where.
             control: Controls, zero by default.
             parameters: As in `step`.
+            on_failure: As in `step`; rows of a masked item are zero.
 
         Returns:
             ``A`` of shape ``(B, 2 nv, 2 nv)`` and ``B`` of shape ``(B, 2 nv, nu)``: derivative of
@@ -399,7 +405,7 @@ class Simulator:
             control before it.
         """
         u = self._control(control, state.batch)
-        return linearize_step(self, state, u, parameters)
+        return linearize_step(self, state, u, parameters, on_failure)
 
     def retract(self, q: Tensor, step: Tensor) -> Tensor:
         """Move configurations (B, nq) along tangent steps (B, nv) [m, rad]."""

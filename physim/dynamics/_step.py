@@ -11,8 +11,12 @@ from torch import Tensor
 
 from physim.dynamics._adjoint import outputs
 from physim.dynamics._assembly import StepData
+from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._reference import ReferenceSolver, StepSolution
+from physim.dynamics._transforms import is_transformed
+from physim.model.tree import Tree
 from solvers.core import Status
+from solvers.kernels.algebra import quaternion_product
 
 
 class StepSolver(Protocol):
@@ -64,6 +68,25 @@ def _as_data(values: Sequence[Tensor]) -> StepData:
     return StepData(*values)
 
 
+def transport_cotangent(tree: Tree, q: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
+    """Carry a cotangent of ``q`` to ``x``, its tangent components kept.
+
+    The next state and the solution of the gradient differ by what the smoothings differ.
+    Components along a unit quaternion mean nothing and are dropped.
+    """
+    pieces, last = [], 0
+    for _, start, _ in sorted(rotation_spans(tree), key=lambda span: span[1]):
+        here, there, g = (list(y[:, start : start + 4].unbind(-1)) for y in (q, x, cotangent))
+        turn = quaternion_product(there, [here[0], *[-y for y in here[1:]]])
+        # Left multiplication is an isometry that takes the tangent space at q to that at x.
+        radial = sum(a * b for a, b in zip(here, g, strict=True))
+        flat = [a - radial * b for a, b in zip(g, here, strict=True)]
+        moved = torch.stack(quaternion_product(turn, flat), dim=-1)
+        pieces += [cotangent[:, last:start], moved]
+        last = start + 4
+    return torch.cat([*pieces, cotangent[:, last:]], dim=-1) if pieces else cotangent
+
+
 def _flatten_batch(values: Sequence[Any], in_dims: Sequence[int | None], size: int) -> list[Any]:
     """Merge a mapped dimension into the batch: (N, B, ...) to (N B, ...)."""
     merged = []
@@ -102,8 +125,8 @@ class _Adjoint(torch.autograd.Function):
         """Refuse second derivatives, which only the reference has."""
         del ctx, cotangents
         raise RuntimeError(
-            "second derivatives through the compiled step are not available; "
-            'build the simulator with backend="reference"'
+            "second derivatives through the compiled step are not available; build the "
+            'simulator with backend="reference" and use torch.autograd, not torch.func'
         )
 
     @staticmethod
@@ -160,14 +183,16 @@ class _Step(torch.autograd.Function):
         kept = kappa if kappa_gradient is None else kappa_gradient
         ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(True)
-        ctx.save_for_backward(output[2], output[3], kept, *values)
+        ctx.save_for_backward(output[0], output[2], output[3], kept, *values)
         ctx.save_for_forward(output[2], output[3], kept, *values)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         """Cotangents of the inputs by one adjoint solve; zero for failed items."""
-        x, status, kappa, *inputs = ctx.saved_tensors
-        gq, gv = cotangents[0] + cotangents[2], cotangents[1]
+        q, x, status, kappa, *inputs = ctx.saved_tensors
+        tree = ctx.solver.reference.mechanism.tree
+        gq = transport_cotangent(tree, q, x, cotangents[0]) + cotangents[2]
+        gv = cotangents[1]
         good = (status == Status.CONVERGED)[:, None]
         gq = torch.where(good, gq, torch.zeros_like(gq))
         gv = torch.where(good, gv, torch.zeros_like(gv))
@@ -227,7 +252,7 @@ def _pull_back(
     *,
     with_numbers: bool,
 ) -> Sequence[Tensor]:
-    if isinstance(solver, ReferenceSolver):
+    if isinstance(solver, ReferenceSolver) and not is_transformed(x, gq, gv, *inputs):
         result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv)
         return [getattr(result, field.name) for field in fields(StepData)]
     return list(_Adjoint.apply(solver, with_numbers, x, kappa, gq, gv, *inputs))  # type: ignore[no-untyped-call]

@@ -19,10 +19,15 @@ def is_mapped(*tensors: Tensor) -> bool:
     return False
 
 
+def is_transformed(*tensors: Tensor) -> bool:
+    """Whether a torch.func transform wraps a tensor."""
+    return any(_functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+
+
 def is_differentiated(*tensors: Tensor) -> bool:
     """Whether autograd, a torch.func transform or a forward-mode tangent follows a tensor."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
-    if any(_functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+    if is_transformed(*tensors):
         return True
     return any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)

@@ -36,6 +36,7 @@ __all__ = [
     "second_order_central",
     "second_order_determinant",
     "second_order_inverse_step",
+    "second_order_inverses",
     "second_order_product",
     "second_order_response",
 ]

@@ -111,3 +111,18 @@ def test_dry_friction_stops_a_slider_where_coulomb_says(
     travel = 1.0 / (2 * 2.0) - 0.5 * 0.01
     assert float(trajectory.q[-1]) == pytest.approx(travel, abs=1e-4)
     assert float(trajectory.v[-1].abs()) <= 1e-5
+
+
+def test_a_start_at_the_node_counts_the_control_of_the_first_step(
+    simulator: Callable[..., Simulator],
+) -> None:
+    """The node velocity under that control is the one asked for."""
+    sim = simulator(
+        """<mujoco><worldbody><body><joint name="h" axis="0 1 0" damping="0.1"/>
+        <geom type="capsule" size="0.02" fromto="0 0 0 0.3 0 0" mass="1"/></body></worldbody>
+        <actuator><motor joint="h" gear="2"/></actuator></mujoco>""",
+        timestep=0.01,
+    )
+    state = sim.initial_state(q=[0.3], v=[1.5], control=[0.7], at="node")
+    assert float(sim.node_velocity(state, [0.7])[0, 0]) == pytest.approx(1.5, rel=1e-12)
+    assert float(sim.node_velocity(state)[0, 0]) != pytest.approx(1.5, rel=1e-3)

@@ -93,7 +93,7 @@ def test_adjoint_without_numbers_is_the_same(
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["puck", "zoo"])
+@pytest.mark.parametrize("name", ["puck", "tumbler", pytest.param("zoo", marks=pytest.mark.slow)])
 def test_gradient_is_that_of_its_own_smoothing(
     simulator: Build,
     firm: object,

@@ -53,7 +53,7 @@ def test_cut_step_equals_short_steps(
         past = torch.full((len(cut),), 0.01, dtype=torch.float64)
         now = physim.State(q=q, v=v, interval=past)
         for _ in range(count):
-            now, report = sim.step(now, u, parameters={"mass": mass})
+            now, _ = sim.step(now, u, parameters={"mass": mass})
         return now, list(torch.autograd.grad(weighted(now), leaves))
 
     one, from_one = gradients(whole, 1)

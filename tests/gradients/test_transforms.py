@@ -14,13 +14,7 @@ import physim
 Build = Callable[..., physim.Simulator]
 
 
-# The reference's adjoint calls requires_grad_ on its inputs, which torch.func forbids.
-ON_REFERENCE = pytest.param(
-    "reference", marks=pytest.mark.xfail(raises=RuntimeError, reason="requires_grad_ in adjoint")
-)
-
-
-@pytest.fixture(scope="module", params=["kernel", ON_REFERENCE])
+@pytest.fixture(scope="module", params=["kernel", "reference"])
 def sim(request: pytest.FixtureRequest, simulator: Build) -> physim.Simulator:
     return simulator("puck", backend=request.param)
 
@@ -88,7 +82,6 @@ def test_vmap_of_jacrev_equals_linearize(
     torch.testing.assert_close(found_b, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.xfail(raises=RuntimeError, reason="shape frames are turned into numpy arrays")
 def test_jacrev_through_parameters(
     simulator: Build, states: dict[str, physim.State], controls: dict[str, Tensor]
 ) -> None:
