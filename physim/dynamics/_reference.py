@@ -127,8 +127,7 @@ class ReferenceSolver:
                         chosen = settings.attempts[attempt].fraction
                         fraction = torch.where(again, chosen, fraction)
                         now = _blend(again, starts[attempt], now)
-                        trial = self.assembly.trial(item, now.x)
-                        residual, path = self._errors(item, trial, now, kappa, active)
+                        continue
                     aim = torch.where(passed, 0.0, 1.0)
                     moved = self._iterate(item, trial, now, kappa, fraction, active, residual, aim)
                     # What passes takes this step all the same: Newton squares its error.

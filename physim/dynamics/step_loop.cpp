@@ -58,10 +58,7 @@ for (int stage = 0; stage < stages; ++stage) {
         far[0] = V(START[attempt]);
         slowest[0] = V(SLOWEST[attempt]);
         @RESET@
-        err[0] = err[1] = total[0] = zero;
-        @SWEEP@
-        @CONTACTS:LINEARISE@
-        @ASSEMBLE@
+        continue;
       }
       @CONTACTS:COUPLE@
       @FACTOR@
@@ -69,34 +66,32 @@ for (int stage = 0; stage < stages; ++stage) {
       second[0] = zero;
       for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = zero;
       for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = zero;
-      for (int i = 0; i < 6 * (NL + 1); ++i) push[i] = zero;
       @CONTACTS:CLEAR@
-      @CONTACTS:PUSH@
-      @SOLVE@
-      inverse_step[0] = ahead[0] = ahead[1] = zero;
-      @CONTACTS:INCREMENT@
-      @JOINT_STEP@
-      const V pairs = vmax(count, one);
-      V step = fraction / vmax(inverse_step[0], fraction);
-      const V mean = total[0] / pairs;
-      const V mean_ahead = (total[0] + step * (ahead[0] + step * ahead[1])) / pairs;
-      V sigma = vmin(vmax(mean_ahead / mean, zero), one);
-      const V rest = one - step;
-      sigma = vmax(sigma * sigma * sigma, rest * rest * rest);
-      const V wanted = vmax(sigma * mean, vmin(mean, 0.1 * ENERGY * err[0]));
-      const M aims = (count > 0.5) & (passed < 0.5);
-      target[0] = aims ? vmax(kappa[0], wanted) : kappa[0];
-      second[0] = step * step;
-      for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = dlimit[i];
-      for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = drub[i];
-      for (int i = 0; i < 6 * (NL + 1); ++i) push[i] = zero;
-      @CONTACTS:KEEP@
-      @CONTACTS:PUSH@
-      @SOLVE@
-      inverse_step[0] = ahead[0] = ahead[1] = zero;
-      @CONTACTS:INCREMENT@
-      @JOINT_STEP@
-      step = fraction / vmax(inverse_step[0], fraction);
+      // Predictor, then corrector, with the same factors.
+      V step = zero;
+      for (int pass = 0; pass < 2; ++pass) {
+        for (int i = 0; i < 6 * (NL + 1); ++i) push[i] = zero;
+        @CONTACTS:PUSH@
+        @SOLVE@
+        inverse_step[0] = ahead[0] = ahead[1] = zero;
+        @CONTACTS:INCREMENT@
+        @JOINT_STEP@
+        step = fraction / vmax(inverse_step[0], fraction);
+        if (pass == 1) break;
+        const V pairs = vmax(count, one);
+        const V mean = total[0] / pairs;
+        const V mean_ahead = (total[0] + step * (ahead[0] + step * ahead[1])) / pairs;
+        V sigma = vmin(vmax(mean_ahead / mean, zero), one);
+        const V rest = one - step;
+        sigma = vmax(sigma * sigma * sigma, rest * rest * rest);
+        const V wanted = vmax(sigma * mean, vmin(mean, 0.1 * ENERGY * err[0]));
+        const M aims = (count > 0.5) & (passed < 0.5);
+        target[0] = aims ? vmax(kappa[0], wanted) : kappa[0];
+        second[0] = step * step;
+        for (int i = 0; i < 4 * LIMITS; ++i) limit_affine[i] = dlimit[i];
+        for (int i = 0; i < 3 * RUBS; ++i) rub_affine[i] = drub[i];
+        @CONTACTS:KEEP@
+      }
       alpha[0] = count > 0.5 ? step : one;
       go[0] = running ? one : zero;
       @ADVANCE@
