@@ -214,8 +214,8 @@ def contact_products(z: Vector) -> Vector:
 def contact_inverse_step(z: Vector, dz: Vector) -> Scalar:
     """One over the longest step that keeps all pairs of a contact inside their cones."""
     longest = sc.maximum(
-        cones.orthant_inverse_step(z[0], dz[0], sc.reciprocal(z[0])),
-        cones.orthant_inverse_step(z[4], dz[4], sc.reciprocal(z[4])),
+        cones.orthant_inverse_step(dz[0], sc.reciprocal(z[0])),
+        cones.orthant_inverse_step(dz[4], sc.reciprocal(z[4])),
     )
     for k in (1, 5):
         determinant = cones.second_order_determinant(z[k], z[k + 1 : k + 3])

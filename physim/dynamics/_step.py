@@ -184,7 +184,7 @@ class _Step(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(True)
         ctx.save_for_backward(output[0], output[2], output[3], kept, *values)
-        ctx.save_for_forward(output[2], output[3], kept, *values)
+        ctx.save_for_forward(output[0], output[2], output[3], kept, *values)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
@@ -207,22 +207,23 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Directional derivative, from the rows of the Jacobian."""
-        x, _, kappa, *inputs = ctx.saved_tensors
+        """Directional derivative, from the rows of the Jacobian; zero for failed items."""
+        q, x, status, kappa, *inputs = ctx.saved_tensors
         batch, nq = x.shape
         nv = inputs[1].shape[1]
         rows = nq + nv
         identity = torch.eye(rows, dtype=x.dtype, device=x.device)
         gq = identity[:, None, :nq].expand(rows, batch, nq).reshape(-1, nq)
         gv = identity[:, None, nq:].expand(rows, batch, nv).reshape(-1, nv)
-        repeated = _flatten_batch([x, kappa, *inputs], [None] * (2 + len(inputs)), rows)
+        repeated = _flatten_batch([q, x, kappa, *inputs], [None] * (3 + len(inputs)), rows)
+        tree = ctx.solver.reference.mechanism.tree
         result = _pull_back(
             ctx.solver,
-            repeated[0],
             repeated[1],
-            gq,
+            repeated[2],
+            transport_cotangent(tree, repeated[0], repeated[1], gq),
             gv,
-            repeated[2:],
+            repeated[3:],
             with_numbers=tangents[-1] is not None,
         )
         total = torch.zeros(rows, batch, dtype=x.dtype, device=x.device)
@@ -230,6 +231,7 @@ class _Step(torch.autograd.Function):
             if tangent is not None:
                 product = row.reshape(rows, batch, -1) * tangent.reshape(batch, -1)
                 total = total + product.sum(-1)
+        total = torch.where(status == Status.CONVERGED, total, torch.zeros_like(total))
         moved_q, moved_v = total[:nq].T, total[nq:].T
         return (moved_q, moved_v, moved_q, *([None] * _REPORTED))
 
@@ -300,12 +302,12 @@ def laddered_step(
         is_last = 2 * count > max_substeps
         better = (cut.status == Status.CONVERGED) | is_last
         chosen = failed[better]
-        merged = [
-            _put(getattr(result, f.name), chosen, getattr(cut, f.name)[better])
+        spent = _put(result.iterations, failed, result.iterations[failed] + cut.iterations)
+        merged = {
+            f.name: _put(getattr(result, f.name), chosen, getattr(cut, f.name)[better])
             for f in fields(StepResult)
-        ]
-        merged[3] = _put(result.iterations, failed, result.iterations[failed] + cut.iterations)
-        result = StepResult(*merged)
+        }
+        result = StepResult(**merged | {"iterations": spent})
         parts = _put(parts, chosen, torch.full_like(chosen, count))
         count *= 2
     return result, parts, data.timestep / parts

@@ -71,9 +71,8 @@ def orthant_response(
     return OrthantResponse(sc.multiply(target, inverse), sc.multiply(x, inverse))
 
 
-def orthant_inverse_step(x: Scalar, dx: Scalar, inverse: Scalar) -> Scalar:
-    """One over the longest step that keeps ``x`` positive (at most 0 if any step does)."""
-    del x
+def orthant_inverse_step(dx: Scalar, inverse: Scalar) -> Scalar:
+    """One over the longest step along ``dx`` from ``1 / inverse`` (at most 0 if any is)."""
     return sc.negative(sc.multiply(dx, inverse))
 
 

@@ -121,3 +121,23 @@ def test_free_and_ball_joints(
     size = float(a.abs().max())
     torch.testing.assert_close(by_q, a[:, nv:, :nv], rtol=0, atol=1e-12 * size)
     torch.testing.assert_close(by_v, a[:, nv:, nv:], rtol=0, atol=1e-12 * size)
+
+
+def test_forward_mode_is_the_transpose_of_reverse_mode_at_any_smoothing(
+    states: dict[str, physim.State], controls: dict[str, Tensor], simulator: Build
+) -> None:
+    """<g, J t> = <J' g, t>, also where the gradient has a smoothing of its own."""
+    sim = simulator("tumbler", smoothing=1e-6, gradient_smoothing=1e-2)
+    state, u = states["tumbler"], controls["tumbler"]
+    generator = torch.Generator().manual_seed(3)
+    t = torch.randn(state.v.shape, generator=generator, dtype=torch.float64)
+
+    def out(v: Tensor) -> Tensor:
+        following, _ = sim.step(physim.State(q=state.q, v=v), u)
+        return torch.cat([following.q, following.v], dim=-1)
+
+    value, pushed = torch.func.jvp(out, (state.v,), (t,))
+    g = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    _, pull = torch.func.vjp(out, state.v)
+    forward, backward = float((g * pushed).sum()), float((pull(g)[0] * t).sum())
+    assert forward == pytest.approx(backward, rel=1e-9)
