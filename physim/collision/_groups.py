@@ -1,9 +1,8 @@
 """Contact candidates: which pairs of links may touch, grouped by the kind of their distance.
 
 Shapes become simple primitives: a capsule on a plane is two balls, a box eight, a cylinder two
-rims (with four fixed points each, so that it can stand). Within one link a ball that another ball
-or capsule hides is dropped: it can never touch first. Pairs that the model's filters exclude never
-get here.
+rims (with four fixed points each, so that it can stand). Balls that can never touch first are
+dropped (see `_hidden`). Pairs that the model's filters exclude never get here.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from physim.collision import _witness as witness
+from physim.collision._hidden import pruned
 from physim.model.tree import body_positions, quaternion_to_matrix, rotate, snap
 
 if TYPE_CHECKING:
@@ -50,15 +50,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactGroup:
-    """Candidates of one kind."""
+    """Candidates of one kind; those on planes share the plane's normal.
 
+    Attributes:
+        name: Name of the group's slots among the numbers.
+        kind: Which distance function they have.
+        candidates: Members.
+        normal: Normal of their plane, a constant of the structure; None between links.
+    """
+
+    name: str
     kind: str
     candidates: tuple[Candidate, ...]
-
-    @property
-    def name(self) -> str:
-        """Name of the group's slots among the numbers."""
-        return self.kind
+    normal: tuple[float, float, float] | None = None
 
     @property
     def count(self) -> int:
@@ -78,6 +82,10 @@ class ContactGroup:
     def witness(self, a: Any, b: Any, numbers: Sequence[Scalar]) -> witness.Witness:
         """Gap, normal and point of one candidate (see `physim.collision._witness`)."""
         return WITNESS[self.kind](a, b, numbers)
+
+    def bound(self, a: Any, b: Any, numbers: Sequence[Scalar]) -> Scalar:
+        """Lower bound of the gap of a candidate between links, cheaper than the gap."""
+        return witness.segment_bound(a, b, numbers)
 
     def numbers(self, tree: Tree, model: Model, places: Places, p: Parameters) -> list[Tensor]:
         """Columns of the flat vector, one tensor (..., width) per candidate."""
@@ -236,7 +244,7 @@ def build_groups(
         Groups of candidates, kinds in a fixed order.
     """
     allowed = None if shapes is None else {model.shape(name).index for name in shapes}
-    members: dict[str, list[Candidate]] = {}
+    members: dict[tuple[str, tuple[float, float, float] | None], list[Candidate]] = {}
     for index, pair in enumerate(model.pairs):
         moving = [s for s in (pair.shape_a, pair.shape_b) if model.shapes[s].kind != "plane"]
         if allowed is not None and not all(s in allowed for s in moving):
@@ -255,48 +263,21 @@ def build_groups(
             else:
                 candidate = Candidate(link_a=link_b, link_b=-1, pair=index, feature=feature)
             if candidate.link_a >= 0:
-                members.setdefault(kind, []).append(candidate)
-    groups = [
-        ContactGroup(kind=kind, candidates=tuple(members[kind]))
-        for kind in WITNESS
-        if kind in members
-    ]
-    return tuple(_pruned(tree, model, group) if prune else group for group in groups)
+                normal = None if kind == "segments" else _plane_normal(tree, model, pair)
+                members.setdefault((kind, normal), []).append(candidate)
+    groups = []
+    for kind in WITNESS:
+        chosen = [key for key in members if key[0] == kind]
+        for place, key in enumerate(chosen):
+            name = kind if place == 0 else f"{kind}_{place}"
+            groups.append(
+                ContactGroup(name=name, kind=kind, candidates=tuple(members[key]), normal=key[1])
+            )
+    return tuple(pruned(tree, model, group) if prune else group for group in groups)
 
 
-def _pruned(tree: Tree, model: Model, group: ContactGroup) -> ContactGroup:
-    """Drop balls that lie inside the convex hull of two others of the same link and plane."""
-    if group.kind != "ball":
-        return group
+def _plane_normal(tree: Tree, model: Model, pair: Pair) -> tuple[float, float, float]:
     p = model.parameters()
     places = body_positions(tree, model, p["body_position"])
-    rows = [row.numpy(force=True) for row in group.numbers(tree, model, places, p)]
-    alive = [True] * len(rows)
-
-    def hidden(i: int) -> bool:
-        center, radius = rows[i][4:7], rows[i][7]
-        peers = [
-            j
-            for j in range(len(rows))
-            if j != i
-            and alive[j]
-            and group.candidates[j].link_a == group.candidates[i].link_a
-            and (rows[j][:4] == rows[i][:4]).all()
-            and rows[j][8] == rows[i][8]
-        ]
-        for j in peers:
-            for k in peers:
-                along = rows[k][4:7] - rows[j][4:7]
-                square = float(along @ along)
-                share = float((center - rows[j][4:7]) @ along) / square if square else 0.0
-                share = min(max(share, 0.0), 1.0)
-                miss = center - rows[j][4:7] - share * along
-                room = (1 - share) * rows[j][7] + share * rows[k][7] - radius
-                if float(miss @ miss) ** 0.5 <= room + 1e-12:
-                    return True
-        return False
-
-    for i in range(len(rows)):
-        alive[i] = not hidden(i)
-    kept = tuple(c for c, keep in zip(group.candidates, alive, strict=True) if keep)
-    return ContactGroup(kind=group.kind, candidates=kept)
+    x, y, z = _plane(tree, model, places, p, pair)[0].tolist()
+    return x, y, z

@@ -9,51 +9,74 @@ taken from the state at the start of the step and clamped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from solvers.kernels import scalar as sc
 
 if TYPE_CHECKING:
+    from physim.dynamics._numbers import Numbers
     from physim.model import Model
+
+Scalar = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actuator:
+    """What of an actuator is structure.
+
+    Attributes:
+        dofs: Degrees of freedom that it drives.
+        coordinate: Coordinate of its joint.
+        is_force_limited: Whether its force is clamped.
+    """
+
+    dofs: tuple[int, ...]
+    coordinate: int
+    is_force_limited: bool
+
+
+def actuators_of(model: Model) -> tuple[Actuator, ...]:
+    """Structure of all actuators of a model."""
+    return tuple(
+        Actuator(
+            dofs=tuple(actuator.dofs),
+            coordinate=model.joints[actuator.joint].q_index,
+            is_force_limited=actuator.is_force_limited,
+        )
+        for actuator in model.actuators
+    )
 
 
 def actuator_forces(
-    model: Model, parameters: Mapping[str, Tensor], q: Tensor, v: Tensor, control: Tensor
-) -> Tensor:
-    """Generalized force of all actuators, held over the coming interval.
+    actuators: Sequence[Actuator],
+    numbers: Numbers,
+    q: Sequence[Scalar],
+    v: Sequence[Scalar],
+    control: Sequence[Scalar],
+) -> list[Scalar]:
+    """Generalized force of all actuators, held over the coming interval [N or N m], nv scalars.
 
     Args:
-        model: The model.
-        parameters: Its parameters, each tensor optionally with a leading batch dimension.
-        q: Configuration (B, nq).
-        v: Velocity (B, nv).
-        control: Controls (B, nu).
-
-    Returns:
-        Force [N or N m], shape (B, nv).
+        actuators: Their structure.
+        numbers: The mechanism's numbers.
+        q: Configuration (nq scalars).
+        v: Velocity (nv scalars).
+        control: Controls (nu scalars).
     """
-    p = parameters
-    force = torch.zeros_like(v)
-    if model.nu == 0:
-        return force
-    control = torch.minimum(torch.maximum(control, p["control_lower"]), p["control_upper"])
-    columns = [torch.zeros_like(v[:, 0]) for _ in range(model.nv)]
-    for actuator in model.actuators:
-        a = actuator.index
-        gear = p["gear"][..., a, :]
-        push = p["gain"][..., a] * control[:, a] + p["bias"][..., a, 0]
-        if len(actuator.dofs) == 1:
-            dof = actuator.dofs[0]
-            if actuator.is_force_limited:
-                joint = model.joints[actuator.joint]
-                length, rate = gear[..., 0] * q[:, joint.q_index], gear[..., 0] * v[:, dof]
-                push = push + p["bias"][..., a, 1] * length + p["bias"][..., a, 2] * rate
+    force: list[Scalar] = [0] * len(v)
+    for index, (actuator, u) in enumerate(zip(actuators, control, strict=True)):
+        item = numbers.actuator(index)
+        u = sc.minimum(sc.maximum(u, item.control_lower), item.control_upper)
+        push = sc.add(sc.multiply(item.gain, u), item.bias[0])
         if actuator.is_force_limited:
-            push = torch.minimum(
-                torch.maximum(push, p["force_lower"][..., a]), p["force_upper"][..., a]
-            )
+            if len(actuator.dofs) == 1:
+                length = sc.multiply(item.gear[0], q[actuator.coordinate])
+                rate = sc.multiply(item.gear[0], v[actuator.dofs[0]])
+                push = sc.add(push, sc.multiply(item.bias[1], length))
+                push = sc.add(push, sc.multiply(item.bias[2], rate))
+            push = sc.minimum(sc.maximum(push, item.force_lower), item.force_upper)
         for k, dof in enumerate(actuator.dofs):
-            columns[dof] = columns[dof] + gear[..., k] * push
-    return torch.stack(columns, dim=-1)
+            force[dof] = sc.add(force[dof], sc.multiply(item.gear[k], push))
+    return force

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
+from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._kinematics import Poses, difference
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
+from solvers.kernels import scalar as sc
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class StepData:
     Attributes:
         q: Configuration (B, nq).
         v: Velocity of the past interval (B, nv).
-        force: Generalized force of the coming interval (B, nv).
+        control: Controls of the coming interval (B, nu).
+        force: External generalized force of the coming interval (B, nv).
         past_timestep: Length of the past interval (B,).
         timestep: Length of the coming interval (B,).
         numbers: Flat numbers (B, n).
@@ -36,6 +39,7 @@ class StepData:
 
     q: Tensor
     v: Tensor
+    control: Tensor
     force: Tensor
     past_timestep: Tensor
     timestep: Tensor
@@ -162,11 +166,14 @@ class Assembly:
         """Evaluate node k."""
         mechanism, like = self.mechanism, data.timestep
         numbers = self.numbers(data)
+        q, v = _columns(data.q), _columns(data.v)
+        driven = actuator_forces(mechanism.actuators, numbers, q, v, _columns(data.control))
+        force = [sc.add(a, b) for a, b in zip(driven, _columns(data.force), strict=True)]
         node = integrator.build_node(
             mechanism.tree,
-            _columns(data.q),
-            _columns(data.v),
-            _columns(data.force),
+            q,
+            v,
+            force,
             data.past_timestep,
             data.timestep,
             numbers,

@@ -94,17 +94,31 @@ def interval_momentum(
     spreads, wrenches = [], []
     for link, rotation in enumerate(after.rotation):
         n = la.matmul(rotation, carrier[link])
-        spin = [
-            sc.multiply(sc.subtract(n[2][1], n[1][2]), inverse_timestep),
-            sc.multiply(sc.subtract(n[0][2], n[2][0]), inverse_timestep),
-            sc.multiply(sc.subtract(n[1][0], n[0][1]), inverse_timestep),
-        ]
-        travel = la.vsub(after.center[link], before.center[link])
-        momentum = la.vscale(travel, sc.multiply(numbers.link_mass(link), inverse_timestep))
-        moment = la.vadd(spin, la.cross(at.center[link], momentum))
         spreads.append(n)
-        wrenches.append((moment, momentum))
+        wrenches.append(
+            spread_momentum(
+                n,
+                before.center[link],
+                after.center[link],
+                at.center[link],
+                numbers.link_mass(link),
+                inverse_timestep,
+            )
+        )
     return spreads, wrenches
+
+
+def spread_momentum(
+    spread: Matrix, before: Vector, after: Vector, at: Vector, mass: Scalar, rate: Scalar
+) -> tuple[Vector, Vector]:
+    """Momentum wrench of a link from its N, its centres and one over the interval's length."""
+    spin = [
+        sc.multiply(sc.subtract(spread[2][1], spread[1][2]), rate),
+        sc.multiply(sc.subtract(spread[0][2], spread[2][0]), rate),
+        sc.multiply(sc.subtract(spread[1][0], spread[0][1]), rate),
+    ]
+    momentum = la.vscale(la.vsub(after, before), sc.multiply(mass, rate))
+    return la.vadd(spin, la.cross(at, momentum)), momentum
 
 
 def past_momentum(
@@ -195,10 +209,11 @@ def joint_impulse(
     q: Sequence[Scalar],
     timestep: Scalar,
     numbers: Numbers,
+    rate: Scalar | None = None,
 ) -> list[Scalar]:
     """Armature, dampers and springs of the coming interval, as they enter the balance at k."""
     _, sine = difference(tree, q_next, q)
-    inverse = sc.reciprocal(timestep)
+    inverse = sc.reciprocal(timestep) if rate is None else rate
     result: list[Scalar] = [0] * tree.nv
     for dof in range(tree.nv):
         armature = sc.multiply(numbers.dof("armature", dof), inverse)

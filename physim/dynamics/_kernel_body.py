@@ -9,8 +9,12 @@ from physim.collision import ContactGroup
 from physim.dynamics._adjoint_phases import AdjointPhases, adjoint_contact_phases
 from physim.dynamics._contact_phases import contact_phases
 from physim.dynamics._mechanism import Mechanism
+from physim.dynamics._newton_body import contact_loop, newton_records
+from physim.dynamics._newton_contacts import newton_contact_phases
+from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._settings import SolverSettings
+from physim.dynamics._weights import Weights
 
 _MARKERS = (
     "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
@@ -19,6 +23,9 @@ _MARKERS = (
 
 REPORT = 7
 """Numbers per environment in the report array."""
+
+TEAM_MOST = 32
+"""Blocks of lanes that share one gathering of unsolved environments."""
 
 _FIELDS = (
     ("cn", CONTACT_NODE),
@@ -54,15 +61,12 @@ def _reals(name: str, values: list[float]) -> str:
     return f"constexpr double {name}[] = {{{', '.join(map(repr, values))}}};"
 
 
-def _records(mechanism: Mechanism) -> str:
-    """Declarations of the candidates' records, active lists and index tables."""
+def _tables(mechanism: Mechanism) -> str:
+    """Which links and degrees of freedom each candidate touches."""
     lines = []
     links, first = len(mechanism.tree.links), 0
     for g, group in enumerate(mechanism.groups):
-        _, size = record_offsets(group)
         lines += [
-            f"V record{g}[{size * group.count}];",
-            f"int list{g}[{group.count}], listed{g} = 0;",
             f"constexpr bool IS_PRUNED{g} = {str(group.is_between_links).lower()};",
             f"constexpr int FIRST{g} = {first};",
             _table(f"side_a{g}", [c.link_a for c in group.candidates]),
@@ -71,6 +75,18 @@ def _records(mechanism: Mechanism) -> str:
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
+    return "\n".join(lines)
+
+
+def _records(mechanism: Mechanism) -> str:
+    """Declarations of the candidates' records and active lists."""
+    lines = []
+    for g, group in enumerate(mechanism.groups):
+        _, size = record_offsets(group)
+        lines += [
+            f"V record{g}[{size * group.count}];",
+            f"int list{g}[{group.count}], listed{g} = 0;",
+        ]
     return "\n".join(lines)
 
 
@@ -205,7 +221,7 @@ if (vany(on[0] < 0.5)) {
 }
 lowest = vmin(lowest, gap[0]);
 touching = touching + on[0];
-V* const out = impulse_out + ((size_t)block * CONTACTS + FIRST# + i) * 3;
+V* const out = impulse_out + (FIRST# + i) * 3;
 out[0] = on[0] > 0.5 ? z[0] : V(0.0);
 out[1] = on[0] > 0.5 ? z[2] : V(0.0);
 out[2] = on[0] > 0.5 ? z[3] : V(0.0);
@@ -248,17 +264,35 @@ _RESET = """
 """
 
 
-def step_body(mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int]) -> str:
-    """C++ text of one step for `solvers.kernels.build_kernel`.
+def step_body(
+    mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int], weights: Weights
+) -> str:
+    """C++ text of steps of a batch for `solvers.kernels.build_kernel`.
 
     Args:
         mechanism: Structure of the equations.
         settings: Solver settings; they are constants of the body.
         zeros: Slots of the flat numbers that are zero by structure.
+        weights: Effective masses.
     """
-    text = _template("step_loop.cpp").replace("@RESET@", _RESET)
+    text = _template("interior_point.cpp").replace("@RESET@", _RESET)
     kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
-    return _filled(mechanism, settings, text, StepPhases(mechanism, zeros).blocks, kinds)
+    path = _filled(mechanism, text, StepPhases(mechanism, zeros).blocks, kinds)
+    phases = NewtonPhases(mechanism, zeros, weights.joints, settings.gain_cap)
+    newton = _template("newton.cpp").replace(
+        "@NEWTON_RECORDS@", newton_records(mechanism, weights)
+    )
+    cap = settings.gain_cap
+    kinds = [newton_contact_phases(mechanism, group, cap) for group in mechanism.groups]
+    for what in ("NODE", "PRESS", "COUPLE", "INCREMENT", "RECHECK"):
+        loop = contact_loop(mechanism, what, kinds, _OVER_LISTED["COUPLE"])
+        newton = newton.replace(f"@NEWTON:{what}@", loop)
+    batch = _template("step_batch.cpp")
+    for name, block in phases.blocks.items():
+        newton = newton.replace(f"@{name}@", block)
+    for name, block in phases.frame().items():
+        batch = batch.replace(f"@{name}@", block)
+    return "\n".join([_constants(mechanism, settings), path, newton, batch])
 
 
 def adjoint_body(
@@ -284,7 +318,8 @@ def adjoint_body(
     phases = AdjointPhases(mechanism, zeros, with_numbers=with_numbers)
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
     text = flags + _template("adjoint_loop.cpp")
-    return _filled(mechanism, settings, text, phases.blocks, kinds)
+    filled = _filled(mechanism, text, phases.blocks, kinds)
+    return f"{_constants(mechanism, settings)}\n{filled}"
 
 
 def _template(name: str) -> str:
@@ -293,13 +328,11 @@ def _template(name: str) -> str:
 
 def _filled(
     mechanism: Mechanism,
-    settings: SolverSettings,
     text: str,
     phases: Mapping[str, str],
     kinds: Sequence[Mapping[str, str]],
 ) -> str:
-    """Put traced phases, loops over candidates and constants into a template."""
-    scales = mechanism.scales
+    """Put traced phases and loops over candidates into a template."""
     for what in _MARKERS:
         marker = f"@CONTACTS:{what}@"
         if marker in text:
@@ -311,9 +344,16 @@ def _filled(
     text = text.replace("@RECORDS@", _records(mechanism))
     for name, block in phases.items():
         text = text.replace(f"@{name}@", block)
+    return text
+
+
+def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
+    """Sizes, settings and tables of the body."""
+    scales = mechanism.scales
     constants = {
         "NQ": mechanism.tree.nq,
         "NV": mechanism.tree.nv,
+        "NU": len(mechanism.actuators),
         "NL": len(mechanism.tree.links),
         "LIMITS": len(mechanism.limits),
         "RUBS": len(mechanism.rubbing),
@@ -322,12 +362,17 @@ def _filled(
         "REPORT": REPORT,
         "MAX_ITERATIONS": settings.max_iterations,
         "ATTEMPT_ITERATIONS": settings.attempt_iterations,
+        "NEWTON_MOST": settings.newton_iterations,
+        "MOST_PARTS": settings.max_substeps,
+        "TEAM_MOST": TEAM_MOST,
         "ROUNDS": 2 + mechanism.contact_count,
     }
     reals = {
         "TOLERANCE": settings.tolerance,
         "PATH_TOLERANCE": settings.path_tolerance,
         "ENERGY": scales.energy,
+        "NEWTON_TOLERANCE": settings.newton_tolerance,
+        "SEARCH": scales.velocity,
         "PRUNING": settings.pruning_distance * scales.velocity,
     }
     lines = [f"constexpr int {name} = {value};" for name, value in constants.items()]
@@ -338,4 +383,6 @@ def _filled(
         _reals("SLOWEST", [scales.velocity * attempt.slowest for attempt in attempts]),
         _reals("FRACTION", [attempt.fraction for attempt in attempts]),
     ]
-    return "\n".join([*lines, text])
+    coupled = any(group.is_between_links for group in mechanism.groups)
+    lines.append(f"constexpr bool COUPLED = {str(coupled).lower()};")
+    return "\n".join([*lines, _tables(mechanism)])

@@ -140,9 +140,9 @@ def retract(tree: Tree, q: Sequence[Scalar], step: Sequence[Scalar]) -> list[Sca
             q0, v0 = q0 + 3, v0 + 3
         half = [sc.multiply(0.5, step[v0 + k]) for k in range(3)]
         turned = la.quaternion_product(q[q0 : q0 + 4], [1, *half])
-        length = sc.sqrt(la.dot(turned, turned))
+        per_length = sc.reciprocal(sc.sqrt(la.dot(turned, turned)))
         for k in range(4):
-            moved[q0 + k] = sc.divide(turned[k], length)
+            moved[q0 + k] = sc.multiply(turned[k], per_length)
     return moved
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from physim.collision import ContactGroup, build_groups, shape_frame
+from physim.dynamics._actuation import Actuator, actuators_of
 from physim.dynamics._contact import Recovery
 from physim.dynamics._numbers import Layout, build_layout, reduce_numbers
 from physim.model.tree import Tree, body_positions, build_tree
@@ -61,6 +62,7 @@ class Mechanism:
         layout: Slots of the flat numbers.
         limits: (dof, coordinate) of limited joints.
         rubbing: (dof, coordinate) of joints with dry friction.
+        actuators: Structure of the actuators.
         scales: Units of tolerances and smoothing.
         recovery: Treatment of violations at the start of a step.
     """
@@ -70,6 +72,7 @@ class Mechanism:
     layout: Layout
     limits: tuple[tuple[int, int], ...]
     rubbing: tuple[tuple[int, int], ...]
+    actuators: tuple[Actuator, ...]
     scales: Scales
     recovery: Recovery
 
@@ -94,7 +97,7 @@ def build_mechanism(
     parameters = model.parameters()
     limited = {j.v_index for j in model.joints if j.is_limited and j.kind in ("hinge", "slide")}
     rubbing = {dof for dof in range(model.nv) if float(parameters["friction_loss"][dof]) > 0.0}
-    layout = build_layout(tree, len(model.joints), groups)
+    layout = build_layout(tree, len(model.joints), len(model.actuators), groups)
     scales = measure(tree, model, layout, groups)
     return Mechanism(
         tree=tree,
@@ -102,6 +105,7 @@ def build_mechanism(
         layout=layout,
         limits=tuple(pair for pair in tree.scalar_dofs if pair[0] in limited),
         rubbing=tuple(pair for pair in tree.scalar_dofs if pair[0] in rubbing),
+        actuators=actuators_of(model),
         scales=scales,
         recovery=Recovery(dead_band=1e-5 * scales.length, share=0.2, speed=0.2 * scales.velocity),
     )

@@ -38,7 +38,9 @@ class Layout:
         return slice(start, start + self.widths[name])
 
 
-def build_layout(tree: Tree, joint_count: int, groups: Sequence[ContactGroup]) -> Layout:
+def build_layout(
+    tree: Tree, joint_count: int, actuator_count: int, groups: Sequence[ContactGroup]
+) -> Layout:
     """Place every number of a mechanism in one flat vector."""
     plan: list[tuple[str, int, int]] = [
         ("gravity", 1, 3),
@@ -49,6 +51,7 @@ def build_layout(tree: Tree, joint_count: int, groups: Sequence[ContactGroup]) -
         ("anchor", joint_count, 3),
     ]
     plan += [(name, tree.nv, 1) for name in DOF_NUMBERS]
+    plan += [("actuator", actuator_count, ACTUATOR_WIDTH)]
     plan += [(group.name, group.count, group.width) for group in groups]
     offsets, widths, size = {}, {}, 0
     for name, count, width in plan:
@@ -66,6 +69,22 @@ DOF_NUMBERS = (
     "limit_lower",
     "limit_upper",
 )
+
+
+ACTUATOR_WIDTH = 14
+
+
+@dataclass(frozen=True, slots=True)
+class ActuatorNumbers:
+    """Numbers of an actuator: force ``gear (gain u + bias0 + bias1 l + bias2 l')``, two ranges."""
+
+    gain: Scalar
+    bias: list[Scalar]
+    gear: list[Scalar]
+    control_lower: Scalar
+    control_upper: Scalar
+    force_lower: Scalar
+    force_upper: Scalar
 
 
 class Numbers:
@@ -114,6 +133,11 @@ class Numbers:
     def dof(self, name: str, dof: int) -> Scalar:
         """One of `DOF_NUMBERS` of a degree of freedom."""
         return self._read(name, dof)[0]
+
+    def actuator(self, index: int) -> ActuatorNumbers:
+        """One actuator."""
+        gain, *rest = self._read("actuator", index)
+        return ActuatorNumbers(gain, rest[:3], rest[3:9], *rest[9:])
 
     def contact(self, group: str, item: int) -> list[Scalar]:
         """Geometry and friction of a contact candidate."""
@@ -178,6 +202,13 @@ def reduce_numbers(
         "limit_upper": _per_dof(tree, p["limit_upper"]),
     }
     columns += [dof_values[name] for name in DOF_NUMBERS]
+    if len(model.actuators):
+        parts = [p["gain"][..., None], p["bias"], p["gear"]]
+        ranges = ("control_lower", "control_upper", "force_lower", "force_upper")
+        parts += [p[name][..., None] for name in ranges]
+        leading = torch.broadcast_shapes(*[x.shape[:-1] for x in parts])
+        rows = torch.cat([x.expand(*leading, x.shape[-1]) for x in parts], dim=-1)
+        columns.append(rows.flatten(-2))
     for group in groups:
         columns += group.numbers(tree, model, places, p)
     batch = torch.broadcast_shapes(*[c.shape[:-1] for c in columns])

@@ -63,7 +63,8 @@ def _constant(x: Scalar) -> float | None:
     return float(x)
 
 
-def _chunks(values: Sequence[Scalar], width: int) -> list[list[Scalar]]:
+def chunks(values: Sequence[Scalar], width: int) -> list[list[Scalar]]:
+    """Values in rows of ``width``."""
     return [list(values[i : i + width]) for i in range(0, len(values), width)]
 
 
@@ -87,19 +88,19 @@ def motion_values(poses: Poses) -> list[Scalar]:
 
 def as_motion(values: Sequence[Scalar]) -> list[tuple[list[Scalar], list[Scalar]]]:
     """Inverse of `motion_values`; also twists and wrenches of links."""
-    return [(row[:3], row[3:]) for row in _chunks(values, 6)]
+    return [(row[:3], row[3:]) for row in chunks(values, 6)]
 
 
 def read_pose(tape: Tape, name: str) -> contact.Pose:
     """A pose from an array of twelve."""
     values = tape.inputs(name, 12)
-    return _chunks(values[:9], 3), values[9:]
+    return chunks(values[:9], 3), values[9:]
 
 
 def read_node(tape: Tape, name: str) -> contact.ContactNode:
     """A candidate at node k from an array of `CONTACT_NODE`."""
     values = tape.inputs(name, CONTACT_NODE)
-    frame = _chunks(values[1:10], 3)
+    frame = chunks(values[1:10], 3)
     return contact.ContactNode(values[0], frame, values[10:13], values[13:16], values[16:19])
 
 
@@ -205,8 +206,8 @@ class StepPhases:
 
     def _node_record(self, tape: Tape) -> integrator.Node:
         load = self._exchange.load
-        poses = Poses([], [], _chunks(load(tape, "center0"), 3), as_motion(load(tape, "motion0")))
-        carrier = [_chunks(m, 3) for m in _chunks(load(tape, "carrier"), 9)]
+        poses = Poses([], [], chunks(load(tape, "center0"), 3), as_motion(load(tape, "motion0")))
+        carrier = [chunks(m, 3) for m in chunks(load(tape, "carrier"), 9)]
         return integrator.Node(poses, carrier, load(tape, "impulse"))
 
     def _sweep(self) -> str:
@@ -239,13 +240,18 @@ class StepPhases:
         return emit_block(outputs)
 
     def _limit_velocities(
-        self, x: list[Scalar], q: list[Scalar], timestep: Scalar, numbers: Numbers
+        self,
+        x: list[Scalar],
+        q: list[Scalar],
+        timestep: Scalar,
+        numbers: Numbers,
+        rate: Scalar | None = None,
     ) -> list[Scalar]:
-        """Gap velocities of all lower, then all upper limits."""
+        """Gap velocities of all lower, then all upper limits; ``rate`` is one over ``timestep``."""
         lower: list[Scalar] = []
         upper: list[Scalar] = []
         recovery = self.mechanism.recovery
-        inverse = sc.reciprocal(timestep)
+        inverse = sc.reciprocal(timestep) if rate is None else rate
         for dof, coordinate in self.mechanism.limits:
             low, high = numbers.dof("limit_lower", dof), numbers.dof("limit_upper", dof)
             for side, now, then in (
@@ -264,7 +270,7 @@ class StepPhases:
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
         timestep, kappa = tape.input("steps", 1), tape.input("kappa", 0)
         wrenches = as_motion(tape.inputs("wrench", 6 * len(tree.links)))
-        blocks = [_chunks(b, 6) for b in _chunks(tape.inputs("spatial", 36 * len(tree.links)), 36)]
+        blocks = [chunks(b, 6) for b in chunks(tape.inputs("spatial", 36 * len(tree.links)), 36)]
         balance = project(tree, node.poses.motion, wrenches)
         joint = integrator.joint_impulse(tree, x, q, timestep, numbers)
         balance = [

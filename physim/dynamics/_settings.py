@@ -22,9 +22,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolverSettings:
-    """When the interior point starts, steps and stops.
+    """When Newton's method and the interior point start, step and stop.
 
     Attributes:
+        newton_iterations: Iterations that Newton's method gets before the interior point.
+        newton_tolerance: Largest balance and natural residual before Newton's last step, in the
+            model's own units.
+        gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
+            redundant contacts may exchange, and the error falls by it in every iteration.
+        rescue_smoothing: Smoothing from which the interior point hands over to Newton.
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
         attempts: Starts that an item gets one after the other if it does not converge. They lie
@@ -35,6 +41,10 @@ class SolverSettings:
             two links is left out of a step; it is brought back if the step ends closer.
     """
 
+    newton_iterations: int = 10
+    newton_tolerance: float = 1e-7
+    gain_cap: float = 1e4
+    rescue_smoothing: float = 1e-7
     tolerance: float = 1e-9
     path_tolerance: float = 1e-3
     attempts: tuple[Attempt, ...] = (

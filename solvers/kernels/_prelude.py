@@ -19,6 +19,7 @@ const auto vbool = [](M m) INLINE_ -> V {{ return m ? V(1.0) : V(0.0); }};
 const auto vsum = [](V x) INLINE_ -> double {{
   double s = 0.0; for (int l = 0; l < {lanes}; ++l) s += x[l]; return s; }};
 const auto vlane = [](const V& x, int l) INLINE_ -> double {{ return x[l]; }};
+const auto vput = [](V& x, int l, double y) INLINE_ {{ x[l] = y; }};
 """
 
 _SCALAR_TYPES = """\
@@ -31,6 +32,7 @@ const auto vall = [](M m) INLINE_ -> bool { return m; };
 const auto vbool = [](M m) INLINE_ -> V { return m ? 1.0 : 0.0; };
 const auto vsum = [](V x) INLINE_ -> double { return x; };
 const auto vlane = [](const V& x, int) INLINE_ -> double { return x; };
+const auto vput = [](V& x, int, double y) INLINE_ { x = y; };
 """
 
 # pi/2 in three parts, the first two short enough for exact products with whole numbers up to 2^20;
@@ -123,7 +125,7 @@ def prelude(lanes: int) -> str:
     - types: ``V`` (``lanes`` doubles), ``M`` (result of a comparison), constant ``LANES``;
     - functions: ``vsqrt vabs vmax vmin vselect(m, a, b) vsin vcos vsincos(x, s, c) vexp vtanh``;
     - masks: ``vany(m)``, ``vall(m)``, ``vbool(m)`` (1.0 or 0.0 per lane);
-    - lanes: ``vsum(x)`` over lanes, ``vlane(x, l)``; write one with ``x[l]`` if ``LANES > 1``.
+    - lanes: ``vsum(x)`` over lanes, ``vlane(x, l)`` reads one, ``vput(x, l, y)`` writes one.
 
     ``vmax`` and ``vmin`` give NaN if either argument is NaN. ``vmax_number`` and ``vmin_number``
     take a number as second argument and are cheaper.

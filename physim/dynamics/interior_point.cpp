@@ -1,11 +1,11 @@
-// One step of one block of environments, one environment a lane: the interior point of
-// _reference.py around the traced phases (names between at-signs).
-const V* const q = q_in + (size_t)block * NQ;
-const V* const v = v_in + (size_t)block * NV;
-const V* const force = force_in + (size_t)block * NV;
-const V* const steps = steps_in + (size_t)block * 2;
-const V* const num = numbers_in + (size_t)block * number_stride;
-
+// The step of one block of environments, one environment a lane, by a path-following interior point:
+// the algorithm of _reference.py around the traced phases (names between at-signs). Lanes outside
+// `wanted` are left alone. Writes the end point for each of the `stages` path parameters, the
+// impulses of the last one, and the report.
+const auto interior_point = [&](
+    const V* q, const V* v, const V* force, const V* steps, const V* num, const V* kappas,
+    int stages, M wanted, V* x_out, V* limit_out, V* rub_out, V* impulse_out, V* report)
+    __attribute__((noinline)) {
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1], x[NQ + 1];
 V wrench[6 * (NL + 1)], spatial[36 * (NL + 1)], push[6 * (NL + 1)], twist[6 * (NL + 1)];
@@ -36,9 +36,9 @@ slowest[0] = V(SLOWEST[0]);
 @CONTACTS:START@
 
 const V zero = V(0.0), one = V(1.0);
-V fail = zero, iterations = zero, restarts = zero, fraction = V(FRACTION[0]) + zero;
+V fail = wanted ? zero : one, iterations = zero, restarts = zero, fraction = V(FRACTION[0]) + zero;
 for (int stage = 0; stage < stages; ++stage) {
-  kappa[0] = kappa_in[(size_t)block * stages + stage];
+  kappa[0] = kappas[stage];
   for (int round = 0; round < ROUNDS; ++round) {
     V done = fail, passed = fail;
     for (int iteration = 0; vany(done < 0.5); ++iteration) {
@@ -113,12 +113,13 @@ for (int stage = 0; stage < stages; ++stage) {
     const M chosen = again > 0.5;
     @RESET@
   }
-  for (int i = 0; i < NQ; ++i) x_out[((size_t)block * stages + stage) * NQ + i] = x[i];
+  for (int i = 0; i < NQ; ++i) x_out[stage * NQ + i] = x[i];
 }
 V lowest = V(__builtin_inf());
 V touching = zero;
 @CONTACTS:FINISH@
-V* const report = report_out + (size_t)block * REPORT;
+for (int i = 0; i < 2 * LIMITS; ++i) limit_out[i] = limit[i];
+for (int i = 0; i < RUBS; ++i) rub_out[i] = rub[3 * i];
 report[0] = iterations;
 report[1] = err[0];
 report[2] = err[1];
@@ -126,3 +127,4 @@ report[3] = fail;
 report[4] = restarts;
 report[5] = lowest;
 report[6] = touching;
+};

@@ -1,0 +1,149 @@
+"""Strings the traced phases of Newton's method and the loops over candidates together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from physim.collision import ContactGroup
+from physim.dynamics._mechanism import Mechanism
+from physim.dynamics._newton_contacts import NODE_SIZE, POINTS_SIZE, REPLY_SIZE
+from physim.dynamics._weights import Weights
+
+_FIELDS = (("node", NODE_SIZE), ("at", POINTS_SIZE), ("reply", REPLY_SIZE), ("gap", 1))
+_COUPLING_FIELDS = (("rows", 54), ("gain", 9))
+
+# What a marker of the loop becomes for one kind of candidate; "i" is the candidate, "#" its kind.
+# NODE lists the candidates that may touch, PRESS those that push in some lane.
+_LOOPS = {
+    "NODE": (
+        "i",
+        """
+bool named = false;
+for (int j = 0; j < 3; ++j) named = named || vany(push_[j] != 0.0);
+if (!named && BETWEEN#) {
+  @BOUND@
+  if (!vany(bound[0] < SEARCH * steps[1])) continue;
+}
+@NODE@
+if (named || (smooth && !BETWEEN#) || vany(closest[0] < margin)) list#[listed#++] = i;
+""",
+    ),
+    "PRESS": (
+        "list",
+        """
+@NORMAL@
+bool pushes = vany(reach[0] > 0.0);
+for (int j = 0; j < 3; ++j) pushes = pushes || vany(push_[j] != 0.0);
+if (!smooth && !pushes) continue;
+busy#[busied#++] = i;
+dirty = true;
+if (smooth) {
+  @SMOOTH_RESPOND@
+} else {
+  @RESPOND@
+}
+@CONDENSE@
+coupled = coupled || BETWEEN#;
+""",
+    ),
+    "INCREMENT": ("busy", "@INCREMENT@"),
+    "RECHECK": (
+        "i",
+        """
+bool known = false;
+for (int place = 0; place < listed#; ++place) known = known || list#[place] == i;
+if (!known) {
+  if (BETWEEN#) {
+    @BOUND_NEXT@
+    if (!vany(bound[0] < lowest)) continue;
+  }
+  @GAP@
+  const M missed = (gap[0] < 0.0) & (passed > 0.5);
+  if (vany(missed)) {
+    @NODE@
+    list#[listed#++] = i;
+    again = missed ? one : again;
+  }
+}
+lowest = vmin(lowest, gap[0]);
+""",
+    ),
+}
+
+
+def record_size(group: ContactGroup) -> int:
+    """Vectors in the record of a candidate."""
+    fields = _FIELDS + (_COUPLING_FIELDS if group.is_between_links else ())
+    return sum(width for _, width in fields)
+
+
+def newton_records(mechanism: Mechanism, weights: Weights) -> str:
+    """Declarations of records, lists and tables of all kinds."""
+    lines = []
+    for g, group in enumerate(mechanism.groups):
+        normal, tangent = weights.contacts[g]
+        lines += [
+            f"V record{g}[{record_size(group) * group.count}];",
+            f"int list{g}[{group.count}], listed{g} = 0;",
+            f"int busy{g}[{group.count}], busied{g} = 0;",
+            f"constexpr bool BETWEEN{g} = {str(group.is_between_links).lower()};",
+            _reals(f"rho_normal{g}", normal),
+            _reals(f"rho_tangent{g}", tangent),
+        ]
+    return "\n".join(lines)
+
+
+def _reals(name: str, values: Sequence[float]) -> str:
+    return f"constexpr double {name}[] = {{{', '.join(map(repr, values))}}};"
+
+
+def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
+    size, at, lines = record_size(group), 0, []
+    fields = _FIELDS + (_COUPLING_FIELDS if group.is_between_links else ())
+    for name, width in fields:
+        lines.append(f"V* const {name} = record{g} + {size} * i + {at};")
+        at += width
+    for side in "ab":
+        link = f"side_{side}{g}[i]"
+        lines += [
+            f"V* const {side}0 = pose0 + 12 * {link};",
+            f"V* const {side}1 = pose1 + 12 * {link};",
+            f"V* const v{side} = twist + 6 * {link};",
+            f"V* const t{side} = twist + 6 * {link};",
+            f"V* const load_{side} = load + 6 * {link};",
+            f"V* const push_{side} = push + 6 * {link};",
+            f"V* const hold_{side} = hold + 36 * {link};",
+        ]
+    layout = mechanism.layout
+    lines += [
+        f"const V* const k = num + {layout.offsets[group.name]} + {group.width} * i;",
+        f"V* const push_ = impulses + 3 * (FIRST{g} + i);",
+        f"const double rho_n = rho_normal{g}[i], rho_t = rho_tangent{g}[i];",
+        "const double per_rho_n = 1.0 / rho_n, per_rho_t = 1.0 / rho_t;",
+    ]
+    return "\n".join(lines)
+
+
+def contact_loop(
+    mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, str]], couple: str
+) -> str:
+    """What all kinds of candidates do at a marker."""
+    parts = []
+    for g, group in enumerate(mechanism.groups):
+        if what == "COUPLE":
+            if not group.is_between_links:
+                continue
+            over, text = "busy", couple
+        else:
+            over, text = _LOOPS[what]
+        if over == "i":
+            head = f"for (int i = 0; i < {group.count}; ++i) {{\n"
+        else:
+            length = {"list": f"listed{g}", "busy": f"busied{g}"}[over]
+            head = f"for (int place = 0; place < {length}; ++place) {{\nconst int i = {over}{g}[place];\n"
+        body = text.replace("#", str(g))
+        for name, block in kinds[g].items():
+            body = body.replace(f"@{name}@", block)
+        before = f"busied{g} = 0;\n" if what == "PRESS" else ""
+        parts.append(f"{before}{head}{_pointers(mechanism, group, g)}\n{body}\n}}")
+    return "\n".join(parts)

@@ -1,0 +1,82 @@
+// The step of one block of environments, one environment a lane, by Newton's method on the natural
+// residuals, from a start and impulses that the caller gives. A lane ends when balance and natural
+// residual were below the tolerance, after one more step. Returns the lanes that did.
+const auto newton = [&](
+    const V* q, const V* v, const V* force, const V* steps, const V* num, const V* kappa,
+    bool smooth, bool predict, int most, M wanted, V* x, V* limit, V* rub, V* impulses, V* report)
+    __attribute__((noinline)) -> M {
+V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
+V center0[3 * NL + 1], center1[3 * NL + 1], carrier[9 * NL + 1], spread[9 * NL + 1];
+V impulse[NV + 1], twist[6 * (NL + 1)];
+V load[6 * (NL + 1)], push[6 * (NL + 1)], hold[36 * (NL + 1)];
+V joint_load[NV + 1], joint_push[NV + 1], joint_hold[NV + 1];
+V limit_offset[2 * LIMITS + 1], limit_gain[2 * LIMITS + 1];
+V rub_offset[RUBS + 1], rub_gain[RUBS + 1];
+V matrix[COUPLED ? NV * NV : 1], right[NV + 1];
+V rate[1], err[2], run[1], alpha[1], determinant[1], bound[1], closest[1], reach[1];
+@NEWTON_RECORDS@
+const V zero = V(0.0), one = V(1.0);
+rate[0] = 1.0 / steps[1];
+for (int i = 0; i < 12; ++i) {
+  const V unit = V(i == 0 || i == 4 || i == 8 ? 1.0 : 0.0);
+  pose0[12 * NL + i] = unit;
+  pose1[12 * NL + i] = unit;
+}
+for (int i = 0; i < 6; ++i) twist[6 * NL + i] = zero;
+@NODE@
+@APPROACH@
+if (predict) {
+@PREDICT@
+}
+const V margin = PRUNING * steps[1];
+@NEWTON:NODE@
+
+V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
+bool dirty = true;
+for (int iteration = 0;; ++iteration) {
+  if (dirty) {
+    for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = zero;
+    for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = zero;
+    dirty = false;
+  }
+  err[0] = err[1] = zero;
+  @SWEEP@
+  if (smooth) {
+  @SMOOTH_JOINTS@
+  } else {
+  @JOINTS@
+  }
+  bool coupled = false;
+  @NEWTON:PRESS@
+  run[0] = one - done;
+  @ASSEMBLE@
+  if (COUPLED) {
+    if (coupled) {
+      @NEWTON:COUPLE@
+      @SOLVE_COUPLED@
+    } else {
+      @SOLVE_TREE@
+    }
+  }
+  @NEWTON:INCREMENT@
+  iterations = iterations + run[0];
+  const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
+                 ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero));
+  passed = (run[0] > 0.5) & good ? one : passed;
+  done = passed > 0.5 ? one : done;
+  const bool last = iteration + 1 >= most;
+  if (!last && vany(done < 0.5)) continue;
+  // A contact left out may have closed: it is taken in, and its lanes go on.
+  V again = zero;
+  lowest = V(__builtin_inf());
+  @NEWTON:RECHECK@
+  passed = again > 0.5 ? zero : passed;
+  done = again > 0.5 ? zero : done;
+  if (last || !vany(done < 0.5)) break;
+}
+report[0] = iterations;
+report[1] = err[0];
+report[2] = err[1];
+report[3] = lowest;
+return passed > 0.5;
+};

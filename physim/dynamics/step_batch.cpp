@@ -1,0 +1,200 @@
+// Many steps of a team of environments in one call. Every step runs Newton on all blocks of lanes;
+// the environments that it does not solve are gathered into full blocks, solved by the interior
+// point and polished; those that still fail are taken again in 2, 4, ... parts.
+constexpr int JOINT_PAIRS = 2 * LIMITS + RUBS;
+constexpr int WARM = JOINT_PAIRS + 3 * CONTACTS;
+const int begin = block * team * LANES;
+const int end = batch < begin + team * LANES ? batch : begin + team * LANES;
+const V none = V(0.0), unit = V(1.0);
+const M everyone = none < unit;
+
+// Which environments sit in the lanes of a block; lanes from `real` on repeat the last one.
+struct Seats { int item[LANES]; int real; };
+const auto gather = [&](const double* source, int width, const Seats& at, V* target) {
+  for (int l = 0; l < LANES; ++l) {
+    const double* const row = source + (size_t)at.item[l] * width;
+    for (int i = 0; i < width; ++i) vput(target[i], l, row[i]);
+  }
+};
+const auto scatter = [&](const V* source, int width, const Seats& at, double* target) {
+  for (int l = 0; l < at.real; ++l) {
+    double* const row = target + (size_t)at.item[l] * width;
+    for (int i = 0; i < width; ++i) row[i] = vlane(source[i], l);
+  }
+};
+
+// One block of lanes: what a step takes, what it gives.
+struct Work {
+  V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], force[NV + 1], steps[2], kappa[1];
+  V x[NQ + 1], v_next[NV + 1], warm[WARM + 1];
+  V iterations, residual, paths, gap, parts, exact;
+};
+const auto push_controls = [&](Work& work, const V* num) {
+  const V* const q = work.q;
+  const V* const v = work.v;
+  const V* const control = work.control;
+  const V* const external = work.external;
+  V* const force = work.force;
+  @FORCE@
+};
+const auto pull_velocity = [&](Work& work) {
+  const V* const q = work.q;
+  const V* const x = work.x;
+  const V* const steps = work.steps;
+  V* const v_next = work.v_next;
+  @VELOCITY@
+};
+
+const auto solve_newton = [&](Work& work, const V* num, bool predict, M wanted) -> M {
+  V seen[4];
+  const M good = newton(work.q, work.v, work.force, work.steps, num, work.kappa, is_smooth, predict,
+                        NEWTON_MOST, wanted, work.x, work.warm, work.warm + 2 * LIMITS,
+                        work.warm + JOINT_PAIRS, seen);
+  work.iterations = work.iterations + (wanted ? seen[0] : none);
+  work.residual = wanted ? vmax(seen[1], seen[2]) : work.residual;
+  work.gap = wanted ? seen[3] : work.gap;
+  work.exact = wanted ? vbool(good) : work.exact;
+  return good & wanted;
+};
+// The interior point at a path parameter above zero, and Newton from its end.
+const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
+  V limit[2 * LIMITS + 1], rub[RUBS + 1], impulses[3 * CONTACTS + 1], x[NQ + 1], kappa[1];
+  V seen[7];
+  kappa[0] = is_smooth ? work.kappa[0] : path_kappa * work.steps[1];
+  interior_point(work.q, work.v, work.force, work.steps, num, kappa, 1, wanted, x, limit, rub,
+                 impulses, seen);
+  const M solved = wanted & (seen[3] < 0.5);
+  work.iterations = work.iterations + (wanted ? seen[0] : none);
+  work.paths = work.paths + (wanted ? unit : none);
+  work.exact = wanted ? none : work.exact;
+  work.residual = wanted ? seen[1] : work.residual;
+  work.gap = wanted ? seen[5] : work.gap;
+  for (int i = 0; i < NQ; ++i) work.x[i] = wanted ? x[i] : work.x[i];
+  V* const warm = work.warm;
+  for (int i = 0; i < 2 * LIMITS; ++i) warm[i] = wanted ? limit[i] : warm[i];
+  for (int i = 0; i < RUBS; ++i) warm[2 * LIMITS + i] = wanted ? rub[i] : warm[2 * LIMITS + i];
+  for (int i = 0; i < 3 * CONTACTS; ++i)
+    warm[JOINT_PAIRS + i] = wanted ? impulses[i] : warm[JOINT_PAIRS + i];
+  if (!vany(solved)) return solved;
+  Work trial = work;
+  const M polished = solve_newton(trial, num, false, solved);
+  for (int i = 0; i < NQ; ++i) work.x[i] = polished ? trial.x[i] : work.x[i];
+  for (int i = 0; i < WARM; ++i) warm[i] = polished ? trial.warm[i] : warm[i];
+  work.iterations = solved ? trial.iterations : work.iterations;
+  work.residual = polished ? trial.residual : work.residual;
+  work.gap = polished ? trial.gap : work.gap;
+  work.exact = polished ? unit : work.exact;
+  return solved;
+};
+// The same interval in equal parts; lanes that fail in one part stay behind.
+const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M {
+  Work part = work;
+  M alive = wanted;
+  V worst = none, lowest = V(__builtin_inf()), all_exact = unit;
+  for (int i = 0; i < WARM; ++i) part.warm[i] = none;
+  part.steps[1] = work.steps[1] / (double)count;
+  part.kappa[0] = work.kappa[0] / (double)count;
+  for (int k = 0; k < count && vany(alive); ++k) {
+    push_controls(part, num);
+    M good = solve_newton(part, num, true, alive);
+    const M left = alive & !good;
+    if (vany(left)) good = good | solve_path(part, num, left);
+    alive = alive & good;
+    worst = vmax(worst, part.residual);
+    lowest = vmin(lowest, part.gap);
+    all_exact = vmin(all_exact, part.exact);
+    pull_velocity(part);
+    for (int i = 0; i < NQ; ++i) part.q[i] = alive ? part.x[i] : part.q[i];
+    for (int i = 0; i < NV; ++i) part.v[i] = alive ? part.v_next[i] : part.v[i];
+    part.steps[0] = part.steps[1];
+  }
+  work.iterations = wanted ? part.iterations : work.iterations;
+  work.paths = wanted ? part.paths : work.paths;
+  for (int i = 0; i < NQ; ++i) work.x[i] = alive ? part.x[i] : work.x[i];
+  for (int i = 0; i < NV; ++i) work.v_next[i] = alive ? part.v_next[i] : work.v_next[i];
+  for (int i = 0; i < WARM; ++i) work.warm[i] = alive ? part.warm[i] : work.warm[i];
+  work.residual = alive ? worst : work.residual;
+  work.gap = alive ? lowest : work.gap;
+  work.exact = alive ? all_exact : work.exact;
+  work.parts = alive ? V((double)count) : work.parts;
+  return alive;
+};
+
+int stuck[TEAM_MOST * LANES];
+for (int step = 0; step < steps_count; ++step) {
+  const size_t past = (size_t)(step - 1) * batch, now = (size_t)step * batch;
+  const double* const q_from = step ? q_out + past * NQ : q_in;
+  const double* const v_from = step ? v_out + past * NV : v_in;
+  const double* const interval_from = step ? interval_out + past : interval_in;
+  const double* const control_from = control_in + (size_t)step * control_stride;
+  const double* const external_from = external_in + (size_t)step * external_stride;
+
+  const auto seat = [&](const Seats& at, Work& work) {
+    gather(q_from, NQ, at, work.q);
+    gather(v_from, NV, at, work.v);
+    gather(interval_from, 1, at, work.steps);
+    gather(timestep_in, 1, at, work.steps + 1);
+    gather(control_from, NU, at, work.control);
+    if (has_external) gather(external_from, NV, at, work.external);
+    else for (int i = 0; i < NV; ++i) work.external[i] = none;
+    gather(warm_out, WARM, at, work.warm);
+    work.kappa[0] = kappa_rate * work.steps[1];
+    work.iterations = work.residual = work.paths = work.gap = work.exact = none;
+    work.parts = unit;
+  };
+  const auto leave = [&](const Seats& at, const Work& work, M good) {
+    V report[REPORT];
+    report[0] = work.iterations;
+    report[1] = work.residual;
+    report[2] = vbool(good);
+    report[3] = work.parts;
+    report[4] = work.paths;
+    report[5] = work.gap;
+    report[6] = work.exact;
+    V interval[1];
+    interval[0] = work.steps[1] / work.parts;
+    scatter(work.x, NQ, at, q_out + now * NQ);
+    scatter(work.v_next, NV, at, v_out + now * NV);
+    scatter(interval, 1, at, interval_out + now);
+    scatter(report, REPORT, at, report_out + now * REPORT);
+    scatter(work.warm, WARM, at, warm_out);
+  };
+
+  int count = 0;
+  for (int first = begin; first < end; first += LANES) {
+    Seats at;
+    at.real = end - first < LANES ? end - first : LANES;
+    for (int l = 0; l < LANES; ++l) at.item[l] = first + (l < at.real ? l : at.real - 1);
+    Work work;
+    seat(at, work);
+    const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
+    push_controls(work, num);
+    const M good = solve_newton(work, num, true, everyone);
+    pull_velocity(work);
+    leave(at, work, good);
+    const V flags = vbool(good);
+    for (int l = 0; l < at.real; ++l)
+      if (vlane(flags, l) < 0.5) stuck[count++] = at.item[l];
+  }
+  for (int first = 0; first < count; first += LANES) {
+    Seats at;
+    at.real = count - first < LANES ? count - first : LANES;
+    for (int l = 0; l < LANES; ++l) at.item[l] = stuck[first + (l < at.real ? l : at.real - 1)];
+    V own[NUMBERS];
+    for (int i = 0; i < NUMBERS; ++i)
+      for (int l = 0; l < LANES; ++l) {
+        const size_t from = (size_t)(at.item[l] / LANES) * number_stride + i;
+        vput(own[i], l, vlane(numbers_in[from], at.item[l] % LANES));
+      }
+    Work work;
+    seat(at, work);
+    for (int i = 0; i < WARM; ++i) work.warm[i] = none;
+    push_controls(work, own);
+    work.iterations = V((double)NEWTON_MOST);
+    M good = solve_path(work, own, everyone);
+    pull_velocity(work);
+    for (int parts = 2; parts <= MOST_PARTS && vany(!good); parts *= 2)
+      good = good | solve_parts(work, own, parts, !good);
+    leave(at, work, good);
+  }
+}
