@@ -24,6 +24,9 @@ _MARKERS = (
 REPORT = 7
 """Numbers per environment in the report array."""
 
+PAIRS_MOST = 12
+"""Contacts between links that may push at once in a block of lanes before Newton gives up."""
+
 TEAM_MOST = 32
 """Blocks of lanes that share one gathering of unsolved environments."""
 
@@ -282,10 +285,12 @@ def step_body(
     newton = _template("newton.cpp").replace(
         "@NEWTON_RECORDS@", newton_records(mechanism, weights)
     )
+    couple = _template("couple.cpp") if phases.has_couplings else ""
+    newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
     kinds = [newton_contact_phases(mechanism, group, cap) for group in mechanism.groups]
-    for what in ("NODE", "PRESS", "COUPLE", "INCREMENT", "RECHECK"):
-        loop = contact_loop(mechanism, what, kinds, _OVER_LISTED["COUPLE"])
+    for what in ("NODE", "PRESS", "INCREMENT", "RECHECK"):
+        loop = contact_loop(mechanism, what, kinds)
         newton = newton.replace(f"@NEWTON:{what}@", loop)
     batch = _template("step_batch.cpp")
     for name, block in phases.blocks.items():
@@ -364,7 +369,9 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "ATTEMPT_ITERATIONS": settings.attempt_iterations,
         "NEWTON_MOST": settings.newton_iterations,
         "MOST_PARTS": settings.max_substeps,
+        "NEWTON_FIRST": settings.newton_first,
         "TEAM_MOST": TEAM_MOST,
+        "PAIRS_MOST": PAIRS_MOST,
         "ROUNDS": 2 + mechanism.contact_count,
     }
     reals = {

@@ -10,7 +10,9 @@ from physim.dynamics._newton_contacts import NODE_SIZE, POINTS_SIZE, REPLY_SIZE
 from physim.dynamics._weights import Weights
 
 _FIELDS = (("node", NODE_SIZE), ("at", POINTS_SIZE), ("reply", REPLY_SIZE), ("gap", 1))
-_COUPLING_FIELDS = (("rows", 54), ("gain", 9))
+_COUPLING_FIELDS = (("rows", 54), ("change", 3))
+
+_PLAIN = sum(width for _, width in _FIELDS)
 
 # What a marker of the loop becomes for one kind of candidate; "i" is the candidate, "#" its kind.
 # NODE lists the candidates that may touch, PRESS those that push in some lane.
@@ -37,13 +39,24 @@ for (int j = 0; j < 3; ++j) pushes = pushes || vany(push_[j] != 0.0);
 if (!smooth && !pushes) continue;
 busy#[busied#++] = i;
 dirty = true;
+touch(side_a#[i]);
+touch(side_b#[i]);
 if (smooth) {
   @SMOOTH_RESPOND@
 } else {
   @RESPOND@
 }
 @CONDENSE@
-coupled = coupled || BETWEEN#;
+if (BETWEEN#) {
+  if (pairs < PAIRS_MOST) {
+    pair_rows[pairs] = record# + SIZE# * i + ROWS#;
+    pair_reply[pairs] = reply;
+    pair_change[pairs] = record# + SIZE# * i + CHANGE#;
+    pair_a[pairs] = side_a#[i];
+    pair_b[pairs] = side_b#[i];
+  }
+  ++pairs;
+}
 """,
     ),
     "INCREMENT": ("busy", "@INCREMENT@"),
@@ -87,6 +100,8 @@ def newton_records(mechanism: Mechanism, weights: Weights) -> str:
             f"int list{g}[{group.count}], listed{g} = 0;",
             f"int busy{g}[{group.count}], busied{g} = 0;",
             f"constexpr bool BETWEEN{g} = {str(group.is_between_links).lower()};",
+            f"constexpr int SIZE{g} = {record_size(group)};",
+            f"constexpr int ROWS{g} = {_PLAIN}, CHANGE{g} = {_PLAIN + 54};",
             _reals(f"rho_normal{g}", normal),
             _reals(f"rho_tangent{g}", tangent),
         ]
@@ -125,17 +140,12 @@ def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
 
 
 def contact_loop(
-    mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, str]], couple: str
+    mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, str]]
 ) -> str:
     """What all kinds of candidates do at a marker."""
     parts = []
     for g, group in enumerate(mechanism.groups):
-        if what == "COUPLE":
-            if not group.is_between_links:
-                continue
-            over, text = "busy", couple
-        else:
-            over, text = _LOOPS[what]
+        over, text = _LOOPS[what]
         if over == "i":
             head = f"for (int i = 0; i < {group.count}; ++i) {{\n"
         else:

@@ -190,48 +190,48 @@ class NewtonContacts:
     def condense(self) -> str:
         """Adds impulse, offset and, on a fixed plane, response to the links.
 
-        Between links the response couples two branches; it is left as rows for the matrix.
+        Between links the response couples two branches; it is left as rows for `couple.cpp`.
         """
         tape = Tape()
         rows = self._impulse_rows(tape)
         columns = la.transpose(rows)
         gamma, *friction = tape.inputs("push_", 3)
         impulse = la.matvec(columns, [*friction, gamma])
+        ahead = self._velocity_rows(tape, 0)
+        outputs: Outputs = [
+            ("load_a", i, tape.input("load_a", i) + x) for i, x in enumerate(impulse)
+        ]
+        if self.is_between_links:
+            outputs += [("load_b", i, tape.input("load_b", i) - x) for i, x in enumerate(impulse)]
+            values = [*flatten(ahead), *flatten(self._velocity_rows(tape, 3)), *flatten(rows)]
+            return emit_block([*outputs, *[("rows", i, x) for i, x in enumerate(values)]])
         offset = la.matvec(columns, tape.inputs("reply", 3))
+        hold = la.matmul(columns, la.matmul(self._gain(tape), ahead))
+        for name, values in (("push_a", offset), ("hold_a", flatten(hold))):
+            outputs += [(name, i, tape.input(name, i) + x) for i, x in enumerate(values)]
+        return emit_block(outputs)
+
+    def _gain(self, tape: Tape) -> list[Vector]:
         gain = [tape.inputs("reply", 3, 3 + 3 * i) for i in range(3)]
         gain[2] = [0, 0, gain[2][2]]
-        outputs: Outputs = []
-        for name, values in (("load", impulse), ("push", offset)):
-            outputs += [(f"{name}_a", i, tape.input(f"{name}_a", i) + x) for i, x in enumerate(values)]
-            if self.is_between_links:
-                outputs += [
-                    (f"{name}_b", i, tape.input(f"{name}_b", i) - x) for i, x in enumerate(values)
-                ]
-        ahead = self._velocity_rows(tape, 0)
-        if not self.is_between_links:
-            hold = la.matmul(columns, la.matmul(gain, ahead))
-            outputs += [("hold_a", i, tape.input("hold_a", i) + x) for i, x in enumerate(flatten(hold))]
-        else:
-            values = [*flatten(ahead), *flatten(self._velocity_rows(tape, 3)), *flatten(rows)]
-            outputs += [("rows", i, x) for i, x in enumerate(values)]
-            outputs += [("gain", i, x) for i, x in enumerate(flatten(gain))]
-        return emit_block(outputs)
+        return gain
 
     def increment(self) -> str:
         """Moves the impulse along the step."""
         tape = Tape()
-        du = la.matvec(self._velocity_rows(tape, 0), tape.inputs("ta", 6))
         if self.is_between_links:
-            du = la.vsub(du, la.matvec(self._velocity_rows(tape, 3), tape.inputs("tb", 6)))
-        gain = [tape.inputs("reply", 3, 3 + 3 * i) for i in range(3)]
-        gain[2] = [0, 0, gain[2][2]]
-        change = la.vsub(tape.inputs("reply", 3), la.matvec(gain, du))
+            change = tape.inputs("change", 3)
+        else:
+            du = la.matvec(self._velocity_rows(tape, 0), tape.inputs("ta", 6))
+            change = la.vsub(tape.inputs("reply", 3), la.matvec(self._gain(tape), du))
         step = tape.input("alpha", 0)
-        moved = [
-            tape.input("push_", i) + step * x
-            for i, x in zip((1, 2, 0), change, strict=True)
-        ]
-        return emit_block([("push_", i, x) for i, x in zip((1, 2, 0), moved, strict=True)])
+        places = (1, 2, 0)
+        return emit_block(
+            [
+                ("push_", i, tape.input("push_", i) + step * x)
+                for i, x in zip(places, change, strict=True)
+            ]
+        )
 
 
 def constant_frame(normal: Sequence[float]) -> list[Vector]:

@@ -8,11 +8,13 @@ every link what they add: impulse (``load``), offset (``push``) and response (``
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._elimination import Elimination, analyse
+from physim.dynamics._articulated import Frame, Motion, TreeFactor, factor_tree, solve_tree
 from physim.dynamics._kinematics import (
     difference,
     forward_kinematics,
@@ -42,6 +44,19 @@ TURN_CAP = 0.3
 """Largest change of a joint in one iteration [rad, or lengths of the model]."""
 
 
+@dataclass(frozen=True, slots=True)
+class _System:
+    """Newton's linear system before elimination."""
+
+    motion: list[Motion]
+    next_motion: list[Motion]
+    blocks: list[list[list[Scalar]]]
+    right: list[Motion]
+    joint_block: dict[tuple[int, int], Scalar]
+    force: list[Scalar]
+    residual: Scalar
+
+
 class NewtonPhases(StepPhases):
     """Phases of one mechanism's Newton iteration.
 
@@ -67,27 +82,36 @@ class NewtonPhases(StepPhases):
             for link in (item.link_a, item.link_b)
             if link >= 0
         }
-        self.tree_elimination: Elimination = analyse(mechanism.tree.nv, mechanism.tree.chain)
         super().__init__(mechanism, zeros)
 
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
-        blocks = {
+        return {
             "NODE": self._node(),
+            "ALLOWED": self._allowed(),
             "APPROACH": self._approach(),
             "PREDICT": self._predicted(),
             "SWEEP": self._kinematics(),
             "JOINTS": self._joints(smooth=False),
             "SMOOTH_JOINTS": self._joints(smooth=True),
+            "SOLVE_FREE": self._solved(is_held=False, is_kept=False),
+            "SOLVE_HELD": self._solved(is_held=True, is_kept=self.has_couplings),
+            "REACT": self._reacted() if self.has_couplings else "",
+            "FINISH": self._finished() if self.has_couplings else "",
         }
-        if self._has_couplings:
-            blocks["ASSEMBLE"] = self._assembled()
-            blocks["SOLVE_TREE"] = self._solved(self.tree_elimination)
-            blocks["SOLVE_COUPLED"] = self._solved(self.elimination)
-        else:
-            blocks["ASSEMBLE"] = self._fused()
-            blocks["SOLVE_TREE"] = blocks["SOLVE_COUPLED"] = ""
-        return blocks
+
+    def _allowed(self) -> str:
+        """What each limit may be violated by at the end of the step."""
+        tape, mechanism = Tape(), self.mechanism
+        numbers, timestep = self._numbers(tape), tape.input("steps", 1)
+        q = tape.inputs("q", mechanism.tree.nq)
+        outputs: Outputs = []
+        for i, (dof, coordinate) in enumerate(mechanism.limits):
+            low, high = numbers.dof("limit_lower", dof), numbers.dof("limit_upper", dof)
+            for place, gap in ((i, q[coordinate] - low), (i + len(mechanism.limits), high - q[coordinate])):
+                allowed = contact.allowed_overlap(gap, timestep, mechanism.recovery)
+                outputs.append(("limit_allowed", place, allowed))
+        return emit_block(outputs)
 
     def _kinematics(self) -> str:
         """Everything at the trial configuration that contacts and the balance need."""
@@ -97,7 +121,7 @@ class NewtonPhases(StepPhases):
         carrier = [chunks(m, 3) for m in chunks(self._exchange.load(tape, "carrier"), 9)]
         spreads = [la.matmul(r, c) for r, c in zip(after.rotation, carrier, strict=True)]
         store = self._exchange.store
-        outputs = store("motion1", motion_values(after), is_complete=self._has_couplings)
+        outputs = store("motion1", motion_values(after), is_complete=self.has_couplings)
         outputs += store("center1", flatten(after.center))
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
         values = pose_values(after)
@@ -116,8 +140,12 @@ class NewtonPhases(StepPhases):
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
         timestep, rate = tape.input("steps", 1), tape.input("rate", 0)
         kappa = tape.input("kappa", 0) if smooth else None
-        velocities = self._limit_velocities(x, q, timestep, numbers, rate)
         count = len(mechanism.limits)
+        gaps = [x[place] - numbers.dof("limit_lower", dof) for dof, place in mechanism.limits]
+        gaps += [numbers.dof("limit_upper", dof) - x[place] for dof, place in mechanism.limits]
+        velocities = [
+            (gap - tape.input("limit_allowed", i)) * rate for i, gap in enumerate(gaps)
+        ]
         natural, per_speed = tape.input("err", 1), 1.0 / mechanism.scales.velocity
         load: dict[int, Scalar] = {}
         push: dict[int, Scalar] = {}
@@ -158,8 +186,8 @@ class NewtonPhases(StepPhases):
         pairs = (*self.mechanism.limits, *self.mechanism.rubbing)
         return sorted({dof for dof, _ in pairs})
 
-    def _system(self, tape: Tape) -> tuple[dict[tuple[int, int], Scalar], list[Scalar], Scalar]:
-        """Newton matrix, right-hand side and the scaled residual of the balance."""
+    def _system(self, tape: Tape, *, is_held: bool) -> _System:
+        """Blocks, wrenches and joint terms of the linear system, and the balance's residual."""
         mechanism, load = self.mechanism, self._exchange.load
         tree, scales = mechanism.tree, mechanism.scales
         node, numbers = self._node_record(tape), self._numbers(tape)
@@ -167,87 +195,157 @@ class NewtonPhases(StepPhases):
         timestep, rate = tape.input("steps", 1), tape.input("rate", 0)
         centers = chunks(load(tape, "center1"), 3)
         spreads = [chunks(m, 3) for m in chunks(load(tape, "spread"), 9)]
-        motion = as_motion(load(tape, "motion1"))
-        blocks, momenta, pushes = [], [], []
+        blocks, momenta, right = [], [], []
         for link in range(len(tree.links)):
             mass, before = numbers.link_mass(link), node.poses.center[link]
             block = integrator.spatial_block(before, centers[link], spreads[link], mass)
             moment, momentum = integrator.spread_momentum(
                 spreads[link], before, centers[link], before, mass, rate
             )
-            if link in self._touched:
-                held = chunks(tape.inputs("hold", 36, 36 * link), 6)
-                block = la.madd(block, held)
+            offset: list[Scalar] = [0] * 6
+            if is_held and link in self._touched:
+                block = la.madd(block, chunks(tape.inputs("hold", 36, 36 * link), 6))
                 wrench = tape.inputs("load", 6, 6 * link)
                 moment, momentum = la.vsub(moment, wrench[:3]), la.vsub(momentum, wrench[3:])
                 offset = tape.inputs("push", 6, 6 * link)
-                pushes.append((offset[:3], offset[3:]))
-            else:
-                pushes.append(([0, 0, 0], [0, 0, 0]))
             blocks.append(block)
             momenta.append((moment, momentum))
+            right.append((la.vsub(offset[:3], moment), la.vsub(offset[3:], momentum)))
         balance = project(tree, node.poses.motion, momenta)
-        right = project(tree, node.poses.motion, pushes)
         joint = integrator.joint_impulse(tree, x, q, timestep, numbers, rate)
-        entries = integrator.newton_matrix(
-            tree,
-            node.poses.motion,
-            motion,
-            blocks,
-            integrator.joint_block(tree, x, q, timestep, numbers),
-        )
-        paired = set(self._paired_dofs)
+        block_of_joints = integrator.joint_block(tree, x, q, timestep, numbers)
+        force: list[Scalar] = []
         residual: Scalar = 0.0
+        paired = set(self._paired_dofs)
         for dof in range(tree.nv):
-            value = sc.subtract(sc.add(balance[dof], joint[dof]), node.impulse[dof])
+            push = sc.subtract(node.impulse[dof], joint[dof])
             if dof in paired:
-                value = sc.subtract(value, tape.input("joint_load", dof))
-                right[dof] = sc.add(right[dof], tape.input("joint_push", dof))
-                entries[dof, dof] = sc.add(entries[dof, dof], tape.input("joint_hold", dof))
-            right[dof] = sc.subtract(right[dof], value)
+                push = sc.add(push, tape.input("joint_load", dof))
             unit = scales.mass * scales.velocity
             unit *= 1.0 if tree.linear_dofs[dof] else scales.length
-            size = sc.multiply(sc.absolute(value), 1.0 / unit)
+            size = sc.multiply(sc.absolute(sc.subtract(balance[dof], push)), 1.0 / unit)
             residual = size if dof == 0 else sc.maximum(residual, size)
-        return entries, right, residual
+            if dof in paired:
+                push = sc.add(push, tape.input("joint_push", dof))
+                hold = tape.input("joint_hold", dof)
+                block_of_joints[dof, dof] = sc.add(block_of_joints[dof, dof], hold)
+            force.append(push)
+        motion = as_motion(load(tape, "motion1"))
+        return _System(node.poses.motion, motion, blocks, right, block_of_joints, force, residual)
 
-    def _assembled(self) -> str:
-        """The system written to memory, for contacts between links to add to."""
-        tape, nv = Tape(), self.mechanism.tree.nv
-        entries, right, residual = self._system(tape)
-        outputs: Outputs = [
-            ("matrix", i * nv + j, entries.get((i, j), 0.0)) for i, j in self.elimination.pattern
+    def _frames(self, tape: Tape) -> tuple[dict[int, Frame], dict[int, Frame]]:
+        """Poses of links with a free joint, at node k and at the trial configuration."""
+        frames, next_frames = {}, {}
+        tree = self.mechanism.tree
+        x = tape.inputs("x", tree.nq)
+        for index, link in enumerate(tree.links):
+            if link.joints and link.joints[0].kind == "free":
+                first = link.joints[0].q
+                rotation = la.quaternion_matrix(x[first + 3 : first + 7])
+                next_frames[index] = (rotation, x[first : first + 3])
+                pose = tape.inputs("pose0", 12, 12 * index)
+                frames[index] = (chunks(pose[:9], 3), pose[9:])
+        return frames, next_frames
+
+    def _solved(self, *, is_held: bool, is_kept: bool) -> str:
+        """Solution without contacts between links, with or without contacts at all.
+
+        If it is kept, contacts between links may follow: factors and solution go to memory and
+        nothing moves yet.
+        """
+        tape, tree = Tape(), self.mechanism.tree
+        system = self._system(tape, is_held=is_held)
+        motion, ahead = system.motion, system.next_motion
+        factor = factor_tree(tree, motion, ahead, system.blocks, system.joint_block)
+        rate, twists = solve_tree(
+            tree, factor, motion, ahead, system.right, system.force, *self._frames(tape)
+        )
+        outputs: Outputs = [("err", 0, system.residual)]
+        if not is_kept:
+            return emit_block(outputs + self._finish(tape, rate, twists, factor.pivots))
+        determinant = factor.pivots[0]
+        for pivot in factor.pivots[1:]:
+            determinant = sc.multiply(determinant, pivot)
+        values = [x for dof in sorted(factor.carried) for x in factor.carried[dof]]
+        outputs += self._exchange.store("carried", values)
+        values = [x for dof in sorted(factor.response) for x in factor.response[dof]]
+        outputs += self._exchange.store("response", values)
+        values = [factor.inverse[dof] for dof in sorted(factor.inverse)]
+        outputs += self._exchange.store("inverse", values)
+        values = [x for link in sorted(factor.roots) for row in factor.roots[link] for x in row]
+        outputs += self._exchange.store("root", values)
+        self._eliminated = sorted(factor.carried)
+        self._roots = sorted(factor.roots)
+        outputs += [("dv", i, y) for i, y in enumerate(rate)]
+        outputs += [("determinant", 0, determinant)]
+        return emit_block(outputs + self._twist_outputs(twists))
+
+    def _twist_outputs(self, twists: list[Motion]) -> Outputs:
+        return [
+            ("twist", 6 * link + i, y)
+            for link in sorted(self._touched)
+            for i, y in enumerate([*twists[link][0], *twists[link][1]])
         ]
-        outputs += [("right", i, y) for i, y in enumerate(right)]
-        return emit_block([*outputs, ("err", 0, residual)])
 
-    def _solved(self, elimination: Elimination) -> str:
-        tape, nv = Tape(), self.mechanism.tree.nv
-        entries = {(i, j): tape.input("matrix", i * nv + j) for i, j in elimination.pattern}
-        return emit_block(self._finish(tape, elimination, entries, tape.inputs("right", nv)))
+    def _kept_factor(self, tape: Tape) -> TreeFactor:
+        load = self._exchange.load
+        carried = chunks(load(tape, "carried"), 6)
+        response = chunks(load(tape, "response"), 6)
+        inverse = load(tape, "inverse")
+        roots = [chunks(block, 6) for block in chunks(load(tape, "root"), 36)]
+        return TreeFactor(
+            dict(zip(self._eliminated, carried, strict=True)),
+            dict(zip(self._eliminated, response, strict=True)),
+            dict(zip(self._eliminated, inverse, strict=True)),
+            dict(zip(self._roots, roots, strict=True)),
+            [],
+        )
 
-    def _fused(self) -> str:
-        """System and solution in one block: nothing of the matrix touches memory."""
+    def _reacted(self) -> str:
+        """How the tree answers wrenches on its links: adds to rates and twists."""
+        tape, tree = Tape(), self.mechanism.tree
+        zero: list[Scalar] = [0] * 6
+        wrenches = [
+            tape.inputs("react", 6, 6 * link) if link in self._touched else zero
+            for link in range(len(tree.links))
+        ]
+        rate, twists = solve_tree(
+            tree,
+            self._kept_factor(tape),
+            as_motion(self._exchange.load(tape, "motion0")),
+            as_motion(self._exchange.load(tape, "motion1")),
+            [(w[:3], w[3:]) for w in wrenches],
+            [0] * tree.nv,
+            *self._frames(tape),
+        )
+        outputs: Outputs = [("dv", i, tape.input("dv", i) + y) for i, y in enumerate(rate)]
+        for name, place, y in self._twist_outputs(twists):
+            outputs.append((name, place, tape.input(name, place) + y))
+        return emit_block(outputs)
+
+    def _finished(self) -> str:
+        """Move along increments that are in memory."""
         tape = Tape()
-        entries, right, residual = self._system(tape)
-        outputs = self._finish(tape, self.elimination, entries, right)
-        return emit_block([*outputs, ("err", 0, residual)])
+        return emit_block(self._finish(tape, tape.inputs("dv", self.mechanism.tree.nv), None, None))
 
     def _finish(
         self,
         tape: Tape,
-        elimination: Elimination,
-        entries: dict[tuple[int, int], Scalar],
-        right: list[Scalar],
+        dv: list[Scalar],
+        twists: list[Motion] | None,
+        pivots: list[Scalar] | None,
     ) -> Outputs:
-        """Velocity increment; moves the configuration and the joint pairs along it."""
+        """Move the configuration and the joint pairs along the increment."""
         mechanism = self.mechanism
         tree, scales = mechanism.tree, mechanism.scales
-        factor = elimination.factor(entries)
-        dv = elimination.solve(factor, right)
-        determinant: Scalar = factor[0, 0]
-        for k in range(1, tree.nv):
-            determinant = determinant * factor[k, k]
+        outputs: Outputs = []
+        if twists is not None:
+            outputs += self._twist_outputs(twists)
+        if pivots is not None:
+            determinant = pivots[0]
+            for pivot in pivots[1:]:
+                determinant = sc.multiply(determinant, pivot)
+            outputs.append(("determinant", 0, determinant))
         timestep = tape.input("steps", 1)
         fastest: Scalar = None
         for dof, value in enumerate(dv):
@@ -259,7 +357,7 @@ class NewtonPhases(StepPhases):
         x = tape.inputs("x", tree.nq)
         length = alpha * timestep
         moved = retract(tree, x, [length * value for value in dv])
-        outputs: Outputs = [("x", i, sc.where(runs, y, x[i])) for i, y in enumerate(moved)]
+        outputs += [("x", i, sc.where(runs, y, x[i])) for i, y in enumerate(moved)]
         step = sc.where(runs, alpha, 0.0)
         count = len(mechanism.limits)
         for i in range(2 * count):
@@ -269,11 +367,7 @@ class NewtonPhases(StepPhases):
         for i, (dof, _) in enumerate(mechanism.rubbing):
             change = tape.input("rub_offset", i) - tape.input("rub_gain", i) * dv[dof]
             outputs.append(("rub", i, tape.input("rub", i) + step * change))
-        twists = link_twists(tree, as_motion(self._exchange.load(tape, "motion1")), dv)
-        for link in sorted(self._touched):
-            w, v = twists[link]
-            outputs += [("twist", 6 * link + i, y) for i, y in enumerate([*w, *v])]
-        return [*outputs, ("alpha", 0, step), ("determinant", 0, determinant)]
+        return [*outputs, ("alpha", 0, step)]
 
     def _predicted(self) -> str:
         """Where the past velocity leads."""

@@ -145,7 +145,7 @@ class StepPhases:
         self.elimination = elimination(mechanism)
         self._zeros = zeros
         self._exchange = Exchange()
-        self._has_couplings = any(group.is_between_links for group in mechanism.groups)
+        self.has_couplings = any(group.is_between_links for group in mechanism.groups)
         self.blocks = self.trace()
 
     def trace(self) -> dict[str, str]:
@@ -183,7 +183,7 @@ class StepPhases:
         numbers = self._numbers(tape)
         node = integrator.build_node(self.mechanism.tree, q, v, force, past, timestep, numbers)
         store = self._exchange.store
-        outputs = store("motion0", motion_values(node.poses), is_complete=self._has_couplings)
+        outputs = store("motion0", motion_values(node.poses), is_complete=self.has_couplings)
         outputs += store("center0", flatten(node.poses.center))
         outputs += store("carrier", [x for m in node.carrier for x in flatten(m)])
         outputs += store("impulse", node.impulse)
@@ -225,7 +225,7 @@ class StepPhases:
             node.poses,
         )
         outputs = self._exchange.store(
-            "motion1", motion_values(after), is_complete=self._has_couplings
+            "motion1", motion_values(after), is_complete=self.has_couplings
         )
         outputs += [("pose1", i, y) for i, y in enumerate(pose_values(after))]
         for link, (moment, momentum) in enumerate(wrenches):

@@ -25,7 +25,9 @@ class SolverSettings:
     """When Newton's method and the interior point start, step and stop.
 
     Attributes:
-        newton_iterations: Iterations that Newton's method gets before the interior point.
+        newton_first: Iterations that a whole block of environments gets; those that need more are
+            gathered and go on.
+        newton_iterations: Iterations that an environment gets before the interior point.
         newton_tolerance: Largest balance and natural residual before Newton's last step, in the
             model's own units.
         gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
@@ -41,8 +43,9 @@ class SolverSettings:
             two links is left out of a step; it is brought back if the step ends closer.
     """
 
+    newton_first: int = 4
     newton_iterations: int = 10
-    newton_tolerance: float = 1e-7
+    newton_tolerance: float = 1e-6
     gain_cap: float = 1e4
     rescue_smoothing: float = 1e-7
     tolerance: float = 1e-9

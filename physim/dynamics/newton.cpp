@@ -11,8 +11,16 @@ V impulse[NV + 1], twist[6 * (NL + 1)];
 V load[6 * (NL + 1)], push[6 * (NL + 1)], hold[36 * (NL + 1)];
 V joint_load[NV + 1], joint_push[NV + 1], joint_hold[NV + 1];
 V limit_offset[2 * LIMITS + 1], limit_gain[2 * LIMITS + 1];
-V rub_offset[RUBS + 1], rub_gain[RUBS + 1];
-V matrix[COUPLED ? NV * NV : 1], right[NV + 1];
+V limit_allowed[2 * LIMITS + 1], rub_offset[RUBS + 1], rub_gain[RUBS + 1];
+V carried[6 * NV + 1], response[6 * NV + 1], inverse[NV + 1], root[36 * NL];
+V dv[NV + 1], react[6 * (NL + 1)];
+V* pair_rows[PAIRS_MOST];
+V* pair_reply[PAIRS_MOST];
+V* pair_change[PAIRS_MOST];
+int pair_a[PAIRS_MOST], pair_b[PAIRS_MOST], pairs = 0;
+// Links with contributions of contacts; those of all others are zero.
+int touched[NL + 1], touched_count = 0;
+bool is_touched[NL + 1];
 V rate[1], err[2], run[1], alpha[1], determinant[1], bound[1], closest[1], reach[1];
 @NEWTON_RECORDS@
 const V zero = V(0.0), one = V(1.0);
@@ -24,6 +32,7 @@ for (int i = 0; i < 12; ++i) {
 }
 for (int i = 0; i < 6; ++i) twist[6 * NL + i] = zero;
 @NODE@
+@ALLOWED@
 @APPROACH@
 if (predict) {
 @PREDICT@
@@ -32,13 +41,23 @@ const V margin = PRUNING * steps[1];
 @NEWTON:NODE@
 
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
-bool dirty = true;
+bool dirty = false;
+for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = zero;
+for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = zero;
+for (int i = 0; i <= NL; ++i) is_touched[i] = false;
+const auto touch = [&](int link) {
+  if (!is_touched[link]) touched[touched_count++] = link;
+  is_touched[link] = true;
+};
 for (int iteration = 0;; ++iteration) {
-  if (dirty) {
-    for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = zero;
-    for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = zero;
-    dirty = false;
+  for (; touched_count > 0; --touched_count) {
+    const int link = touched[touched_count - 1];
+    is_touched[link] = false;
+    for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = zero;
+    for (int i = 0; i < 36; ++i) hold[36 * link + i] = zero;
   }
+  dirty = false;
+  pairs = 0;
   err[0] = err[1] = zero;
   @SWEEP@
   if (smooth) {
@@ -46,22 +65,19 @@ for (int iteration = 0;; ++iteration) {
   } else {
   @JOINTS@
   }
-  bool coupled = false;
   @NEWTON:PRESS@
   run[0] = one - done;
-  @ASSEMBLE@
-  if (COUPLED) {
-    if (coupled) {
-      @NEWTON:COUPLE@
-      @SOLVE_COUPLED@
-    } else {
-      @SOLVE_TREE@
-    }
+  if (dirty) {
+    @SOLVE_HELD@
+    @COUPLE@
+  } else {
+    @SOLVE_FREE@
   }
   @NEWTON:INCREMENT@
   iterations = iterations + run[0];
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
-                 ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero));
+                 ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &
+                 (pairs <= PAIRS_MOST ? one > zero : one < zero);
   passed = (run[0] > 0.5) & good ? one : passed;
   done = passed > 0.5 ? one : done;
   const bool last = iteration + 1 >= most;

@@ -45,10 +45,10 @@ const auto pull_velocity = [&](Work& work) {
   @VELOCITY@
 };
 
-const auto solve_newton = [&](Work& work, const V* num, bool predict, M wanted) -> M {
+const auto solve_newton = [&](Work& work, const V* num, bool predict, int most, M wanted) -> M {
   V seen[4];
   const M good = newton(work.q, work.v, work.force, work.steps, num, work.kappa, is_smooth, predict,
-                        NEWTON_MOST, wanted, work.x, work.warm, work.warm + 2 * LIMITS,
+                        most, wanted, work.x, work.warm, work.warm + 2 * LIMITS,
                         work.warm + JOINT_PAIRS, seen);
   work.iterations = work.iterations + (wanted ? seen[0] : none);
   work.residual = wanted ? vmax(seen[1], seen[2]) : work.residual;
@@ -77,7 +77,7 @@ const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
     warm[JOINT_PAIRS + i] = wanted ? impulses[i] : warm[JOINT_PAIRS + i];
   if (!vany(solved)) return solved;
   Work trial = work;
-  const M polished = solve_newton(trial, num, false, solved);
+  const M polished = solve_newton(trial, num, false, NEWTON_MOST, solved);
   for (int i = 0; i < NQ; ++i) work.x[i] = polished ? trial.x[i] : work.x[i];
   for (int i = 0; i < WARM; ++i) warm[i] = polished ? trial.warm[i] : warm[i];
   work.iterations = solved ? trial.iterations : work.iterations;
@@ -96,7 +96,7 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
   part.kappa[0] = work.kappa[0] / (double)count;
   for (int k = 0; k < count && vany(alive); ++k) {
     push_controls(part, num);
-    M good = solve_newton(part, num, true, alive);
+    M good = solve_newton(part, num, true, NEWTON_MOST, alive);
     const M left = alive & !good;
     if (vany(left)) good = good | solve_path(part, num, left);
     alive = alive & good;
@@ -120,7 +120,7 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
   return alive;
 };
 
-int stuck[TEAM_MOST * LANES];
+int slow[TEAM_MOST * LANES], stuck[TEAM_MOST * LANES];
 for (int step = 0; step < steps_count; ++step) {
   const size_t past = (size_t)(step - 1) * batch, now = (size_t)step * batch;
   const double* const q_from = step ? q_out + past * NQ : q_in;
@@ -160,7 +160,27 @@ for (int step = 0; step < steps_count; ++step) {
     scatter(work.warm, WARM, at, warm_out);
   };
 
-  int count = 0;
+  // Seats for every LANES of the environments in a list.
+  const auto seats_of = [&](const int* list, int first, int last) -> Seats {
+    Seats at;
+    at.real = last - first < LANES ? last - first : LANES;
+    for (int l = 0; l < LANES; ++l) at.item[l] = list[first + (l < at.real ? l : at.real - 1)];
+    return at;
+  };
+  const auto numbers_of = [&](const Seats& at, V* own) {
+    for (int i = 0; i < NUMBERS; ++i)
+      for (int l = 0; l < LANES; ++l) {
+        const size_t from = (size_t)(at.item[l] / LANES) * number_stride + i;
+        vput(own[i], l, vlane(numbers_in[from], at.item[l] % LANES));
+      }
+  };
+  const auto collect = [&](const Seats& at, M good, int* list, int& count) {
+    const V flags = vbool(good);
+    for (int l = 0; l < at.real; ++l)
+      if (vlane(flags, l) < 0.5) list[count++] = at.item[l];
+  };
+
+  int slow_count = 0, count = 0;
   for (int first = begin; first < end; first += LANES) {
     Seats at;
     at.real = end - first < LANES ? end - first : LANES;
@@ -169,23 +189,29 @@ for (int step = 0; step < steps_count; ++step) {
     seat(at, work);
     const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
     push_controls(work, num);
-    const M good = solve_newton(work, num, true, everyone);
+    const M good = solve_newton(work, num, true, NEWTON_FIRST, everyone);
     pull_velocity(work);
     leave(at, work, good);
-    const V flags = vbool(good);
-    for (int l = 0; l < at.real; ++l)
-      if (vlane(flags, l) < 0.5) stuck[count++] = at.item[l];
+    collect(at, good, slow, slow_count);
+  }
+  for (int first = 0; first < slow_count; first += LANES) {
+    const Seats at = seats_of(slow, first, slow_count);
+    V own[NUMBERS];
+    numbers_of(at, own);
+    Work work;
+    seat(at, work);
+    gather(q_out + now * NQ, NQ, at, work.x);
+    work.iterations = V((double)NEWTON_FIRST);
+    push_controls(work, own);
+    const M good = solve_newton(work, own, false, NEWTON_MOST - NEWTON_FIRST, everyone);
+    pull_velocity(work);
+    leave(at, work, good);
+    collect(at, good, stuck, count);
   }
   for (int first = 0; first < count; first += LANES) {
-    Seats at;
-    at.real = count - first < LANES ? count - first : LANES;
-    for (int l = 0; l < LANES; ++l) at.item[l] = stuck[first + (l < at.real ? l : at.real - 1)];
+    const Seats at = seats_of(stuck, first, count);
     V own[NUMBERS];
-    for (int i = 0; i < NUMBERS; ++i)
-      for (int l = 0; l < LANES; ++l) {
-        const size_t from = (size_t)(at.item[l] / LANES) * number_stride + i;
-        vput(own[i], l, vlane(numbers_in[from], at.item[l] % LANES));
-      }
+    numbers_of(at, own);
     Work work;
     seat(at, work);
     for (int i = 0; i < WARM; ++i) work.warm[i] = none;
