@@ -12,6 +12,7 @@ from typing import Any
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
+from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._kinematics import difference, link_twists
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._phases import (
@@ -49,6 +50,7 @@ class AdjointPhases(StepPhases):
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
         return {
+            "FORCE": self.force(),
             "NODE": self._node(),
             "APPROACH": self._approach(),
             "SWEEP": self._sweep(),
@@ -146,10 +148,14 @@ class AdjointPhases(StepPhases):
         """Reverse mode through kinematics, momentum and joint cones, at fixed ``x``."""
         tape, mechanism = Tape(), self.mechanism
         tree = mechanism.tree
-        q, v, force = self._inputs(tape)
+        q, v, _ = self._inputs(tape)
+        control = tape.inputs("control", len(mechanism.actuators))
+        external = tape.inputs("external", tree.nv)
         past, timestep = tape.inputs("steps", 2)
         x, y = tape.inputs("x", tree.nq), tape.inputs("y", tree.nv)
         numbers, kappa = self._numbers(tape), tape.input("kappa", 0)
+        driven = actuator_forces(mechanism.actuators, numbers, q, v, control)
+        force = [sc.add(a, b) for a, b in zip(driven, external, strict=True)]
         node = integrator.build_node(tree, q, v, force, past, timestep, numbers)
         balance, after, _ = integrator.free_balance(tree, node, x, q, timestep, numbers)
         velocities, rubs = self._central_joints(tape, x, q, timestep)
@@ -172,11 +178,12 @@ class AdjointPhases(StepPhases):
         twists = link_twists(tree, node.poses.motion, y)
         for i, value in enumerate(t for w, u in twists for t in (*w, *u)):
             seeds.append((value, tape.input("bar_twist", i)))
-        wanted = [*q, *v, *force, past, timestep]
+        wanted = [*q, *v, *control, *external, past, timestep]
         slots = range(mechanism.layout.size) if self._with_numbers else ()
         wanted += [tape.input("num", i) for i in slots]
         gradients = reverse(seeds, wanted)
-        names = [("bar_q", tree.nq), ("bar_v", tree.nv), ("bar_force", tree.nv)]
+        names = [("bar_q", tree.nq), ("bar_v", tree.nv)]
+        names += [("bar_control", len(mechanism.actuators)), ("bar_external", tree.nv)]
         outputs: Outputs = []
         at = 0
         for name, width in names:

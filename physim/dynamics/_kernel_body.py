@@ -21,10 +21,11 @@ _MARKERS = (
     "CENTRAL PULL"
 ).split()
 
-REPORT = 7
-"""Numbers per environment in the report array."""
+REPORT = 9
+"""Numbers per environment and step in the report array: iterations, residual, converged, parts,
+interior-point solves, smallest gap, exact, path error, gradient's solution converged."""
 
-PAIRS_MOST = 12
+PAIRS_MOST = 24
 """Contacts between links that may push at once in a block of lanes before Newton gives up."""
 
 TEAM_MOST = 32

@@ -34,9 +34,9 @@ if (named || (smooth && !BETWEEN#) || vany(closest[0] < margin)) list#[listed#++
         "list",
         """
 @NORMAL@
-bool pushes = vany(reach[0] > 0.0);
-for (int j = 0; j < 3; ++j) pushes = pushes || vany(push_[j] != 0.0);
-if (!smooth && !pushes) continue;
+const M pushes = smooth ? zero < one
+  : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0);
+if (!vany(pushes)) continue;
 busy#[busied#++] = i;
 dirty = true;
 touch(side_a#[i]);
@@ -51,6 +51,7 @@ if (BETWEEN#) {
   if (pairs < PAIRS_MOST) {
     pair_rows[pairs] = record# + SIZE# * i + ROWS#;
     pair_reply[pairs] = reply;
+    pair_on[pairs] = vbool(pushes);
     pair_change[pairs] = record# + SIZE# * i + CHANGE#;
     pair_a[pairs] = side_a#[i];
     pair_b[pairs] = side_b#[i];
@@ -74,7 +75,10 @@ if (!known) {
   const M missed = (gap[0] < 0.0) & (passed > 0.5);
   if (vany(missed)) {
     @NODE@
-    list#[listed#++] = i;
+    // In order of the candidates: sums must not depend on what other lanes found.
+    int place = listed#++;
+    for (; place > 0 && list#[place - 1] > i; --place) list#[place] = list#[place - 1];
+    list#[place] = i;
     again = missed ? one : again;
   }
 }

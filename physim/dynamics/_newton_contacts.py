@@ -164,6 +164,11 @@ class NewtonContacts:
         if self.is_between_links:
             outputs += [("at", 3 + i, x) for i, x in enumerate(y_b)]
         outputs.append(("err", 1, sc.maximum(tape.input("err", 1), size * per_speed)))
+        if kappa is not None:
+            product = sc.absolute(gamma * tape.input("at", 12) / kappa - 1.0)
+            drag = wrong / (mu * radius)
+            away = sc.maximum(tape.input("err", 2), sc.maximum(product, drag))
+            outputs.append(("err", 2, away))
         return emit_block(outputs)
 
     def _slip_points(

@@ -13,7 +13,6 @@ from typing import Any
 
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
-from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._articulated import Frame, Motion, TreeFactor, factor_tree, solve_tree
 from physim.dynamics._kinematics import (
     difference,
@@ -146,6 +145,7 @@ class NewtonPhases(StepPhases):
         velocities = [
             (gap - tape.input("limit_allowed", i)) * rate for i, gap in enumerate(gaps)
         ]
+        away = tape.input("err", 2)
         natural, per_speed = tape.input("err", 1), 1.0 / mechanism.scales.velocity
         load: dict[int, Scalar] = {}
         push: dict[int, Scalar] = {}
@@ -168,6 +168,8 @@ class NewtonPhases(StepPhases):
                 primal, velocity, self._weights[dof], self._cap, kappa
             )
             collect("limit", i, dof, sign, primal, (pair.offset, pair.gain, pair.residual))
+            if kappa is not None:
+                away = sc.maximum(away, sc.absolute(primal * velocity / kappa - 1.0))
         slips = difference(tree, x, q)[0]
         for i, (dof, _) in enumerate(mechanism.rubbing):
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
@@ -177,8 +179,12 @@ class NewtonPhases(StepPhases):
                 [primal], [slip], bound, self._weights[dof], self._cap, kappa
             )
             collect("rub", i, dof, 1.0, primal, (disc.offset[0], disc.b_y[0][0], disc.residual[0]))
+            if kappa is not None:
+                away = sc.maximum(away, sc.absolute(disc.residual[0]) / bound)
         for name, values in (("joint_load", load), ("joint_push", push), ("joint_hold", hold)):
             outputs += [(name, dof, value) for dof, value in values.items()]
+        if smooth:
+            outputs.append(("err", 2, away))
         return emit_block([*outputs, ("err", 1, natural)])
 
     @property
@@ -379,18 +385,7 @@ class NewtonPhases(StepPhases):
 
     def frame(self) -> dict[str, str]:
         """Blocks around a solve: forces of the controls before it, velocity after it."""
-        tape, tree = Tape(), self.mechanism.tree
-        numbers = self._numbers(tape)
-        pushed = actuator_forces(
-            self.mechanism.actuators,
-            numbers,
-            tape.inputs("q", tree.nq),
-            tape.inputs("v", tree.nv),
-            tape.inputs("control", len(self.mechanism.actuators)),
-        )
-        external = tape.inputs("external", tree.nv)
-        force = [sc.add(a, b) for a, b in zip(pushed, external, strict=True)]
-        blocks = {"FORCE": emit_block([("force", i, y) for i, y in enumerate(force)])}
+        blocks, tree = {"FORCE": self.force()}, self.mechanism.tree
         tape = Tape()
         cayley, _ = difference(tree, tape.inputs("x", tree.nq), tape.inputs("q", tree.nq))
         rate = sc.reciprocal(tape.input("steps", 1))

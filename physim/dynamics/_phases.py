@@ -14,6 +14,7 @@ from typing import Any
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
+from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._elimination import Elimination, analyse
 from physim.dynamics._kinematics import (
     Poses,
@@ -175,6 +176,21 @@ class StepPhases:
             tape.inputs("v", tree.nv),
             tape.inputs("force", tree.nv),
         )
+
+    def force(self) -> str:
+        """Generalized force of the interval, from controls and from outside."""
+        tape, mechanism = Tape(), self.mechanism
+        tree = mechanism.tree
+        driven = actuator_forces(
+            mechanism.actuators,
+            self._numbers(tape),
+            tape.inputs("q", tree.nq),
+            tape.inputs("v", tree.nv),
+            tape.inputs("control", len(mechanism.actuators)),
+        )
+        external = tape.inputs("external", tree.nv)
+        force = [sc.add(a, b) for a, b in zip(driven, external, strict=True)]
+        return emit_block([("force", i, y) for i, y in enumerate(force)])
 
     def _node(self) -> str:
         tape = Tape()

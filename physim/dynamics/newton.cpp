@@ -17,11 +17,12 @@ V dv[NV + 1], react[6 * (NL + 1)];
 V* pair_rows[PAIRS_MOST];
 V* pair_reply[PAIRS_MOST];
 V* pair_change[PAIRS_MOST];
+V pair_on[PAIRS_MOST];
 int pair_a[PAIRS_MOST], pair_b[PAIRS_MOST], pairs = 0;
 // Links with contributions of contacts; those of all others are zero.
 int touched[NL + 1], touched_count = 0;
 bool is_touched[NL + 1];
-V rate[1], err[2], run[1], alpha[1], determinant[1], bound[1], closest[1], reach[1];
+V rate[1], err[3], run[1], alpha[1], determinant[1], bound[1], closest[1], reach[1];
 @NEWTON_RECORDS@
 const V zero = V(0.0), one = V(1.0);
 rate[0] = 1.0 / steps[1];
@@ -58,7 +59,7 @@ for (int iteration = 0;; ++iteration) {
   }
   dirty = false;
   pairs = 0;
-  err[0] = err[1] = zero;
+  err[0] = err[1] = err[2] = zero;
   @SWEEP@
   if (smooth) {
   @SMOOTH_JOINTS@
@@ -76,6 +77,7 @@ for (int iteration = 0;; ++iteration) {
   @NEWTON:INCREMENT@
   iterations = iterations + run[0];
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
+                 (err[2] < PATH_TOLERANCE) &
                  ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &
                  (pairs <= PAIRS_MOST ? one > zero : one < zero);
   passed = (run[0] > 0.5) & good ? one : passed;
@@ -94,5 +96,6 @@ report[0] = iterations;
 report[1] = err[0];
 report[2] = err[1];
 report[3] = lowest;
+report[4] = err[2];
 return passed > 0.5;
 };

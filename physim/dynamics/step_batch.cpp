@@ -27,7 +27,7 @@ const auto scatter = [&](const V* source, int width, const Seats& at, double* ta
 struct Work {
   V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], force[NV + 1], steps[2], kappa[1];
   V x[NQ + 1], v_next[NV + 1], warm[WARM + 1];
-  V iterations, residual, paths, gap, parts, exact;
+  V iterations, residual, paths, gap, parts, exact, deviation;
 };
 const auto push_controls = [&](Work& work, const V* num) {
   const V* const q = work.q;
@@ -37,6 +37,12 @@ const auto push_controls = [&](Work& work, const V* num) {
   V* const force = work.force;
   @FORCE@
 };
+const auto finite = [&](const Work& work) -> M {
+  V sum = work.steps[0] + work.steps[1];
+  for (int i = 0; i < NQ; ++i) sum = sum + work.q[i];
+  for (int i = 0; i < NV; ++i) sum = sum + (work.v[i] + work.force[i]);
+  return sum * 0.0 == 0.0;
+};
 const auto pull_velocity = [&](Work& work) {
   const V* const q = work.q;
   const V* const x = work.x;
@@ -45,22 +51,24 @@ const auto pull_velocity = [&](Work& work) {
   @VELOCITY@
 };
 
-const auto solve_newton = [&](Work& work, const V* num, bool predict, int most, M wanted) -> M {
-  V seen[4];
-  const M good = newton(work.q, work.v, work.force, work.steps, num, work.kappa, is_smooth, predict,
+const auto solve_newton = [&](Work& work, const V* num, bool smooth, bool predict, int most,
+                              M wanted) -> M {
+  V seen[5];
+  const M good = newton(work.q, work.v, work.force, work.steps, num, work.kappa, smooth, predict,
                         most, wanted, work.x, work.warm, work.warm + 2 * LIMITS,
                         work.warm + JOINT_PAIRS, seen);
   work.iterations = work.iterations + (wanted ? seen[0] : none);
   work.residual = wanted ? vmax(seen[1], seen[2]) : work.residual;
   work.gap = wanted ? seen[3] : work.gap;
   work.exact = wanted ? vbool(good) : work.exact;
+  work.deviation = wanted ? seen[4] : work.deviation;
   return good & wanted;
 };
 // The interior point at a path parameter above zero, and Newton from its end.
-const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
+const auto solve_path = [&](Work& work, const V* num, bool smooth, M wanted) -> M {
   V limit[2 * LIMITS + 1], rub[RUBS + 1], impulses[3 * CONTACTS + 1], x[NQ + 1], kappa[1];
   V seen[7];
-  kappa[0] = is_smooth ? work.kappa[0] : path_kappa * work.steps[1];
+  kappa[0] = smooth ? work.kappa[0] : path_kappa * work.steps[1];
   interior_point(work.q, work.v, work.force, work.steps, num, kappa, 1, wanted, x, limit, rub,
                  impulses, seen);
   const M solved = wanted & (seen[3] < 0.5);
@@ -69,15 +77,16 @@ const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
   work.exact = wanted ? none : work.exact;
   work.residual = wanted ? seen[1] : work.residual;
   work.gap = wanted ? seen[5] : work.gap;
+  work.deviation = wanted ? seen[2] : work.deviation;
   for (int i = 0; i < NQ; ++i) work.x[i] = wanted ? x[i] : work.x[i];
   V* const warm = work.warm;
   for (int i = 0; i < 2 * LIMITS; ++i) warm[i] = wanted ? limit[i] : warm[i];
   for (int i = 0; i < RUBS; ++i) warm[2 * LIMITS + i] = wanted ? rub[i] : warm[2 * LIMITS + i];
   for (int i = 0; i < 3 * CONTACTS; ++i)
     warm[JOINT_PAIRS + i] = wanted ? impulses[i] : warm[JOINT_PAIRS + i];
-  if (!vany(solved)) return solved;
+  if (smooth || !vany(solved)) return solved;
   Work trial = work;
-  const M polished = solve_newton(trial, num, false, NEWTON_MOST, solved);
+  const M polished = solve_newton(trial, num, false, false, NEWTON_MOST, solved);
   for (int i = 0; i < NQ; ++i) work.x[i] = polished ? trial.x[i] : work.x[i];
   for (int i = 0; i < WARM; ++i) warm[i] = polished ? trial.warm[i] : warm[i];
   work.iterations = solved ? trial.iterations : work.iterations;
@@ -90,19 +99,20 @@ const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
 const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M {
   Work part = work;
   M alive = wanted;
-  V worst = none, lowest = V(__builtin_inf()), all_exact = unit;
+  V worst = none, lowest = V(__builtin_inf()), all_exact = unit, farthest = none;
   for (int i = 0; i < WARM; ++i) part.warm[i] = none;
   part.steps[1] = work.steps[1] / (double)count;
   part.kappa[0] = work.kappa[0] / (double)count;
   for (int k = 0; k < count && vany(alive); ++k) {
     push_controls(part, num);
-    M good = solve_newton(part, num, true, NEWTON_MOST, alive);
+    M good = solve_newton(part, num, is_smooth, true, NEWTON_MOST, alive);
     const M left = alive & !good;
-    if (vany(left)) good = good | solve_path(part, num, left);
+    if (vany(left)) good = good | solve_path(part, num, is_smooth, left);
     alive = alive & good;
     worst = vmax(worst, part.residual);
     lowest = vmin(lowest, part.gap);
     all_exact = vmin(all_exact, part.exact);
+    farthest = vmax(farthest, part.deviation);
     pull_velocity(part);
     for (int i = 0; i < NQ; ++i) part.q[i] = alive ? part.x[i] : part.q[i];
     for (int i = 0; i < NV; ++i) part.v[i] = alive ? part.v_next[i] : part.v[i];
@@ -116,6 +126,7 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
   work.residual = alive ? worst : work.residual;
   work.gap = alive ? lowest : work.gap;
   work.exact = alive ? all_exact : work.exact;
+  work.deviation = alive ? farthest : work.deviation;
   work.parts = alive ? V((double)count) : work.parts;
   return alive;
 };
@@ -139,7 +150,7 @@ for (int step = 0; step < steps_count; ++step) {
     else for (int i = 0; i < NV; ++i) work.external[i] = none;
     gather(warm_out, WARM, at, work.warm);
     work.kappa[0] = kappa_rate * work.steps[1];
-    work.iterations = work.residual = work.paths = work.gap = work.exact = none;
+    work.iterations = work.residual = work.paths = work.gap = work.exact = work.deviation = none;
     work.parts = unit;
   };
   const auto leave = [&](const Seats& at, const Work& work, M good) {
@@ -151,6 +162,8 @@ for (int step = 0; step < steps_count; ++step) {
     report[4] = work.paths;
     report[5] = work.gap;
     report[6] = work.exact;
+    report[7] = work.deviation;
+    report[8] = vbool(good);
     V interval[1];
     interval[0] = work.steps[1] / work.parts;
     scatter(work.x, NQ, at, q_out + now * NQ);
@@ -189,10 +202,12 @@ for (int step = 0; step < steps_count; ++step) {
     seat(at, work);
     const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
     push_controls(work, num);
-    const M good = solve_newton(work, num, true, NEWTON_FIRST, everyone);
+    const M sane = finite(work);
+    for (int i = 0; i < NQ; ++i) work.x[i] = work.q[i];
+    const M good = solve_newton(work, num, is_smooth, true, NEWTON_FIRST, sane);
     pull_velocity(work);
     leave(at, work, good);
-    collect(at, good, slow, slow_count);
+    collect(at, good | !sane, slow, slow_count);
   }
   for (int first = 0; first < slow_count; first += LANES) {
     const Seats at = seats_of(slow, first, slow_count);
@@ -203,7 +218,7 @@ for (int step = 0; step < steps_count; ++step) {
     gather(q_out + now * NQ, NQ, at, work.x);
     work.iterations = V((double)NEWTON_FIRST);
     push_controls(work, own);
-    const M good = solve_newton(work, own, false, NEWTON_MOST - NEWTON_FIRST, everyone);
+    const M good = solve_newton(work, own, is_smooth, false, NEWTON_MOST - NEWTON_FIRST, everyone);
     pull_velocity(work);
     leave(at, work, good);
     collect(at, good, stuck, count);
@@ -217,10 +232,31 @@ for (int step = 0; step < steps_count; ++step) {
     for (int i = 0; i < WARM; ++i) work.warm[i] = none;
     push_controls(work, own);
     work.iterations = V((double)NEWTON_MOST);
-    M good = solve_path(work, own, everyone);
+    M good = solve_path(work, own, is_smooth, everyone);
     pull_velocity(work);
     for (int parts = 2; parts <= MOST_PARTS && vany(!good); parts *= 2)
       good = good | solve_parts(work, own, parts, !good);
     leave(at, work, good);
+  }
+  // The solution that gradients belong to: Newton on the smoothed problem, from the solution.
+  for (int first = begin; want_soft && first < end; first += LANES) {
+    Seats at;
+    at.real = end - first < LANES ? end - first : LANES;
+    for (int l = 0; l < LANES; ++l) at.item[l] = first + (l < at.real ? l : at.real - 1);
+    Work work;
+    seat(at, work);
+    gather(q_out + now * NQ, NQ, at, work.x);
+    V report[REPORT];
+    gather(report_out + now * REPORT, REPORT, at, report);
+    const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
+    push_controls(work, num);
+    work.kappa[0] = soft_rate * work.steps[1];
+    const M wanted = (report[2] > 0.5) & (report[3] < 1.5);
+    M good = solve_newton(work, num, true, false, NEWTON_MOST, wanted);
+    const M left = wanted & !good;
+    if (vany(left)) good = good | solve_path(work, num, true, left);
+    report[8] = wanted ? vbool(good) : report[8];
+    scatter(work.x, NQ, at, soft_out + now * NQ);
+    scatter(report, REPORT, at, report_out + now * REPORT);
   }
 }
