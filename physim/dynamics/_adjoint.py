@@ -22,15 +22,23 @@ from physim.dynamics import _contact as contact
 from physim.dynamics._assembly import StepData
 from physim.dynamics._kinematics import difference, retract
 from physim.dynamics._reference import ReferenceSolver
-from solvers.nonlinear import cones
+from solvers.nonlinear import cones, projections
 
 
-def central_balance(solver: ReferenceSolver, data: StepData, x: Tensor, kappa: Tensor) -> Tensor:
-    """The balance F at ``x`` with every cone on the central path of ``kappa`` (B, nv)."""
+def central_balance(
+    solver: ReferenceSolver, data: StepData, x: Tensor, impulses: Tensor, kappa: float
+) -> Tensor:
+    """The balance F at ``x`` (B, nv), with impulses as functions of the motion.
+
+    Every cone is on the central path of ``kappa``; if that is zero, impulses
+    are affine functions with the derivative of exact contact.
+    """
+    if kappa == 0.0:
+        return exact_balance(solver, data, x, impulses)
     assembly = solver.assembly
     item = assembly.node(data)
     trial = assembly.trial(item, x, with_matrix=False)
-    k = kappa[:, None]
+    k = torch.full_like(data.timestep, kappa)[:, None]
     with torch.no_grad():
         near = trial.gap < solver.pruning_gap(data)[:, None]
         active = solver.active(item) | near
@@ -45,6 +53,48 @@ def central_balance(solver: ReferenceSolver, data: StepData, x: Tensor, kappa: T
     return balance - solver.joint_force(limit, rub[0], balance)
 
 
+def exact_balance(solver: ReferenceSolver, data: StepData, x: Tensor, impulses: Tensor) -> Tensor:
+    """The balance at an exact solution, right to first derivatives."""
+    from physim.dynamics._adjoint_phases import EXACT_CAP
+
+    mechanism, assembly = solver.mechanism, solver.assembly
+    item = assembly.node(data)
+    trial = assembly.trial(item, x, with_matrix=False)
+    weights = solver.weights
+    limits, rubs = 2 * len(mechanism.limits), len(mechanism.rubbing)
+    shape = (len(x), mechanism.contact_count, 3)
+    b = impulses[:, limits + rubs :].reshape(shape).permute(2, 0, 1)[[1, 2, 0]]
+    with torch.no_grad():
+        normal = torch.tensor([w for group in weights.contacts for w in group[0]]).to(x)
+        tangent = torch.tensor([w for group in weights.contacts for w in group[1]]).to(x)
+        law = contact.natural_response(
+            list(trial.velocity), list(b), item.mu, (normal, tangent), EXACT_CAP
+        )
+        gain = torch.stack([torch.stack([g + 0 * item.gap for g in row]) for row in law.gain])
+        per_bound = torch.stack([g + 0 * item.gap for g in law.per_bound])
+        joints = torch.tensor(weights.joints).to(x)
+        low = [dof for dof, _ in mechanism.limits]
+        limit = projections.orthant_newton(
+            impulses[:, :limits], trial.limit_velocity, joints[[*low, *low]], EXACT_CAP
+        )
+        dry = projections.disc_newton(
+            [impulses[:, limits : limits + rubs]],
+            [trial.slip],
+            item.friction_bound,
+            joints[[dof for dof, _ in mechanism.rubbing]],
+            EXACT_CAP,
+        )
+        at = (trial.velocity, item.mu, trial.limit_velocity, trial.slip, item.friction_bound)
+        at = tuple(y.detach() for y in at)
+    change = -torch.einsum("rsbc,sbc->rbc", gain, trial.velocity - at[0])
+    friction = change[:2] + per_bound * (b[2] * (item.mu - at[1]))
+    impulse = torch.cat([friction, change[2:]]) + b
+    balance = trial.residual - torch.einsum("brci,rbc->bi", item.impulse_rows, impulse)
+    push = -limit.gain * (trial.limit_velocity - at[2])
+    rub = dry.b_p[0] * (item.friction_bound - at[4]) - dry.b_y[0][0] * (trial.slip - at[3])
+    return balance - solver.joint_force(push, rub, balance)
+
+
 def outputs(solver: ReferenceSolver, data: StepData, x: Tensor) -> tuple[Tensor, Tensor]:
     """Next configuration and velocity of the interval that ends there."""
     cayley, _ = difference(solver.mechanism.tree, list(x.unbind(-1)), list(data.q.unbind(-1)))
@@ -55,7 +105,8 @@ def reference_adjoint(
     solver: ReferenceSolver,
     data: StepData,
     x: Tensor,
-    kappa: Tensor,
+    impulses: Tensor,
+    kappa: float,
     cotangent_q: Tensor,
     cotangent_v: Tensor,
 ) -> StepData:
@@ -64,12 +115,18 @@ def reference_adjoint(
     Args:
         solver: Solver of the mechanism.
         data: Inputs of the step.
-        x: Its solution at ``kappa`` (B, nq).
-        kappa: Central-path parameter of the gradient (B,).
+        x: Its solution at the gradient's smoothing (B, nq).
+        impulses: Impulses there (B, w); read if ``kappa`` is zero.
+        kappa: Central-path parameter of the gradient [J].
         cotangent_q: Cotangent of the next configuration (B, nq).
         cotangent_v: Cotangent of the next velocity (B, nv).
     """
     is_higher_order = torch.is_grad_enabled()
+    if is_higher_order and kappa == 0.0:
+        raise RuntimeError(
+            "second derivatives need a smooth law; exact contact has none where it slides or "
+            "switches. Build the simulator with gradient_smoothing above 0"
+        )
     with torch.enable_grad():
         names = [field.name for field in fields(StepData)]
         values = [getattr(data, name) for name in names]
@@ -87,7 +144,7 @@ def reference_adjoint(
             list((step * inputs.timestep[:, None]).unbind(-1)),
         )
         moved = torch.stack(columns, dim=-1)
-        balance = central_balance(solver, inputs, moved, kappa)
+        balance = central_balance(solver, inputs, moved, impulses, kappa)
         rows = [
             torch.autograd.grad(
                 balance[:, i].sum(), step, create_graph=is_higher_order, retain_graph=True
@@ -103,7 +160,7 @@ def reference_adjoint(
         y = torch.linalg.solve(matrix.transpose(-1, -2), right[..., None])[..., 0]
         fixed = outputs(solver, inputs, x)
         total = (cotangent_v * fixed[1]).sum() - (
-            y * central_balance(solver, inputs, x, kappa)
+            y * central_balance(solver, inputs, x, impulses, kappa)
         ).sum()
         gradients = torch.autograd.grad(
             total, values, create_graph=is_higher_order, allow_unused=True

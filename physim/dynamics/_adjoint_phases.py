@@ -29,9 +29,12 @@ from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
 from solvers.kernels.trace import Tape
-from solvers.nonlinear import cones
+from solvers.nonlinear import cones, projections
 
 Scalar = Any
+
+EXACT_CAP = 1e8
+"""Gain of an active exact pair, in units of its effective mass: an error of its inverse."""
 
 
 class AdjointPhases(StepPhases):
@@ -40,11 +43,22 @@ class AdjointPhases(StepPhases):
     Args:
         mechanism: Structure of the equations.
         zeros: Slots of the flat numbers that are zero by structure.
+        joint_weights: Effective masses per degree of freedom.
         with_numbers: Whether cotangents of the numbers are wanted.
+        is_exact: Whether contact is exact; else all cones are on the central path.
     """
 
-    def __init__(self, mechanism: Mechanism, zeros: frozenset[int], *, with_numbers: bool) -> None:
-        self._with_numbers = with_numbers
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        zeros: frozenset[int],
+        joint_weights: list[float],
+        *,
+        with_numbers: bool,
+        is_exact: bool,
+    ) -> None:
+        self._with_numbers, self._is_exact = with_numbers, is_exact
+        self._weights = joint_weights
         super().__init__(mechanism, zeros)
 
     def trace(self) -> dict[str, str]:
@@ -60,20 +74,54 @@ class AdjointPhases(StepPhases):
             "REVERSE": self._reverse(),
         }
 
-    def _central_joints(
+    def _joint_motion(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
-    ) -> tuple[list[Scalar], list[tuple[Scalar, Scalar, Scalar, Scalar]]]:
-        """Limit velocities, and (bound, b, e, slip) of dry friction on the central path."""
-        numbers, kappa = self._numbers(tape), tape.input("kappa", 0)
-        velocities = self._limit_velocities(x, q, timestep, numbers)
+    ) -> tuple[list[Scalar], list[tuple[Scalar, Scalar]]]:
+        """Gap velocities of limits; bound and slip of dry friction."""
+        numbers, rubs = self._numbers(tape), []
         slips = difference(self.mechanism.tree, x, q)[0]
-        rubs = []
         for dof, _ in self.mechanism.rubbing:
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
-            slip = sc.divide(slips[dof], timestep)
-            e, b = cones.second_order_central(bound, [slip], kappa)
-            rubs.append((bound, b[0], e, slip))
-        return velocities, rubs
+            rubs.append((bound, sc.divide(slips[dof], timestep)))
+        return self._limit_velocities(x, q, timestep, numbers), rubs
+
+    def _joint_gains(
+        self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
+    ) -> tuple[list[Scalar], list[Scalar]]:
+        """How limits, then dry friction resist motion; how dry friction follows its bound."""
+        kappa, gains, per_bound = tape.input("kappa", 0), [], []
+        velocities, rubs = self._joint_motion(tape, x, q, timestep)
+        count = len(self.mechanism.limits)
+        for i, velocity in enumerate(velocities):
+            if self._is_exact:
+                weight = self._weights[self.mechanism.limits[i % count][0]]
+                primal = tape.input("impulses", i)
+                gains.append(projections.orthant_newton(primal, velocity, weight, EXACT_CAP).gain)
+            else:
+                gains.append(kappa / (velocity * velocity))
+        for i, (bound, slip) in enumerate(rubs):
+            if self._is_exact:
+                primal = tape.input("impulses", 2 * count + i)
+                weight = self._weights[self.mechanism.rubbing[i][0]]
+                disc = projections.disc_newton([primal], [slip], bound, weight, EXACT_CAP)
+                gains.append(disc.b_y[0][0])
+                per_bound.append(disc.b_p[0])
+            else:
+                e, b = cones.second_order_central(bound, [slip], kappa)
+                law = cones.second_order_response(bound, b, e, [slip], kappa)
+                gains.append(sc.negative(law.b_y[0][0]))
+                per_bound.append(law.b_p[0])
+        return gains, per_bound
+
+    def _paired(self) -> list[tuple[int, float]]:
+        """Degree of freedom and sign of limits, then of dry friction."""
+        limits = [dof for dof, _ in self.mechanism.limits]
+        rubbing = [dof for dof, _ in self.mechanism.rubbing]
+        return (
+            [(dof, 1.0) for dof in limits]
+            + [(dof, -1.0) for dof in limits]
+            + [(dof, 1.0) for dof in rubbing]
+        )
 
     def _central_matrix(self) -> str:
         """Newton matrix with all cones on the central path, and the tangent right-hand side."""
@@ -81,7 +129,7 @@ class AdjointPhases(StepPhases):
         tree = mechanism.tree
         node, numbers = self._node_record(tape), self._numbers(tape)
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
-        timestep, kappa = tape.input("steps", 1), tape.input("kappa", 0)
+        timestep = tape.input("steps", 1)
         values = tape.inputs("spatial", 36 * len(tree.links))
         blocks = [
             [values[36 * link + 6 * i : 36 * link + 6 * i + 6] for i in range(6)]
@@ -94,19 +142,16 @@ class AdjointPhases(StepPhases):
             blocks,
             integrator.joint_block(tree, x, q, timestep, numbers),
         )
-        velocities, rubs = self._central_joints(tape, x, q, timestep)
-        count = len(mechanism.limits)
-        for i, velocity in enumerate(velocities):
-            dof = mechanism.limits[i % count][0]
-            entries[dof, dof] = entries[dof, dof] + kappa / (velocity * velocity)
-        for (bound, b, e, slip), (dof, _) in zip(rubs, mechanism.rubbing, strict=True):
-            response = cones.second_order_response(bound, [b], e, [slip], kappa)
-            entries[dof, dof] = entries[dof, dof] - response.b_y[0][0]
+        gains, per_bound = self._joint_gains(tape, x, q, timestep)
+        for gain, (dof, _) in zip(gains, self._paired(), strict=True):
+            entries[dof, dof] = entries[dof, dof] + gain
         outputs: Outputs = [
             ("matrix", i * tree.nv + j, entries.get((i, j), 0.0))
             for i, j in self.elimination.pattern
         ]
         outputs += [("right", i, g) for i, g in enumerate(self._tangent(tape, x, q, timestep))]
+        outputs += [("pair_gain", i, g) for i, g in enumerate(gains)]
+        outputs += [("pair_bound", i, g) for i, g in enumerate(per_bound)]
         return emit_block(outputs)
 
     def _tangent(
@@ -153,20 +198,20 @@ class AdjointPhases(StepPhases):
         external = tape.inputs("external", tree.nv)
         past, timestep = tape.inputs("steps", 2)
         x, y = tape.inputs("x", tree.nq), tape.inputs("y", tree.nv)
-        numbers, kappa = self._numbers(tape), tape.input("kappa", 0)
+        numbers = self._numbers(tape)
         driven = actuator_forces(mechanism.actuators, numbers, q, v, control)
         force = [sc.add(a, b) for a, b in zip(driven, external, strict=True)]
         node = integrator.build_node(tree, q, v, force, past, timestep, numbers)
         balance, after, _ = integrator.free_balance(tree, node, x, q, timestep, numbers)
-        velocities, rubs = self._central_joints(tape, x, q, timestep)
-        count = len(mechanism.limits)
+        # Affine in velocity and bound, with the derivatives of the true impulses.
         impulse: list[Scalar] = [0] * tree.nv
-        for i, velocity in enumerate(velocities):
-            push = cones.orthant_central(velocity, kappa)
-            dof = mechanism.limits[i % count][0]
-            impulse[dof] = sc.add(impulse[dof], push if i < count else sc.negative(push))
-        for (_, b, _, _), (dof, _) in zip(rubs, mechanism.rubbing, strict=True):
-            impulse[dof] = sc.add(impulse[dof], b)
+        velocities, rubs = self._joint_motion(tape, x, q, timestep)
+        speeds = [*velocities, *[slip for _, slip in rubs]]
+        for i, (speed, (dof, sign)) in enumerate(zip(speeds, self._paired(), strict=True)):
+            push = sc.multiply(-sign, sc.multiply(tape.input("pair_gain", i), speed))
+            impulse[dof] = sc.add(impulse[dof], push)
+        for i, ((bound, _), (dof, _)) in enumerate(zip(rubs, mechanism.rubbing, strict=True)):
+            impulse[dof] = sc.add(impulse[dof], tape.input("pair_bound", i) * bound)
         total = la.dot(y, la.vsub(impulse, balance))
         cayley, _ = difference(tree, x, q)
         direct = la.dot(tape.inputs("gv", tree.nv), cayley)
@@ -197,32 +242,41 @@ class AdjointPhases(StepPhases):
 
 
 def adjoint_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool
+    mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool, is_exact: bool
 ) -> dict[str, str]:
     """Blocks of one kind of candidate in the adjoint, besides its node."""
     return {
-        "CENTRAL": _central(mechanism, group),
+        "CENTRAL": _central(mechanism, group, is_exact=is_exact),
         "PULL": _pull(mechanism, group, with_numbers=with_numbers),
     }
 
 
-def _central(mechanism: Mechanism, group: ContactGroup) -> str:
-    """Impulse and response on the central path; adds the response to the links."""
+def _central(mechanism: Mechanism, group: ContactGroup, *, is_exact: bool) -> str:
+    """Impulse and response of a candidate; adds the response to the links."""
     tape = Tape()
     a, b = side_poses(tape, group, "1")
     node, numbers = read_node(tape, "cn"), tape.inputs("k", group.width)
-    kappa, mu = tape.input("kappa", 0), numbers[-1]
+    mu = numbers[-1]
     motion = contact.contact_motion(
         group, node, a, b, numbers, tape.input("steps", 1), mechanism.recovery
     )
-    # Candidates left out keep a harmless velocity.
-    velocity = [sc.where(tape.input("on", 0) > 0.5, u, 1.0) for u in motion.velocity]
-    z = contact.contact_central(velocity, mu, kappa)
-    response = contact.contact_response(z, velocity, mu, kappa)
-    gain = [[masked(tape, g) for g in row] for row in response.gain]
-    per_mu = [z[0] * g for g in response.friction.b_p]
+    if is_exact:
+        gamma, *friction = tape.inputs("push_", 3)
+        weights = (tape.input("rho_n", None), tape.input("rho_t", None))
+        law = contact.natural_response(motion.velocity, [*friction, gamma], mu, weights, EXACT_CAP)
+        impulse, gain = [*friction, gamma], law.gain
+        per_mu = [gamma * g for g in law.per_bound]
+    else:
+        kappa = tape.input("kappa", 0)
+        # Candidates left out keep a harmless velocity.
+        velocity = [sc.where(tape.input("on", 0) > 0.5, u, 1.0) for u in motion.velocity]
+        z = contact.contact_central(velocity, mu, kappa)
+        response = contact.contact_response(z, velocity, mu, kappa)
+        impulse, gain = [z[2], z[3], z[0]], response.gain
+        per_mu = [z[0] * g for g in response.friction.b_p]
+    gain = [[masked(tape, g) for g in row] for row in gain]
     outputs: Outputs = [("gain", i, g) for i, g in enumerate(flatten(gain))]
-    outputs += [("dz", i, masked(tape, value)) for i, value in enumerate([z[2], z[3], z[0]])]
+    outputs += [("dz", i, masked(tape, value)) for i, value in enumerate(impulse)]
     outputs += [("vel", i, masked(tape, value)) for i, value in enumerate(per_mu)]
     impulse_rows = contact.impulse_rows(node)
     if motion.rows_b is None:

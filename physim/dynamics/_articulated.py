@@ -130,9 +130,7 @@ def solve_tree(
             s = [*motion[dof][0], *motion[dof][1]]
             pushes[dof] = sc.add(la.dot(s, force[index]), joint_force[dof])
             if link.parent >= 0 or dof != link.dofs[0]:
-                force[index] = la.vsub(
-                    force[index], la.vscale(factor.response[dof], pushes[dof])
-                )
+                force[index] = la.vsub(force[index], la.vscale(factor.response[dof], pushes[dof]))
         if link.parent >= 0:
             force[link.parent] = la.vadd(force[link.parent], force[index])
     rate: list[Scalar] = [0] * tree.nv

@@ -19,7 +19,7 @@ from typing import Any
 from physim.collision import ContactGroup, tangents
 from solvers.kernels import algebra as la
 from solvers.kernels import scalar as sc
-from solvers.nonlinear import cones
+from solvers.nonlinear import cones, projections
 
 Scalar = Any
 Vector = list[Scalar]
@@ -241,3 +241,71 @@ def contact_central(velocity: Vector, mu: Scalar, kappa: Scalar) -> Vector:
     p = sc.multiply(mu, gamma)
     e, b = cones.second_order_central(p, velocity[:2], kappa)
     return [gamma, p, *b, velocity[2], e, velocity[0], velocity[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalResponse:
+    """Newton step of a contact's natural residuals: ``d(b, gamma) = offset - gain du``.
+
+    Attributes:
+        offset: Along both tangents and the normal.
+        gain: 3 x 3 in the same order.
+        per_bound: Derivative of the friction with respect to its bound.
+        value: Projected normal impulse.
+        normal_miss: Natural residual of the normal pair, an impulse.
+        friction_miss: Natural residual of the friction, an impulse.
+    """
+
+    offset: Vector
+    gain: list[Vector]
+    per_bound: Vector
+    value: Scalar
+    normal_miss: Scalar
+    friction_miss: Vector
+
+
+def natural_response(
+    velocity: Vector,
+    impulse: Vector,
+    mu: Scalar,
+    weights: tuple[Scalar, Scalar],
+    cap: float,
+    kappa: Scalar | None = None,
+) -> NaturalResponse:
+    """Linearise a contact as fixed points of projections (see `solvers.nonlinear.projections`).
+
+    Args:
+        velocity: Slip along both tangents and gap velocity.
+        impulse: Friction along both tangents and normal impulse.
+        mu: Friction coefficient.
+        weights: Effective masses along the normal and along the tangents.
+        cap: Largest gain, in units of the effective masses.
+        kappa: Central-path parameter; None is exact contact.
+    """
+    *friction, gamma = impulse
+    normal = projections.orthant_newton(gamma, velocity[2], weights[0], cap, kappa)
+    if kappa is not None:
+        bound = sc.multiply(mu, normal.value)
+        disc = projections.disc_newton(friction, velocity[:2], bound, weights[1], cap, kappa)
+        ahead = sc.add(normal.offset, normal.residual)
+        offset, per_bound, miss, b_y = disc.offset, disc.b_p, disc.residual, disc.b_y
+    else:
+        bound = sc.multiply(mu, sc.maximum(gamma, 0.0))
+        disc = projections.disc_newton(friction, velocity[:2], bound, weights[1], cap)
+        ahead = normal.offset
+        pushes = sc.greater(normal.value, 0.0)
+
+        def closed(xs: Vector, otherwise: Vector) -> Vector:
+            return [sc.where(pushes, x, y) for x, y in zip(xs, otherwise, strict=True)]
+
+        # An open contact lets go of its friction.
+        nothing = [0.0, 0.0]
+        offset = closed(disc.offset, [sc.negative(f) for f in friction])
+        per_bound, miss = closed(disc.b_p, nothing), closed(disc.residual, friction)
+        b_y = [closed(row, nothing) for row in disc.b_y]
+    offset = la.vadd(offset, la.vscale(per_bound, sc.multiply(mu, ahead)))
+    coupling = la.vscale(per_bound, sc.multiply(mu, normal.gain))
+    gain = [[*b_y[0], coupling[0]], [*b_y[1], coupling[1]], [0, 0, normal.gain]]
+    return NaturalResponse(
+        [*offset, normal.offset], gain, per_bound, normal.value, normal.residual, miss
+    )

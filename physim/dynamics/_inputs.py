@@ -30,6 +30,14 @@ def check_positive_number(name: str, value: float) -> float:
     return float(value)
 
 
+def check_smoothing(name: str, value: float) -> float:
+    """A finite number that is not negative, or an error that names it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (math.isfinite(value) and value >= 0):
+        raise SettingsError(f"{name} is {value!r}, expected 0 (exact contact) or a positive number")
+    return float(value)
+
+
 def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
     """A float64 tensor of shape (rows, width) from one row or many."""
     tensor = _as_tensor(value)
@@ -124,7 +132,7 @@ def finite_items(data: StepData, on_failure: OnFailure, *, with_numbers: bool) -
         NonFiniteError: If one is not and ``on_failure="raise"``.
     """
     good = torch.ones(data.q.shape[0], dtype=torch.bool)
-    names = ["q", "v", "force", *(["timestep", "numbers"] if with_numbers else [])]
+    names = ["q", "v", "control", "force", *(["timestep", "numbers"] if with_numbers else [])]
     for name in names:
         tensor = getattr(data, name).detach().reshape(len(good), -1)
         bad = ~torch.isfinite(tensor).all(-1)
@@ -137,6 +145,17 @@ def finite_items(data: StepData, on_failure: OnFailure, *, with_numbers: bool) -
             )
         good &= ~bad
     return good
+
+
+def check_controls(controls: Tensor, on_failure: OnFailure) -> None:
+    """Refuse controls (T, B, nu) that are not finite, if failures raise."""
+    bad = ~torch.isfinite(controls).all(-1)
+    if on_failure == "raise" and bool(bad.any()):
+        step, item = (int(x) for x in bad.nonzero()[0])
+        raise NonFiniteError(
+            f"controls of step {step}, item {item} are not finite: "
+            f'{controls[step, item].tolist()}; mend them or pass on_failure="mask"'
+        )
 
 
 def report_overlap(

@@ -7,9 +7,10 @@ from importlib import resources
 
 from physim.collision import ContactGroup
 from physim.dynamics._adjoint_phases import AdjointPhases, adjoint_contact_phases
+from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._newton_body import contact_loop, newton_records
+from physim.dynamics._newton_body import contact_loop, newton_records, weight_tables
 from physim.dynamics._newton_contacts import newton_contact_phases
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
@@ -20,10 +21,6 @@ _MARKERS = (
     "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
     "CENTRAL PULL"
 ).split()
-
-REPORT = 9
-"""Numbers per environment and step in the report array: iterations, residual, converged, parts,
-interior-point solves, smallest gap, exact, path error, gradient's solution converged."""
 
 PAIRS_MOST = 24
 """Contacts between links that may push at once in a block of lanes before Newton gives up."""
@@ -137,7 +134,11 @@ def _pointers(
     first = f"{layout.offsets[group.name]} + {group.width} * i"
     numbers = [f"const V* const k = num + {first};"]
     if is_adjoint:
-        numbers.append(f"V* const bar_k = bar_num + {first};")
+        numbers += [
+            f"V* const bar_k = bar_num + {first};",
+            f"const V* const push_ = impulses + 2 * LIMITS + RUBS + 3 * (FIRST{g} + i);",
+            f"const double rho_n = rho_normal{g}[i], rho_t = rho_tangent{g}[i];",
+        ]
     return "\n".join([*fields, *sides, *numbers])
 
 
@@ -283,9 +284,7 @@ def step_body(
     kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
     path = _filled(mechanism, text, StepPhases(mechanism, zeros).blocks, kinds)
     phases = NewtonPhases(mechanism, zeros, weights.joints, settings.gain_cap)
-    newton = _template("newton.cpp").replace(
-        "@NEWTON_RECORDS@", newton_records(mechanism, weights)
-    )
+    newton = _template("newton.cpp").replace("@NEWTON_RECORDS@", newton_records(mechanism))
     couple = _template("couple.cpp") if phases.has_couplings else ""
     newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
@@ -298,15 +297,18 @@ def step_body(
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
         batch = batch.replace(f"@{name}@", block)
-    return "\n".join([_constants(mechanism, settings), path, newton, batch])
+    head = [_constants(mechanism, settings), weight_tables(weights)]
+    return "\n".join([*head, path, newton, batch])
 
 
 def adjoint_body(
     mechanism: Mechanism,
     settings: SolverSettings,
     zeros: frozenset[int],
+    weights: Weights,
     *,
     with_numbers: bool,
+    is_exact: bool,
 ) -> str:
     """C++ text of a step's adjoint.
 
@@ -314,18 +316,21 @@ def adjoint_body(
         mechanism: Structure of the equations.
         settings: Solver settings.
         zeros: Slots of the flat numbers that are zero by structure.
+        weights: Effective masses.
         with_numbers: Whether cotangents of the numbers are wanted.
+        is_exact: Whether contact is exact.
     """
+    options = {"with_numbers": with_numbers, "is_exact": is_exact}
     kinds = []
     for group in mechanism.groups:
         step = contact_phases(mechanism, group)
-        pull = adjoint_contact_phases(mechanism, group, with_numbers=with_numbers)
+        pull = adjoint_contact_phases(mechanism, group, **options)
         kinds.append({"NODE": step["NODE"], "GAP": step["GAP"], **pull})
-    phases = AdjointPhases(mechanism, zeros, with_numbers=with_numbers)
+    phases = AdjointPhases(mechanism, zeros, weights.joints, **options)
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
     text = flags + _template("adjoint_loop.cpp")
     filled = _filled(mechanism, text, phases.blocks, kinds)
-    return f"{_constants(mechanism, settings)}\n{filled}"
+    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
 
 
 def _template(name: str) -> str:
@@ -365,11 +370,10 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "RUBS": len(mechanism.rubbing),
         "CONTACTS": mechanism.contact_count,
         "NUMBERS": mechanism.layout.size,
-        "REPORT": REPORT,
+        "REPORT": len(REPORT),
         "MAX_ITERATIONS": settings.max_iterations,
         "ATTEMPT_ITERATIONS": settings.attempt_iterations,
         "NEWTON_MOST": settings.newton_iterations,
-        "MOST_PARTS": settings.max_substeps,
         "NEWTON_FIRST": settings.newton_first,
         "TEAM_MOST": TEAM_MOST,
         "PAIRS_MOST": PAIRS_MOST,

@@ -81,6 +81,11 @@ class Mechanism:
         """Number of contact candidates."""
         return sum(group.count for group in self.groups)
 
+    @property
+    def impulse_count(self) -> int:
+        """Number of constraint impulses: limits, dry friction, three per contact candidate."""
+        return 2 * len(self.limits) + len(self.rubbing) + 3 * self.contact_count
+
 
 def build_mechanism(
     model: Model, *, shapes: Sequence[str] | None = None, prune: bool = True

@@ -94,11 +94,18 @@ def record_size(group: ContactGroup) -> int:
     return sum(width for _, width in fields)
 
 
-def newton_records(mechanism: Mechanism, weights: Weights) -> str:
-    """Declarations of records, lists and tables of all kinds."""
+def weight_tables(weights: Weights) -> str:
+    """Effective masses of the candidates of all kinds."""
+    lines = []
+    for g, (normal, tangent) in enumerate(weights.contacts):
+        lines += [_reals(f"rho_normal{g}", normal), _reals(f"rho_tangent{g}", tangent)]
+    return "\n".join(lines)
+
+
+def newton_records(mechanism: Mechanism) -> str:
+    """Declarations of records and lists of all kinds."""
     lines = []
     for g, group in enumerate(mechanism.groups):
-        normal, tangent = weights.contacts[g]
         lines += [
             f"V record{g}[{record_size(group) * group.count}];",
             f"int list{g}[{group.count}], listed{g} = 0;",
@@ -106,8 +113,6 @@ def newton_records(mechanism: Mechanism, weights: Weights) -> str:
             f"constexpr bool BETWEEN{g} = {str(group.is_between_links).lower()};",
             f"constexpr int SIZE{g} = {record_size(group)};",
             f"constexpr int ROWS{g} = {_PLAIN}, CHANGE{g} = {_PLAIN + 54};",
-            _reals(f"rho_normal{g}", normal),
-            _reals(f"rho_tangent{g}", tangent),
         ]
     return "\n".join(lines)
 
@@ -143,9 +148,7 @@ def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
     return "\n".join(lines)
 
 
-def contact_loop(
-    mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, str]]
-) -> str:
+def contact_loop(mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, str]]) -> str:
     """What all kinds of candidates do at a marker."""
     parts = []
     for g, group in enumerate(mechanism.groups):
@@ -154,7 +157,8 @@ def contact_loop(
             head = f"for (int i = 0; i < {group.count}; ++i) {{\n"
         else:
             length = {"list": f"listed{g}", "busy": f"busied{g}"}[over]
-            head = f"for (int place = 0; place < {length}; ++place) {{\nconst int i = {over}{g}[place];\n"
+            head = f"for (int place = 0; place < {length}; ++place) {{\n"
+            head += f"const int i = {over}{g}[place];\n"
         body = text.replace("#", str(g))
         for name, block in kinds[g].items():
             body = body.replace(f"@{name}@", block)

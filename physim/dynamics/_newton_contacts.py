@@ -22,7 +22,6 @@ from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
 from solvers.kernels.trace import Tape
-from solvers.nonlinear import projections
 
 Scalar = Any
 Vector = list[Scalar]
@@ -35,9 +34,7 @@ REPLY_SIZE = 12
 """Offset (3) and gain (9) of the linearised impulse, in the order t1, t2, n."""
 
 
-def newton_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, cap: float
-) -> dict[str, str]:
+def newton_contact_phases(mechanism: Mechanism, group: ContactGroup, cap: float) -> dict[str, str]:
     """Blocks of one kind of candidate."""
     phases = NewtonContacts(mechanism, group, cap)
     return {
@@ -91,9 +88,7 @@ class NewtonContacts:
         a, b = side_poses(tape, self.group, "0")
         item = contact.contact_node(self.group, a, b, self._numbers(tape))
         frame = constant_frame(self.group.normal) if self.group.normal else item.frame
-        allowed = contact.allowed_overlap(
-            item.gap, tape.input("steps", 1), self.mechanism.recovery
-        )
+        allowed = contact.allowed_overlap(item.gap, tape.input("steps", 1), self.mechanism.recovery)
         values = [allowed, item.gap, *flatten(frame), *item.point, *item.local_a, *item.local_b]
         outputs: Outputs = [
             ("node", i, x)
@@ -136,44 +131,30 @@ class NewtonContacts:
         slip = la.vscale(la.vsub(y_a, y_b), tape.input("rate", 0))
         speed = [la.dot(frame[0], slip), la.dot(frame[1], slip)]
         gamma, *friction = tape.inputs("push_", 3)
-        pair = projections.orthant_newton(gamma, tape.input("at", 12), rho_n, self.cap, kappa)
-        radius = sc.maximum(gamma, 0.0) if kappa is None else pair.value
-        disc = projections.disc_newton(friction, speed, mu * radius, rho_t, self.cap, kappa)
-        # The radius follows the increment of gamma; in the smoothed law it is the projection's.
-        ahead = pair.offset if kappa is None else pair.offset + pair.residual
-        offset = la.vadd(disc.offset, la.vscale(disc.b_p, mu * ahead))
-        coupling = la.vscale(disc.b_p, mu * pair.gain)
-        pushes = None
-        if kappa is None:
-            pushes = sc.greater(pair.value, 0.0)
-            offset = [sc.where(pushes, x, -f) for x, f in zip(offset, friction, strict=True)]
-            coupling = [sc.where(pushes, x, 0.0) for x in coupling]
-        b_y = [[x if pushes is None else sc.where(pushes, x, 0.0) for x in row] for row in disc.b_y]
-        gain = [[*b_y[0], coupling[0]], [*b_y[1], coupling[1]], [0.0, 0.0, pair.gain]]
-        missed = disc.residual
-        if pushes is not None:
-            missed = [sc.where(pushes, x, f) for x, f in zip(missed, friction, strict=True)]
-        per_speed = 1.0 / scales.velocity
-        wrong = sc.maximum(sc.absolute(missed[0]), sc.absolute(missed[1]))
-        size = sc.maximum(
-            sc.absolute(pair.residual) * tape.input("per_rho_n", None), wrong * tape.input("per_rho_t", None)
+        normal_speed = tape.input("at", 12)
+        law = contact.natural_response(
+            [*speed, normal_speed], [*friction, gamma], mu, (rho_n, rho_t), self.cap, kappa
         )
-        values = [*offset, pair.offset, *flatten(gain)]
+        per_speed = 1.0 / scales.velocity
+        wrong = sc.maximum(sc.absolute(law.friction_miss[0]), sc.absolute(law.friction_miss[1]))
+        size = sc.maximum(
+            sc.absolute(law.normal_miss) * tape.input("per_rho_n", None),
+            wrong * tape.input("per_rho_t", None),
+        )
+        values = [*law.offset, *flatten(law.gain)]
         outputs: Outputs = [("reply", i, x) for i, x in enumerate(values)]
         outputs += [("at", i, x) for i, x in enumerate(y_a)]
         if self.is_between_links:
             outputs += [("at", 3 + i, x) for i, x in enumerate(y_b)]
         outputs.append(("err", 1, sc.maximum(tape.input("err", 1), size * per_speed)))
         if kappa is not None:
-            product = sc.absolute(gamma * tape.input("at", 12) / kappa - 1.0)
-            drag = wrong / (mu * radius)
+            product = sc.absolute(gamma * normal_speed / kappa - 1.0)
+            drag = wrong / (mu * law.value)
             away = sc.maximum(tape.input("err", 2), sc.maximum(product, drag))
             outputs.append(("err", 2, away))
         return emit_block(outputs)
 
-    def _slip_points(
-        self, tape: Tape, a: contact.Pose, b: contact.Pose
-    ) -> tuple[Vector, Vector]:
+    def _slip_points(self, tape: Tape, a: contact.Pose, b: contact.Pose) -> tuple[Vector, Vector]:
         """Where the material points that met at node k are now."""
         local_a = tape.inputs("node", 3, 14)
         y_a = la.vadd(a[1], la.matvec(a[0], local_a))
@@ -244,7 +225,9 @@ def constant_frame(normal: Sequence[float]) -> list[Vector]:
     from physim.collision import tangents
 
     first, second = tangents([float(x) for x in normal])
-    clean = [[int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in row] for row in (first, second)]
+    clean = [
+        [int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in row] for row in (first, second)
+    ]
     return [*clean, [int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in normal]]
 
 

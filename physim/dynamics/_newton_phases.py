@@ -17,7 +17,6 @@ from physim.dynamics._articulated import Frame, Motion, TreeFactor, factor_tree,
 from physim.dynamics._kinematics import (
     difference,
     forward_kinematics,
-    link_twists,
     project,
     retract,
 )
@@ -107,7 +106,10 @@ class NewtonPhases(StepPhases):
         outputs: Outputs = []
         for i, (dof, coordinate) in enumerate(mechanism.limits):
             low, high = numbers.dof("limit_lower", dof), numbers.dof("limit_upper", dof)
-            for place, gap in ((i, q[coordinate] - low), (i + len(mechanism.limits), high - q[coordinate])):
+            for place, gap in (
+                (i, q[coordinate] - low),
+                (i + len(mechanism.limits), high - q[coordinate]),
+            ):
                 allowed = contact.allowed_overlap(gap, timestep, mechanism.recovery)
                 outputs.append(("limit_allowed", place, allowed))
         return emit_block(outputs)
@@ -142,9 +144,7 @@ class NewtonPhases(StepPhases):
         count = len(mechanism.limits)
         gaps = [x[place] - numbers.dof("limit_lower", dof) for dof, place in mechanism.limits]
         gaps += [numbers.dof("limit_upper", dof) - x[place] for dof, place in mechanism.limits]
-        velocities = [
-            (gap - tape.input("limit_allowed", i)) * rate for i, gap in enumerate(gaps)
-        ]
+        velocities = [(gap - tape.input("limit_allowed", i)) * rate for i, gap in enumerate(gaps)]
         away = tape.input("err", 2)
         natural, per_speed = tape.input("err", 1), 1.0 / mechanism.scales.velocity
         load: dict[int, Scalar] = {}

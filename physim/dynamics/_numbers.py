@@ -72,6 +72,7 @@ DOF_NUMBERS = (
 
 
 ACTUATOR_WIDTH = 14
+_FAR = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,8 @@ def reduce_numbers(
     if len(model.actuators):
         parts = [p["gain"][..., None], p["bias"], p["gear"]]
         ranges = ("control_lower", "control_upper", "force_lower", "force_upper")
-        parts += [p[name][..., None] for name in ranges]
+        # Finite, so that what is not finite among the numbers is a fault.
+        parts += [p[name][..., None].clamp(min=-_FAR, max=_FAR) for name in ranges]
         leading = torch.broadcast_shapes(*[x.shape[:-1] for x in parts])
         rows = torch.cat([x.expand(*leading, x.shape[-1]) for x in parts], dim=-1)
         columns.append(rows.flatten(-2))

@@ -3,49 +3,48 @@
 Unknowns are the next configuration and, per cone, a primal (impulse) and a dual (velocity)
 variable. One iteration linearises everything, condenses the cones into the balance, takes a
 Mehrotra predictor and corrector with one factorisation, and steps to just short of the boundary.
-The same algorithm runs compiled in `_kernel_step.py`; this one is its oracle.
+The same algorithm runs compiled (`interior_point.cpp`); this one is its oracle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from physim.dynamics import _contact as contact
+from physim.dynamics._advance import Advance, Smoothing
 from physim.dynamics._assembly import Assembly, StepData, StepNode, StepTrial
 from physim.dynamics._kinematics import retract
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._settings import Attempt, SolverSettings
-from solvers.core import Status
+from physim.dynamics._weights import Weights, effective_masses
 from solvers.nonlinear import cones
 
 
 @dataclass(frozen=True, slots=True)
-class StepSolution:
-    """Solution of a step for one or several central-path parameters.
+class Solved:
+    """What a solve of one step leaves.
 
     Attributes:
-        q_next: Next configuration per requested kappa, each (B, nq).
+        x: End point (B, nq).
+        impulses: Impulses of all constraints, as in `Advance` (B, w).
+        good: Whether the item converged (B,).
         iterations: Iterations used (B,).
-        residual: Scaled residual of the last solution (B,).
-        status: `Status` values (B,).
-        restarts: 1 where the far start was needed (B,).
-        kappa_error: Largest relative deviation of a product from kappa (B,).
-        min_gap: Smallest gap at the end (B,), inf without candidates.
-        impulses: Normal and both friction impulses per candidate (B, C, 3) [N s].
+        residual: Scaled residual (B,).
+        deviation: Largest relative deviation of a product from kappa (B,).
+        gap: Smallest gap at the end (B,), inf without candidates.
     """
 
-    q_next: list[Tensor]
+    x: Tensor
+    impulses: Tensor
+    good: Tensor
     iterations: Tensor
     residual: Tensor
-    status: Tensor
-    restarts: Tensor
-    kappa_error: Tensor
-    min_gap: Tensor
-    impulses: Tensor
+    deviation: Tensor
+    gap: Tensor
 
 
 @dataclass(slots=True)
@@ -64,12 +63,28 @@ class ReferenceSolver:
     Args:
         mechanism: Structure of the equations.
         settings: Solver settings.
+        q: The model's initial configuration (nq,).
+        numbers: The model's own flat numbers (n,).
+        timestep: Usual length of a step [s].
     """
 
-    def __init__(self, mechanism: Mechanism, settings: SolverSettings) -> None:
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        settings: SolverSettings,
+        q: Tensor,
+        numbers: Tensor,
+        timestep: float,
+    ) -> None:
         self.mechanism = mechanism
         self.settings = settings
         self.assembly = Assembly(mechanism)
+        self._place = (q, numbers, timestep)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Effective masses in the initial configuration."""
+        return effective_masses(self.mechanism, *self._place)
 
     @property
     def reference(self) -> ReferenceSolver:
@@ -80,7 +95,8 @@ class ReferenceSolver:
         self,
         data: StepData,
         x: Tensor,
-        kappa: Tensor,
+        impulses: Tensor,
+        kappa: float,
         cotangent_q: Tensor,
         cotangent_v: Tensor,
         *,
@@ -90,11 +106,25 @@ class ReferenceSolver:
         del with_numbers
         from physim.dynamics._adjoint import reference_adjoint
 
-        return reference_adjoint(self, data, x, kappa, cotangent_q, cotangent_v)
+        return reference_adjoint(self, data, x, impulses, kappa, cotangent_q, cotangent_v)
+
+    def advance(
+        self,
+        data: StepData,
+        smoothing: Smoothing,
+        *,
+        controls: Tensor | None = None,
+        impulses: Tensor | None = None,
+        most_parts: int = 1,
+    ) -> Advance:
+        """Take steps one by one (see `StepSolver.advance`)."""
+        from physim.dynamics._reference_steps import reference_advance
+
+        return reference_advance(self, data, smoothing, controls, impulses, most_parts)
 
     @torch.no_grad()
-    def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
-        """Solve one step at each of the decreasing parameters ``kappas``, each (B,)."""
+    def solve(self, data: StepData, kappas: Tensor) -> Solved:
+        """Solve one step at the path parameters ``kappas`` (B,)."""
         settings = self.settings
         item = self.assembly.node(data)
         active = self.active(item)
@@ -102,61 +132,51 @@ class ReferenceSolver:
         batch = data.q.shape[0]
         now = _blend(torch.ones(batch, dtype=torch.bool), starts[0], starts[0])
         iterations = torch.zeros(batch, dtype=torch.int64)
-        restarts = torch.zeros(batch, dtype=torch.int64)
         failed = torch.zeros(batch, dtype=torch.bool)
         fraction = torch.full((batch,), settings.attempts[0].fraction, dtype=data.q.dtype)
-        solutions: list[Tensor] = []
         residual = path = gap = torch.zeros(batch)
-        for stage, kappa in enumerate(kappas):
-            for _ in range(2 + self.mechanism.contact_count):
-                done, passed = failed.clone(), failed.clone()
-                for count in range(settings.max_iterations + 1):
-                    if bool(done.all()):
-                        break
-                    trial = self.assembly.trial(item, now.x)
-                    residual, path = self._errors(item, trial, now, kappa, active)
-                    passed = passed | (
-                        (residual < settings.tolerance) & (path < settings.path_tolerance)
-                    )
-                    if count == settings.max_iterations:
-                        break
-                    attempt, spent = divmod(count, settings.attempt_iterations)
-                    if attempt and not spent and stage == 0:
-                        again = ~passed
-                        restarts += again
-                        chosen = settings.attempts[attempt].fraction
-                        fraction = torch.where(again, chosen, fraction)
-                        now = _blend(again, starts[attempt], now)
-                        continue
-                    aim = torch.where(passed, 0.0, 1.0)
-                    moved = self._iterate(item, trial, now, kappa, fraction, active, residual, aim)
-                    # What passes takes this step all the same: Newton squares its error.
-                    now = _blend(done, now, moved)
-                    iterations += ~done
-                    done = passed
-                failed = failed | ~passed
-                gap = trial.gap
-                missed = ~active & (gap < self.pruning_gap(data)[:, None]) & ~failed[:, None]
-                if not bool(missed.any()):
+        for _ in range(2 + self.mechanism.contact_count):
+            done, passed = failed.clone(), failed.clone()
+            for count in range(settings.max_iterations + 1):
+                if bool(done.all()):
                     break
-                active = active | missed
-                again = missed.any(-1)
-                now = _blend(again, starts[0], now)
-            solutions.append(now.x)
-        finite = torch.isfinite(now.x).all(-1)
-        status = torch.where(failed, int(Status.MAX_ITERATIONS), int(Status.CONVERGED))
-        status = torch.where(finite, status, int(Status.NON_FINITE))
+                trial = self.assembly.trial(item, now.x)
+                residual, path = self._errors(item, trial, now, kappas, active)
+                passed = passed | (
+                    (residual < settings.tolerance) & (path < settings.path_tolerance)
+                )
+                if count == settings.max_iterations:
+                    break
+                attempt, spent = divmod(count, settings.attempt_iterations)
+                if attempt and not spent:
+                    again = ~passed
+                    chosen = settings.attempts[attempt].fraction
+                    fraction = torch.where(again, chosen, fraction)
+                    now = _blend(again, starts[attempt], now)
+                    continue
+                aim = torch.where(passed, 0.0, 1.0)
+                moved = self._iterate(item, trial, now, kappas, fraction, active, residual, aim)
+                # What passes takes this step all the same: Newton squares its error.
+                now = _blend(done, now, moved)
+                iterations += ~done
+                done = passed
+            failed = failed | ~passed
+            gap = trial.gap
+            missed = ~active & (gap < self.pruning_gap(data)[:, None]) & ~failed[:, None]
+            if not bool(missed.any()):
+                break
+            active = active | missed
+            now = _blend(missed.any(-1), starts[0], now)
         nothing = torch.full((batch, 1), torch.inf, dtype=data.q.dtype)
-        impulses = torch.stack([now.z[0], now.z[2], now.z[3]], dim=-1) * active[..., None]
-        return StepSolution(
-            q_next=solutions,
+        contacts = torch.stack([now.z[0], now.z[2], now.z[3]], dim=-1) * active[..., None]
+        return Solved(
+            x=now.x,
+            impulses=torch.cat([now.limit[0], now.rub[0], contacts.flatten(1)], dim=-1),
+            good=~failed & torch.isfinite(now.x).all(-1),
             iterations=iterations,
             residual=residual,
-            status=status,
-            restarts=restarts,
-            kappa_error=path,
-            min_gap=torch.cat([gap, nothing], dim=-1).amin(-1),
-            impulses=impulses,
+            deviation=path,
+            gap=torch.cat([gap, nothing], dim=-1).amin(-1),
         )
 
     def pruning_gap(self, data: StepData) -> Tensor:

@@ -11,13 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._assembly import StepData
+from physim.dynamics._advance import StepSolver
+from physim.dynamics._assembly import StepData, dense
 from physim.dynamics._inputs import (
     Parameters,
     as_rows,
     batch_rows,
     check_positive_number,
     check_rotation,
+    check_smoothing,
     finite_items,
     merge_parameters,
     normalise_quaternions,
@@ -29,17 +31,18 @@ from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
 from physim.dynamics._queries import BodyPoses, Queries
 from physim.dynamics._reference import ReferenceSolver
+from physim.dynamics._reports import done_report, step_smoothing
+from physim.dynamics._rollout import roll_out
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._state import State
-from physim.dynamics._step import StepResult, StepSolver, laddered_step, single_step
-from physim.dynamics._trajectory import Trajectory, roll_out
+from physim.dynamics._step import differentiable_step
+from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_mapped
 from solvers.core import (
     OnFailure,
     Report,
     SettingsError,
     ShapeError,
-    Status,
     apply_on_failure,
     check_choice,
     check_finite,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
 
-DEFAULT_SMOOTHING = 1e-7
+DEFAULT_SMOOTHING = 0.0
 DEFAULT_GRADIENT_SMOOTHING = 1e-4
 
 
@@ -60,15 +63,15 @@ class Simulator:
     """Steps a model with hard contact, differentiably.
 
     A step is a pure function of state, control and parameters. Contact, friction, joint limits
-    and dry joint friction are cone complementarity conditions, solved on the central path of
-    `smoothing`; gradients belong to the path point of `gradient_smoothing`, solved as exactly.
+    and dry joint friction are cone complementarity conditions, solved exactly by default or on
+    the central path of `smoothing`; gradients belong to the path point of `gradient_smoothing`.
     Both are dimensionless: 1 is weight times time step times sqrt(g L) for the model's size L.
 
     Args:
         model: What is simulated; its structure is fixed here.
         timestep: Length of a step [s]; the model file's by default.
-        smoothing: Central-path parameter of states. Resting contacts creep under load by about
-            ten times this, in units of sqrt(g L).
+        smoothing: Central-path parameter of states; 0 is exact contact. Above, resting contacts
+            creep under load by about ten times this, in units of sqrt(g L).
         gradient_smoothing: Central-path parameter of gradients. Larger sees contacts from
             farther away. Equal to `smoothing` gives the derivative of the step itself.
         backend: ``"kernel"`` runs compiled code, ``"reference"`` torch operations; ``"auto"``
@@ -118,8 +121,8 @@ class Simulator:
             )
         own = float(model.parameters()["timestep"]) if timestep is None else timestep
         check_positive_number("timestep", own)
-        check_positive_number("smoothing", smoothing)
-        check_positive_number("gradient_smoothing", gradient_smoothing)
+        check_smoothing("smoothing", smoothing)
+        check_smoothing("gradient_smoothing", gradient_smoothing)
         check_positive("threads", threads)
         self.model = model
         self.timestep = float(own)
@@ -131,12 +134,13 @@ class Simulator:
         self._own_parameters = self.parameters()
         self._own_numbers = self._reduce(self._own_parameters)
         self._solver: StepSolver
+        place = (self._own_numbers, model.initial_q, self.timestep)
         if self.backend == "reference":
-            self._solver = ReferenceSolver(self.mechanism, self.settings)
-        else:
-            self._solver = KernelSolver(
-                self.mechanism, self.settings, self._own_numbers, threads=threads
+            self._solver = ReferenceSolver(
+                self.mechanism, self.settings, place[1], place[0], place[2]
             )
+        else:
+            self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
         self._queries = Queries(self.mechanism, model)
 
     def __repr__(self) -> str:
@@ -220,10 +224,8 @@ class Simulator:
         names = [joint.name for joint in self.model.joints]
         check_rotation(tree, names, state.v, self.timestep)
         if at == "node":
-            parameters, numbers = self._resolve(None, batch)
             interval = torch.full((batch,), self.timestep, dtype=torch.float64)
-            u = self._control(control, batch)
-            force = actuator_forces(self.model, parameters, state.q, state.v, u)
+            force, numbers = self._force(state, control)
             past, found = self._queries.interval_velocity(
                 state.q, state.v, interval, force, numbers
             )
@@ -241,7 +243,7 @@ class Simulator:
 
     def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
         """Signed distances of all contact candidates [m]; negative means overlap."""
-        data = self._data(state, torch.zeros_like(state.v), None)[0]
+        data = self._data(state, None, None)[0]
         return self._solver.reference.assembly.node(data).gap
 
     def contact_pairs(self) -> list[tuple[str, str]]:
@@ -255,14 +257,32 @@ class Simulator:
         return pairs
 
     def _data(
-        self, state: State, force: Tensor, parameters: Parameters | None
+        self,
+        state: State,
+        control: Tensor | Sequence[float] | None,
+        parameters: Parameters | None,
     ) -> tuple[StepData, dict[str, Tensor]]:
         batch = state.batch
         merged, numbers = self._resolve(parameters, batch)
         timestep = merged["timestep"].expand(batch)
         past = timestep if state.interval is None else state.interval
-        data = StepData(state.q, state.v, force, past, timestep, numbers)
-        return data, merged
+        u = self._control(control, batch)
+        nothing = torch.zeros_like(state.v).detach()
+        return StepData(state.q, state.v, u, nothing, past, timestep, numbers), merged
+
+    def _force(
+        self, state: State, control: Tensor | Sequence[float] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Generalized force of controls (B, nv), and the flat numbers (B, n)."""
+        data, _ = self._data(state, control, None)
+        force = actuator_forces(
+            self.mechanism.actuators,
+            self._solver.reference.assembly.numbers(data),
+            list(data.q.unbind(-1)),
+            list(data.v.unbind(-1)),
+            list(data.control.unbind(-1)),
+        )
+        return dense(force, data.timestep), data.numbers
 
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
@@ -295,52 +315,53 @@ class Simulator:
 
         Returns:
             Next state, and a report with ``counts``: ``parts`` (into how many the step was cut),
-            ``restarts``, ``min_gap`` [m], ``kappa_error``.
+            ``rescues`` (solves by the interior point), ``min_gap`` [m], ``kappa_error`` and
+            ``unverified`` (1 where exact contact was only reached up to the settings'
+            ``rescue_smoothing``).
 
         Raises:
             ShapeError: If a shape is wrong.
             NonFiniteError: If an input is not finite and ``on_failure="raise"``.
             NotConvergedError: If an item failed and ``on_failure="raise"``.
 
-        Cost: about ten linearisations of the mechanism; the gradient costs about one.
+        Cost: about four linearisations of the mechanism; the gradient costs about one more.
         """
         check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
         q = normalise_quaternions(self.mechanism.tree, as_rows("state.q", state.q, self.model.nq))
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
-        u = self._control(control, q.shape[0])
-        start = State(q=q, v=v, interval=state.interval)
-        data, merged = self._data(start, v, parameters)
-        force = actuator_forces(self.model, merged, q, v, u)
+        start = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
+        data, merged = self._data(start, control, parameters)
         if external_force is not None:
             placed = self._queries.body_poses(q, data.numbers, merged)
-            force = force + self._queries.body_force(q, data.numbers, placed.center, external_force)
-        data = StepData(q, v, force, data.past_timestep, data.timestep, data.numbers)
-        value = (
-            self.smoothing if smoothing is None else check_positive_number("smoothing", smoothing)
+            force = self._queries.body_force(q, data.numbers, placed.center, external_force)
+            data = replace(data, force=force)
+        value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
+        watched = [getattr(data, name) for name in StepData.__slots__]
+        wanted = step_smoothing(self, value, with_gradient=is_differentiated(*watched))
+        most_parts = self.settings.max_substeps
+        mapped = is_mapped(*watched)
+        # Inside vmap no value may steer the program: no checks.
+        good = None if mapped else finite_items(data, on_failure, with_numbers=bool(parameters))
+        warm = None if mapped else state.impulses
+        done = differentiable_step(
+            self._solver, data, wanted, impulses=warm, most_parts=1 if mapped else most_parts
         )
-        kappa = torch.full((q.shape[0],), self._kappa(value), dtype=torch.float64)
-        smoother = None
-        watched = (q, v, force, data.timestep, data.past_timestep, data.numbers)
-        if is_differentiated(*watched) and self.gradient_smoothing != value:
-            smoother = torch.full_like(kappa, self._kappa(self.gradient_smoothing))
-        if is_mapped(*watched):
-            # Inside vmap no value may steer the program: no checks, no cutting of failed items.
-            return _outcome(single_step(self._solver, data, kappa, smoother), None, None)
-        good = finite_items(data, on_failure, with_numbers=bool(parameters))
-        result, parts, interval = laddered_step(
-            self._solver, data, kappa, smoother, self.settings.max_substeps
+        report = done_report(done, good)
+        parts = done.column("parts")
+        whole = mapped or (state.interval is None and bool((parts == 1).all()))
+        following = State(
+            q=done.q,
+            v=done.v,
+            interval=None if whole else data.timestep / parts,
+            impulses=done.impulses,
         )
-        status = torch.where(good, result.status, int(Status.NON_FINITE))
-        result = replace(result, status=status)
-        whole = bool((parts == 1).all()) and state.interval is None
-        following, report = _outcome(result, parts, None if whole else interval)
-        apply_on_failure(report, on_failure, solution=(following, report), what="Simulator.step")
+        if not mapped:
+            apply_on_failure(
+                report, on_failure, solution=(following, report), what="Simulator.step"
+            )
         return following, report
-
-    def _kappa(self, smoothing: float) -> float:
-        return self.mechanism.scales.kappa(smoothing, self.timestep)
 
     def rollout(
         self,
@@ -414,13 +435,10 @@ class Simulator:
     def _node(
         self, state: State, control: Tensor | Sequence[float] | None
     ) -> tuple[Tensor, Tensor]:
-        data, merged = self._data(state, state.v, None)
-        u = self._control(control, state.batch)
-        force = actuator_forces(self.model, merged, state.q, state.v, u)
-        velocity = self._queries.node_velocity(
-            state.q, state.v, data.past_timestep, force, data.numbers
-        )
-        return velocity, data.numbers
+        data, _ = self._data(state, control, None)
+        force, numbers = self._force(state, control)
+        velocity = self._queries.node_velocity(state.q, state.v, data.past_timestep, force, numbers)
+        return velocity, numbers
 
     def node_velocity(
         self, state: State, control: Tensor | Sequence[float] | None = None
@@ -475,26 +493,7 @@ class Simulator:
             state: Before.
             next_state: After; only its ``q`` is used.
         """
-        data, _ = self._data(state, torch.zeros_like(state.v), None)
+        data, _ = self._data(state, None, None)
         assembly = self._solver.reference.assembly
         trial = assembly.trial(assembly.node(data), next_state.q, with_matrix=False)
         return trial.residual / data.timestep[:, None]
-
-
-def _outcome(
-    result: StepResult, parts: Tensor | None, interval: Tensor | None
-) -> tuple[State, Report]:
-    """Next state and report of a step."""
-    counts = {
-        "parts": torch.ones_like(result.status) if parts is None else parts,
-        "restarts": result.restarts,
-        "min_gap": result.min_gap,
-        "kappa_error": result.kappa_error,
-    }
-    report = Report(
-        status=result.status.detach(),
-        iterations=result.iterations.detach(),
-        residual=result.residual.detach(),
-        counts={name: count.detach() for name, count in counts.items()},
-    )
-    return State(q=result.q, v=result.v, interval=interval), report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,15 @@ class State:
             rest in contact. Angular velocities of free and ball joints are in body axes.
         interval: Length of that interval [s], shape ``(B,)``; None means the simulator's time
             step. It differs after a step that was taken in parts.
+        impulses: Constraint impulses of that interval, shape ``(B, w)``, from which the next solve
+            starts; None starts from none. Not part of the physical state: the solution of a step
+            does not depend on them where it is unique. No gradient passes.
     """
 
     q: Float[Tensor, "batch nq"]
     v: Float[Tensor, "batch nv"]
     interval: Float[Tensor, " batch"] | None = None
+    impulses: Float[Tensor, "batch w"] | None = None
 
     @property
     def batch(self) -> int:
@@ -36,18 +41,20 @@ class State:
         """Some items as a state; a single index keeps the batch dimension."""
         if isinstance(items, int):
             items = slice(items, items + 1 or None)
-        interval = None if self.interval is None else self.interval[items]
-        return State(q=self.q[items], v=self.v[items], interval=interval)
+        return self._map(lambda y: y[items])
 
     def detach(self) -> State:
         """The same numbers without gradient history."""
-        interval = None if self.interval is None else self.interval.detach()
-        return State(q=self.q.detach(), v=self.v.detach(), interval=interval)
+        return self._map(lambda y: y.detach())
 
     def repeat(self, batch: int) -> State:
         """The items repeated ``batch`` times, all items of one copy together."""
-        interval = None if self.interval is None else self.interval.repeat(batch)
-        return State(q=self.q.repeat(batch, 1), v=self.v.repeat(batch, 1), interval=interval)
+        return self._map(lambda y: y.repeat(batch, *[1] * (y.dim() - 1)))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> State:
+        interval = None if self.interval is None else change(self.interval)
+        impulses = None if self.impulses is None else change(self.impulses)
+        return State(q=change(self.q), v=change(self.v), interval=interval, impulses=impulses)
 
     @staticmethod
     def from_mujoco(data: Any, *, batch: int = 1) -> State:

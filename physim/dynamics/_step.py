@@ -1,71 +1,24 @@
-"""One step as a differentiable function of tensors, for either solver."""
+"""Steps as a differentiable function of tensors, for either solver."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from physim.dynamics._adjoint import outputs
+from physim.dynamics._advance import Advance, Smoothing, StepSolver, cut
 from physim.dynamics._assembly import StepData
 from physim.dynamics._inputs import rotation_spans
-from physim.dynamics._reference import ReferenceSolver, StepSolution
+from physim.dynamics._reference import ReferenceSolver
 from physim.dynamics._transforms import is_transformed
 from physim.model.tree import Tree
 from solvers.core import Status
 from solvers.kernels.algebra import quaternion_product
 
-
-class StepSolver(Protocol):
-    """What a backend offers: the solve and its adjoint."""
-
-    @property
-    def reference(self) -> ReferenceSolver:
-        """The oracle, which also answers queries."""
-        ...
-
-    def solve(self, data: StepData, kappas: Sequence[Tensor]) -> StepSolution:
-        """Solve a step at decreasing central-path parameters."""
-        ...
-
-    def adjoint(
-        self,
-        data: StepData,
-        x: Tensor,
-        kappa: Tensor,
-        cotangent_q: Tensor,
-        cotangent_v: Tensor,
-        *,
-        with_numbers: bool = True,
-    ) -> StepData:
-        """Cotangents of all inputs; those of the numbers may be zero unless wanted."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Outputs of a step: next configuration and velocity, and how the solve went."""
-
-    q: Tensor
-    v: Tensor
-    status: Tensor
-    iterations: Tensor
-    residual: Tensor
-    restarts: Tensor
-    kappa_error: Tensor
-    min_gap: Tensor
-    impulses: Tensor
-
-
-_INPUTS = len(fields(StepData))
-_REPORTED = 7
-
-
-def _as_data(values: Sequence[Tensor]) -> StepData:
-    return StepData(*values)
+_NAMES = StepData.__slots__
 
 
 def transport_cotangent(tree: Tree, q: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
@@ -106,15 +59,18 @@ class _Adjoint(torch.autograd.Function):
     def forward(
         solver: StepSolver,
         with_numbers: bool,
+        kappa: float,
         x: Tensor,
-        kappa: Tensor,
+        impulses: Tensor,
         gq: Tensor,
         gv: Tensor,
         *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
         """Cotangents of the inputs."""
-        result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv, with_numbers=with_numbers)
-        return tuple(getattr(result, field.name) for field in fields(StepData))
+        result = solver.adjoint(
+            StepData(*inputs), x, impulses, kappa, gq, gv, with_numbers=with_numbers
+        )
+        return tuple(getattr(result, name) for name in _NAMES)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -138,102 +94,77 @@ class _Adjoint(torch.autograd.Function):
         return split, (0,) * len(split)
 
 
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """What a step does besides mapping tensors."""
+
+    solver: StepSolver
+    smoothing: Smoothing
+    most_parts: int
+
+    @property
+    def kappa(self) -> float:
+        """Smoothing of the gradient."""
+        soft = self.smoothing.gradient
+        return self.smoothing.state if soft is None else soft
+
+    @property
+    def tree(self) -> Tree:
+        """Topology."""
+        return self.solver.reference.mechanism.tree
+
+
 class _Step(torch.autograd.Function):
-    """A step solved at the state's and, if asked, at the gradient's smoothing."""
+    """A step; its derivative is that of the solution at the gradient's smoothing."""
 
     @staticmethod
-    def forward(
-        solver: StepSolver, kappa: Tensor, kappa_gradient: Tensor | None, *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Next configuration, next velocity, the solution of the gradient, reports."""
-        data = _as_data(inputs)
-        if kappa_gradient is None:
-            solution = solver.solve(data, [kappa])
-        else:
-            smoother = torch.maximum(kappa, kappa_gradient)
-            sharper = torch.minimum(kappa, kappa_gradient)
-            solution = solver.solve(data, [smoother, sharper])
-        x = solution.q_next[-1]
-        x_gradient = solution.q_next[0]
-        if kappa_gradient is not None:
-            is_sharper = (kappa_gradient < kappa)[:, None]
-            x, x_gradient = (
-                torch.where(is_sharper, x_gradient, x),
-                torch.where(is_sharper, x, x_gradient),
-            )
-        q, v = outputs(solver.reference, data, x)
-        return (
-            q.clone(),
-            v,
-            x_gradient.clone(),
-            solution.status,
-            solution.iterations,
-            solution.residual,
-            solution.restarts,
-            solution.kappa_error,
-            solution.min_gap,
-            solution.impulses,
+    def forward(law: _Law, warm: Tensor | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Next configuration and velocity, the solution of the gradient, impulses, report."""
+        done = law.solver.advance(
+            StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
         )
+        soft = done.q if done.soft is None else done.soft
+        return done.q[0], done.v[0], soft[0].clone(), done.impulses, done.report[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what the adjoint needs: the inputs and the solution of the gradient."""
-        solver, kappa, kappa_gradient, *values = inputs
-        ctx.solver = solver
-        kept = kappa if kappa_gradient is None else kappa_gradient
-        ctx.mark_non_differentiable(*output[3:])
+        ctx.law, _, *values = inputs
+        ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(True)
-        ctx.save_for_backward(output[0], output[2], output[3], kept, *values)
-        ctx.save_for_forward(output[0], output[2], output[3], kept, *values)
+        ctx.save_for_backward(*output, *values)
+        ctx.save_for_forward(*output, *values)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         """Cotangents of the inputs by one adjoint solve; zero for failed items."""
-        q, x, status, kappa, *inputs = ctx.saved_tensors
-        tree = ctx.solver.reference.mechanism.tree
-        gq = transport_cotangent(tree, q, x, cotangents[0]) + cotangents[2]
-        gv = cotangents[1]
-        good = (status == Status.CONVERGED)[:, None]
-        gq = torch.where(good, gq, torch.zeros_like(gq))
-        gv = torch.where(good, gv, torch.zeros_like(gv))
+        saved = ctx.saved_tensors
         result = _pull_back(
-            ctx.solver, x, kappa, gq, gv, inputs, with_numbers=ctx.needs_input_grad[-1]
+            ctx.law, saved[:5], saved[5:], *cotangents[:2], with_numbers=ctx.needs_input_grad[-1]
         )
-        clean = [
-            torch.where(good if g.dim() == 2 else good[:, 0], g, torch.zeros_like(g))
-            for g in result
-        ]
-        return (None, None, None, *clean)
+        return (None, None, *result)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         """Directional derivative, from the rows of the Jacobian; zero for failed items."""
-        q, x, status, kappa, *inputs = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        x = saved[0]
         batch, nq = x.shape
-        nv = inputs[1].shape[1]
+        nv = saved[1].shape[1]
         rows = nq + nv
         identity = torch.eye(rows, dtype=x.dtype, device=x.device)
         gq = identity[:, None, :nq].expand(rows, batch, nq).reshape(-1, nq)
         gv = identity[:, None, nq:].expand(rows, batch, nv).reshape(-1, nv)
-        repeated = _flatten_batch([q, x, kappa, *inputs], [None] * (3 + len(inputs)), rows)
-        tree = ctx.solver.reference.mechanism.tree
+        repeated = _flatten_batch(saved, [None] * len(saved), rows)
         result = _pull_back(
-            ctx.solver,
-            repeated[1],
-            repeated[2],
-            transport_cotangent(tree, repeated[0], repeated[1], gq),
-            gv,
-            repeated[3:],
-            with_numbers=tangents[-1] is not None,
+            ctx.law, repeated[:5], repeated[5:], gq, gv, with_numbers=tangents[-1] is not None
         )
         total = torch.zeros(rows, batch, dtype=x.dtype, device=x.device)
-        for row, tangent in zip(result, tangents[3:], strict=True):
+        for row, tangent in zip(result, tangents[2:], strict=True):
             if tangent is not None:
                 product = row.reshape(rows, batch, -1) * tangent.reshape(batch, -1)
                 total = total + product.sum(-1)
-        total = torch.where(status == Status.CONVERGED, total, torch.zeros_like(total))
-        moved_q, moved_v = total[:nq].T, total[nq:].T
-        return (moved_q, moved_v, moved_q, *([None] * _REPORTED))
+        return total[:nq].T, total[nq:].T, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -245,111 +176,111 @@ class _Step(torch.autograd.Function):
 
 
 def _pull_back(
-    solver: StepSolver,
-    x: Tensor,
-    kappa: Tensor,
+    law: _Law,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     gq: Tensor,
     gv: Tensor,
-    inputs: Sequence[Tensor],
     *,
     with_numbers: bool,
-) -> Sequence[Tensor]:
-    if isinstance(solver, ReferenceSolver) and not is_transformed(x, gq, gv, *inputs):
-        result = solver.adjoint(_as_data(inputs), x, kappa, gq, gv)
-        return [getattr(result, field.name) for field in fields(StepData)]
-    return list(_Adjoint.apply(solver, with_numbers, x, kappa, gq, gv, *inputs))  # type: ignore[no-untyped-call]
+) -> list[Tensor]:
+    """Cotangents of a step's inputs; zero for failed items.
+
+    Args:
+        law: The step's constants.
+        outputs: What `_Step.forward` gave.
+        inputs: The tensors of `StepData`.
+        gq: Cotangent of the next configuration (B, nq).
+        gv: Cotangent of the next velocity (B, nv).
+        with_numbers: Whether cotangents of the numbers are wanted.
+    """
+    q, v, soft, impulses, report = outputs
+    state = Advance(q=q, v=v, report=report, impulses=impulses)
+    solved = (state.status() == Status.CONVERGED) & (state.column("gradient_solved") > 0.5)
+    whole = state.column("parts") < 1.5
+
+    def gated(values: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+        """Zero where the mask does not hold, whatever stood there."""
+        return [
+            torch.where(mask if g.dim() == 1 else mask[:, None], g, torch.zeros_like(g))
+            for g in values
+        ]
+
+    direct = solved & whole
+    moved, rate = gated([transport_cotangent(law.tree, q, soft, gq), gv], direct)
+    if isinstance(law.solver, ReferenceSolver) and not is_transformed(soft, gq, gv, *inputs):
+        pulled = law.solver.adjoint(StepData(*inputs), soft, impulses, law.kappa, moved, rate)
+        result = [getattr(pulled, name) for name in _NAMES]
+    else:
+        result = list(
+            _Adjoint.apply(  # type: ignore[no-untyped-call]
+                law.solver, with_numbers, law.kappa, soft, impulses, moved, rate, *inputs
+            )
+        )
+    result = gated(result, direct)
+    if is_transformed(report) or law.most_parts == 1:
+        return result
+    items = ((state.status() == Status.CONVERGED) & ~whole).nonzero()[:, 0]
+    for count in state.column("parts")[items].unique().tolist():
+        chosen = items[state.column("parts")[items] == count]
+        chain = _pull_back_parts(
+            law, cut(StepData(*inputs), chosen), round(count), gq[chosen], gv[chosen]
+        )
+        result = [
+            whole_g.expand(len(q), *whole_g.shape[1:]).index_put((chosen,), g)
+            for whole_g, g in zip(result, chain, strict=True)
+        ]
+    return result
 
 
-def single_step(
-    solver: StepSolver, data: StepData, kappa: Tensor, kappa_gradient: Tensor | None
-) -> StepResult:
-    """Solve one step; differentiable with respect to every tensor in ``data``.
+def _pull_back_parts(
+    law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor
+) -> tuple[Tensor, ...]:
+    """Cotangents of a step that was taken in parts, through all of them."""
+    soft = law.smoothing.gradient
+    part_smoothing = Smoothing(
+        state=law.smoothing.state / count, gradient=None if soft is None else soft / count
+    )
+    one = _Law(law.solver, part_smoothing, 1)
+    with torch.enable_grad():
+        values = [getattr(data, name) for name in _NAMES]
+        if not torch.is_grad_enabled() or not any(y.requires_grad for y in values):
+            values = [y.detach().requires_grad_() for y in values]
+        q, v, control, force, past, timestep, numbers = values
+        part, warm = timestep / count, None
+        for _ in range(count):
+            inputs = (q, v, control, force, past, part, numbers)
+            q, v, _, warm, _ = _Step.apply(one, warm, *inputs)  # type: ignore[no-untyped-call]
+            past = part
+        total = (q * gq).sum() + (v * gv).sum()
+        gradients = torch.autograd.grad(total, values, allow_unused=True)
+    return tuple(
+        torch.zeros_like(y) if g is None else g for y, g in zip(values, gradients, strict=True)
+    )
+
+
+def differentiable_step(
+    solver: StepSolver,
+    data: StepData,
+    smoothing: Smoothing,
+    *,
+    impulses: Tensor | None,
+    most_parts: int,
+) -> Advance:
+    """Take one step; q and v are differentiable with respect to every tensor in ``data``.
 
     Args:
         solver: Backend.
         data: Inputs, batch first.
-        kappa: Central-path parameter of the next state (B,).
-        kappa_gradient: That of the gradient (B,); None if no gradient is wanted or it is the same.
-    """
-    values = [getattr(data, field.name) for field in fields(StepData)]
-    q, v, _, *reported = _Step.apply(solver, kappa, kappa_gradient, *values)  # type: ignore[no-untyped-call]
-    return StepResult(q, v, *reported)
-
-
-def laddered_step(
-    solver: StepSolver,
-    data: StepData,
-    kappa: Tensor,
-    kappa_gradient: Tensor | None,
-    max_substeps: int,
-) -> tuple[StepResult, Tensor, Tensor]:
-    """A step whose failed items are taken again in 2, then 4, 8, ... parts.
+        smoothing: That of the state and of the gradient.
+        impulses: Impulses of the step before, a start for Newton's method.
+        most_parts: Largest number of parts into which a failing step is cut. An item that was cut
+            differentiates through all its parts.
 
     Returns:
-        The result; the number of parts of each item (B,); the length of its last part (B,). An
-        item that was cut differentiates through all its parts.
+        The result without a time axis.
     """
-    result = single_step(solver, data, kappa, kappa_gradient)
-    parts = torch.ones_like(result.status)
-    finite = torch.isfinite(data.q).all(-1) & torch.isfinite(data.v).all(-1)
-    finite = finite & torch.isfinite(data.force).all(-1)
-    count = 2
-    while count <= max_substeps:
-        failed = ((result.status != Status.CONVERGED) & finite).nonzero()[:, 0]
-        if failed.numel() == 0:
-            break
-        cut = _substeps(solver, data, kappa, kappa_gradient, failed, count)
-        is_last = 2 * count > max_substeps
-        better = (cut.status == Status.CONVERGED) | is_last
-        chosen = failed[better]
-        spent = _put(result.iterations, failed, result.iterations[failed] + cut.iterations)
-        merged = {
-            f.name: _put(getattr(result, f.name), chosen, getattr(cut, f.name)[better])
-            for f in fields(StepResult)
-        }
-        result = StepResult(**merged | {"iterations": spent})
-        parts = _put(parts, chosen, torch.full_like(chosen, count))
-        count *= 2
-    return result, parts, data.timestep / parts
-
-
-def _put(target: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    return target.index_put((index,), values)
-
-
-def _substeps(
-    solver: StepSolver,
-    data: StepData,
-    kappa: Tensor,
-    kappa_gradient: Tensor | None,
-    items: Tensor,
-    count: int,
-) -> StepResult:
-    """The steps of ``items`` in ``count`` equal parts; the worst status and gap of all parts."""
-    chosen = [getattr(data, f.name)[items] for f in fields(StepData)]
-    q, v, force, past, timestep, numbers = chosen
-    part = timestep / count
-    # kappa is proportional to the time step.
-    sharp = kappa[items] / count
-    smooth = None if kappa_gradient is None else kappa_gradient[items] / count
-    history: list[StepResult] = []
-    for _ in range(count):
-        inputs = StepData(q, v, force, past, part, numbers)
-        history.append(single_step(solver, inputs, sharp, smooth))
-        q, v, past = history[-1].q, history[-1].v, part
-
-    def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(r, name) for r in history])
-
-    last = history[-1]
-    return StepResult(
-        q=last.q,
-        v=last.v,
-        status=stacked("status").amax(0),
-        iterations=stacked("iterations").sum(0),
-        residual=stacked("residual").amax(0),
-        restarts=stacked("restarts").sum(0),
-        kappa_error=stacked("kappa_error").amax(0),
-        min_gap=stacked("min_gap").amin(0),
-        impulses=stacked("impulses").sum(0),
-    )
+    law = _Law(solver, smoothing, most_parts)
+    values = [getattr(data, name) for name in _NAMES]
+    q, v, _, held, report = _Step.apply(law, impulses, *values)  # type: ignore[no-untyped-call]
+    return Advance(q=q, v=v, report=report, impulses=held)

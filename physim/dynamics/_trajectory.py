@@ -1,23 +1,18 @@
-"""Many steps: the rollout loop and the record that it leaves."""
+"""The record that a rollout leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from physim.dynamics._state import State
-from solvers.core import OnFailure, Report, SettingsError, ShapeError, open_progress, require_extra
-
-if TYPE_CHECKING:
-    from physim.dynamics._simulator import Simulator
+from solvers.core import Report, SettingsError, require_extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +27,7 @@ class Trajectory:
         report: Reports of the steps, shape ``(T, B)``.
         timestep: Length of a step [s].
         path: The states one by one as the steps gave them, if they carry gradients.
+        impulses: Constraint impulses of the last step, shape ``(B, w)``, to go on from.
     """
 
     q: Float[Tensor, "time batch nq"]
@@ -41,6 +37,7 @@ class Trajectory:
     report: Report
     timestep: float
     path: tuple[State, ...] = ()
+    impulses: Float[Tensor, "batch w"] | None = None
 
     @property
     def steps(self) -> int:
@@ -54,7 +51,10 @@ class Trajectory:
 
     def state(self, step: int) -> State:
         """The state after ``step`` steps; negative counts from the end."""
-        return State(q=self.q[step], v=self.v[step], interval=self.interval[step])
+        impulses = self.impulses if step in (-1, self.steps) else None
+        return State(
+            q=self.q[step], v=self.v[step], interval=self.interval[step], impulses=impulses
+        )
 
     def gradient_norms(self, loss: Tensor) -> Float[Tensor, "time batch"]:
         """Norm of a loss's derivative with respect to every state, to find where it explodes.
@@ -98,7 +98,8 @@ class Trajectory:
             "non_finite": int((~torch.isfinite(self.q)).any(-1).sum()),
             "half_steps": int((parts > 1).sum()),
             "half_step_share": float((parts > 1).sum()) / total,
-            "restarts": int(self.report.counts["restarts"].sum()),
+            "rescues": int(self.report.counts["rescues"].sum()),
+            "unverified": int(self.report.counts["unverified"].sum()),
             "iterations_mean": float(self.report.iterations.double().mean()),
             "iterations_max": int(self.report.iterations.max()),
             "min_gap": float(gaps.min()) if gaps.numel() else None,
@@ -157,75 +158,3 @@ class Trajectory:
         finally:
             partial.unlink(missing_ok=True)
         return path
-
-
-def roll_out(
-    simulator: Simulator,
-    state: State,
-    controls: Tensor | Callable[[State, int], Tensor] | None,
-    steps: int | None,
-    *,
-    parameters: Any,
-    on_failure: OnFailure,
-    checkpoint_every: int | None,
-    progress: bool,
-) -> Trajectory:
-    """The loop behind `Simulator.rollout`."""
-    nu, batch = simulator.model.nu, state.batch
-    if isinstance(controls, Tensor):
-        if controls.dim() not in (2, 3) or controls.shape[-1] != nu:
-            raise ShapeError(
-                f"controls have shape {tuple(controls.shape)}, expected (steps, {nu}) or "
-                f"(steps, {batch}, {nu})"
-            )
-        if steps is not None and steps > controls.shape[0]:
-            raise ShapeError(f"steps is {steps} but controls hold only {controls.shape[0]}")
-        steps = controls.shape[0] if steps is None else steps
-    if steps is None or steps < 1:
-        raise SettingsError(f"steps is {steps!r}, expected a positive number of steps")
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise SettingsError(f"checkpoint_every is {checkpoint_every}, expected 1 or more")
-
-    def control_at(now: State, step: int) -> Tensor:
-        if controls is None:
-            return torch.zeros(batch, nu, dtype=torch.float64)
-        chosen = controls[step] if isinstance(controls, Tensor) else controls(now, step)
-        return chosen.to(torch.float64).expand(batch, nu)
-
-    step_interval = torch.full((batch,), simulator.timestep, dtype=torch.float64)
-    if parameters and "timestep" in parameters:
-        step_interval = torch.as_tensor(parameters["timestep"]).double().expand(batch)
-
-    def run(start: list[Any], first: int, last: int) -> list[list[Any]]:
-        now = State(q=start[0], v=start[1], interval=start[2])
-        rows = []
-        for step in range(first, last):
-            u = control_at(now, step)
-            now, report = simulator.step(now, u, parameters=parameters, on_failure=on_failure)
-            assert now.interval is not None
-            rows.append([now.q, now.v, now.interval, u, report])
-        return rows
-
-    interval = step_interval if state.interval is None else state.interval
-    rows: list[list[Any]] = [[state.q.double(), state.v.double(), interval]]
-    span = checkpoint_every or 1
-    with open_progress(steps, description="rollout", show=progress) as bar:
-        for first in range(0, steps, span):
-            last = min(first + span, steps)
-            if checkpoint_every:
-                chunk = checkpoint(run, rows[-1], first, last, use_reentrant=False)
-            else:
-                chunk = run(rows[-1], first, last)
-            rows += chunk
-            bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
-    states: Sequence[Sequence[Any]] = rows
-    path = tuple(State(q=row[0], v=row[1], interval=row[2]) for row in states)
-    return Trajectory(
-        q=torch.stack([row[0] for row in states]),
-        v=torch.stack([row[1] for row in states]),
-        interval=torch.stack([row[2] for row in states]),
-        control=torch.stack([row[3] for row in states[1:]]),
-        report=Report.stack([row[4] for row in states[1:]]),
-        timestep=simulator.timestep,
-        path=path if any(state.q.requires_grad or state.v.requires_grad for state in path) else (),
-    )

@@ -7,6 +7,7 @@ const V* const steps = steps_in + (size_t)block * 2;
 const V* const num = numbers_in + (size_t)block * number_stride;
 const V* const x = x_in + (size_t)block * NQ;
 const V* const kappa = kappa_in + block;
+const V* const impulses = impulses_in + (size_t)block * (2 * LIMITS + RUBS + 3 * CONTACTS);
 const V* const gq = gq_in + (size_t)block * NQ;
 const V* const gv = gv_in + (size_t)block * NV;
 V* const bar_q = bar_q_out + (size_t)block * NQ;
@@ -19,6 +20,7 @@ V* const bar_num = bar_num_out + (size_t)block * (WITH_NUMBERS ? NUMBERS : 0);
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V force[NV + 1], center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1];
 V wrench[6 * (NL + 1)], spatial[36 * (NL + 1)], push[6 * (NL + 1)], twist[6 * (NL + 1)];
+V pair_gain[2 * LIMITS + RUBS + 1], pair_bound[RUBS + 1];
 V matrix[NV * NV + 1], right[NV + 1], y[NV + 1];
 V bar_pose0[12 * (NL + 1)], bar_pose1[12 * (NL + 1)], bar_twist[6 * (NL + 1)];
 @RECORDS@

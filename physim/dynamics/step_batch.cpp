@@ -68,13 +68,13 @@ const auto solve_newton = [&](Work& work, const V* num, bool smooth, bool predic
 const auto solve_path = [&](Work& work, const V* num, bool smooth, M wanted) -> M {
   V limit[2 * LIMITS + 1], rub[RUBS + 1], impulses[3 * CONTACTS + 1], x[NQ + 1], kappa[1];
   V seen[7];
-  kappa[0] = smooth ? work.kappa[0] : path_kappa * work.steps[1];
+  kappa[0] = smooth ? work.kappa[0] : path_rate * work.steps[1];
   interior_point(work.q, work.v, work.force, work.steps, num, kappa, 1, wanted, x, limit, rub,
                  impulses, seen);
   const M solved = wanted & (seen[3] < 0.5);
   work.iterations = work.iterations + (wanted ? seen[0] : none);
   work.paths = work.paths + (wanted ? unit : none);
-  work.exact = wanted ? none : work.exact;
+  work.exact = wanted ? (smooth ? unit : none) : work.exact;
   work.residual = wanted ? seen[1] : work.residual;
   work.gap = wanted ? seen[5] : work.gap;
   work.deviation = wanted ? seen[2] : work.deviation;
@@ -138,7 +138,7 @@ for (int step = 0; step < steps_count; ++step) {
   const double* const v_from = step ? v_out + past * NV : v_in;
   const double* const interval_from = step ? interval_out + past : interval_in;
   const double* const control_from = control_in + (size_t)step * control_stride;
-  const double* const external_from = external_in + (size_t)step * external_stride;
+  const double* const external_from = external_in;
 
   const auto seat = [&](const Seats& at, Work& work) {
     gather(q_from, NQ, at, work.q);
@@ -148,8 +148,8 @@ for (int step = 0; step < steps_count; ++step) {
     gather(control_from, NU, at, work.control);
     if (has_external) gather(external_from, NV, at, work.external);
     else for (int i = 0; i < NV; ++i) work.external[i] = none;
-    gather(warm_out, WARM, at, work.warm);
-    work.kappa[0] = kappa_rate * work.steps[1];
+    gather(impulses_out, WARM, at, work.warm);
+    work.kappa[0] = V(state_kappa);
     work.iterations = work.residual = work.paths = work.gap = work.exact = work.deviation = none;
     work.parts = unit;
   };
@@ -170,7 +170,7 @@ for (int step = 0; step < steps_count; ++step) {
     scatter(work.v_next, NV, at, v_out + now * NV);
     scatter(interval, 1, at, interval_out + now);
     scatter(report, REPORT, at, report_out + now * REPORT);
-    scatter(work.warm, WARM, at, warm_out);
+    scatter(work.warm, WARM, at, impulses_out);
   };
 
   // Seats for every LANES of the environments in a list.
@@ -234,7 +234,7 @@ for (int step = 0; step < steps_count; ++step) {
     work.iterations = V((double)NEWTON_MOST);
     M good = solve_path(work, own, is_smooth, everyone);
     pull_velocity(work);
-    for (int parts = 2; parts <= MOST_PARTS && vany(!good); parts *= 2)
+    for (int parts = 2; parts <= most_parts && vany(!good); parts *= 2)
       good = good | solve_parts(work, own, parts, !good);
     leave(at, work, good);
   }
@@ -250,7 +250,7 @@ for (int step = 0; step < steps_count; ++step) {
     gather(report_out + now * REPORT, REPORT, at, report);
     const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
     push_controls(work, num);
-    work.kappa[0] = soft_rate * work.steps[1];
+    work.kappa[0] = V(soft_kappa);
     const M wanted = (report[2] > 0.5) & (report[3] < 1.5);
     M good = solve_newton(work, num, true, false, NEWTON_MOST, wanted);
     const M left = wanted & !good;

@@ -1,5 +1,5 @@
-"""Nonlinear problems. So far the cone algebra that interior points share."""
+"""Nonlinear problems. So far the algebra that cone problems share."""
 
-from solvers.nonlinear import cones
+from solvers.nonlinear import cones, projections
 
-__all__ = ["cones"]
+__all__ = ["cones", "projections"]

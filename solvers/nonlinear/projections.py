@@ -22,7 +22,6 @@ complementarity problems".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +83,9 @@ def orthant_newton(
         closed = sc.greater(z, 0.0)
         gain = sc.where(closed, sc.multiply(cap, rho), 0.0)
         # Open pairs go to zero at once, closed ones let the gain drive s there.
-        offset = sc.where(closed, sc.negative(sc.multiply(sc.multiply(cap, rho), s)), sc.negative(x))
+        offset = sc.where(
+            closed, sc.negative(sc.multiply(sc.multiply(cap, rho), s)), sc.negative(x)
+        )
         value = sc.maximum(z, 0.0)
         return OrthantNewton(offset, gain, value, sc.subtract(x, value))
     spread = sc.multiply(sc.multiply(4.0, rho), kappa)
@@ -175,7 +176,8 @@ def _exact_disc(
     side = la.vsub(b, la.vscale(normal, la.dot(b, normal)))
     turn = la.vsub(la.vscale(normal, excess), la.vscale(side, inverse))
     offset = [
-        sc.where(slides, t, sc.negative(sc.multiply(stick, u))) for t, u in zip(turn, y, strict=True)
+        sc.where(slides, t, sc.negative(sc.multiply(stick, u)))
+        for t, u in zip(turn, y, strict=True)
     ]
     across = sc.multiply(sc.multiply(share, rho), inverse)
     gain = _two_gains(normal, 0.0, across)
@@ -203,9 +205,7 @@ def _two_gains(normal: Vector, along: Scalar, across: Scalar) -> list[Vector]:
     ]
 
 
-def smooth_radius(
-    length: Scalar, bound: Scalar, spread: Scalar
-) -> tuple[Scalar, Scalar, Scalar]:
+def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     r"""Length of the smoothed projection on a disc, and its derivatives.
 
     The central path of the second-order pair bounds ``beta`` by
@@ -247,5 +247,7 @@ def smooth_radius(
     gain = sc.multiply(spread, sc.multiply(per_room, per_room))
     curvature = sc.multiply(gain, sc.add(sc.multiply(bound, bound), sc.multiply(beta, beta)))
     slope_length = sc.reciprocal(sc.add(1.0, curvature))
-    growth = sc.multiply(sc.multiply(sc.multiply(2.0, gain), sc.multiply(beta, bound)), slope_length)
+    growth = sc.multiply(
+        sc.multiply(sc.multiply(2.0, gain), sc.multiply(beta, bound)), slope_length
+    )
     return beta, slope_length, growth

@@ -1,0 +1,133 @@
+"""What every backend offers: steps of a batch, and the adjoint of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from physim.dynamics._assembly import StepData
+from solvers.core import Status
+
+if TYPE_CHECKING:
+    from physim.dynamics._reference import ReferenceSolver
+
+REPORT = (
+    "iterations",
+    "residual",
+    "solved",
+    "parts",
+    "rescues",
+    "min_gap",
+    "is_exact",
+    "kappa_error",
+    "gradient_solved",
+)
+"""Columns of a step's report, in the order in which backends write them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoothing:
+    """Central-path parameters of a whole step [J]; zero is exact contact.
+
+    A part of a step has its share of them.
+
+    Attributes:
+        state: That of the states.
+        gradient: That of a second solution for gradients; None if none is wanted.
+    """
+
+    state: float
+    gradient: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Steps of a batch, time first.
+
+    Attributes:
+        q: Configurations after each step (T, B, nq).
+        v: Velocities after each step (T, B, nv).
+        report: `REPORT` of each step (T, B, 9).
+        impulses: Impulses of all constraints in the last step (B, w): limits, dry friction, then
+            normal and two friction impulses per contact.
+        soft: Solutions that gradients belong to (T, B, nq), if asked for.
+    """
+
+    q: Tensor
+    v: Tensor
+    report: Tensor
+    impulses: Tensor
+    soft: Tensor | None = None
+
+    def column(self, name: str) -> Tensor:
+        """One number of the report (T, B)."""
+        return self.report[..., REPORT.index(name)]
+
+    def status(self) -> Tensor:
+        """`Status` of each step (T, B)."""
+        solved = self.column("solved") > 0.5
+        status = torch.where(solved, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
+        finite = torch.isfinite(self.q).all(-1) & torch.isfinite(self.v).all(-1)
+        return torch.where(finite, status, int(Status.NON_FINITE))
+
+
+class StepSolver(Protocol):
+    """A backend."""
+
+    @property
+    def reference(self) -> ReferenceSolver:
+        """The oracle, which also answers queries."""
+        ...
+
+    def advance(
+        self,
+        data: StepData,
+        smoothing: Smoothing,
+        *,
+        controls: Tensor | None = None,
+        impulses: Tensor | None = None,
+        most_parts: int = 1,
+    ) -> Advance:
+        """Take steps.
+
+        Args:
+            data: Inputs of the first step; external force, time step and numbers hold for all.
+            smoothing: How exact contact is.
+            controls: Controls of every step (T, B, nu) instead of those in ``data``.
+            impulses: Impulses of the step before (B, w), a start for Newton's method.
+            most_parts: Largest number of parts into which a failing step is cut.
+        """
+        ...
+
+    def adjoint(
+        self,
+        data: StepData,
+        x: Tensor,
+        impulses: Tensor,
+        kappa: float,
+        cotangent_q: Tensor,
+        cotangent_v: Tensor,
+        *,
+        with_numbers: bool = True,
+    ) -> StepData:
+        """Cotangents of all inputs of a step; those of the numbers may be zero unless wanted.
+
+        Args:
+            data: Inputs of the step.
+            x: Its solution at the gradient's smoothing (B, nq).
+            impulses: Impulses there (B, w); read if ``kappa`` is zero.
+            kappa: Central-path parameter of the gradient [J].
+            cotangent_q: Cotangent of the next configuration (B, nq).
+            cotangent_v: Cotangent of the next velocity (B, nv).
+            with_numbers: Whether cotangents of the numbers are wanted.
+        """
+        ...
+
+
+def cut(values: StepData, items: Tensor | Sequence[int]) -> StepData:
+    """Some items of a step's inputs."""
+    return StepData(*(getattr(values, name)[items] for name in StepData.__slots__))
