@@ -84,8 +84,8 @@ def exact_balance(solver: ReferenceSolver, data: StepData, x: Tensor, impulses: 
             joints[[dof for dof, _ in mechanism.rubbing]],
             EXACT_CAP,
         )
-        at = (trial.velocity, item.mu, trial.limit_velocity, trial.slip, item.friction_bound)
-        at = tuple(y.detach() for y in at)
+        motion = (trial.velocity, item.mu, trial.limit_velocity, trial.slip, item.friction_bound)
+        at = [y.detach() for y in motion]
     change = -torch.einsum("rsbc,sbc->rbc", gain, trial.velocity - at[0])
     friction = change[:2] + per_bound * (b[2] * (item.mu - at[1]))
     impulse = torch.cat([friction, change[2:]]) + b

@@ -38,7 +38,6 @@ const M pushes = smooth ? zero < one
   : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0);
 if (!vany(pushes)) continue;
 busy#[busied#++] = i;
-dirty = true;
 touch(side_a#[i]);
 touch(side_b#[i]);
 if (smooth) {

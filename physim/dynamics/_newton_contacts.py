@@ -198,26 +198,27 @@ class NewtonContacts:
         return emit_block(outputs)
 
     def _gain(self, tape: Tape) -> list[Vector]:
-        gain = [tape.inputs("reply", 3, 3 + 3 * i) for i in range(3)]
+        gain: list[Vector] = [tape.inputs("reply", 3, 3 + 3 * i) for i in range(3)]
         gain[2] = [0, 0, gain[2][2]]
         return gain
 
     def increment(self) -> str:
-        """Moves the impulse along the step."""
+        """Moves impulse and gap along the step."""
         tape = Tape()
+        du = la.matvec(self._velocity_rows(tape, 0), tape.inputs("ta", 6))
         if self.is_between_links:
+            du = la.vsub(du, la.matvec(self._velocity_rows(tape, 3), tape.inputs("tb", 6)))
             change = tape.inputs("change", 3)
         else:
-            du = la.matvec(self._velocity_rows(tape, 0), tape.inputs("ta", 6))
             change = la.vsub(tape.inputs("reply", 3), la.matvec(self._gain(tape), du))
         step = tape.input("alpha", 0)
         places = (1, 2, 0)
-        return emit_block(
-            [
-                ("push_", i, tape.input("push_", i) + step * x)
-                for i, x in zip(places, change, strict=True)
-            ]
-        )
+        outputs: Outputs = [
+            ("push_", i, tape.input("push_", i) + step * x)
+            for i, x in zip(places, change, strict=True)
+        ]
+        travel = step * tape.input("steps", 1) * du[2]
+        return emit_block([*outputs, ("gap", 0, tape.input("gap", 0) + travel)])
 
 
 def constant_frame(normal: Sequence[float]) -> list[Vector]:

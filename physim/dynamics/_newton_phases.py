@@ -92,8 +92,7 @@ class NewtonPhases(StepPhases):
             "SWEEP": self._kinematics(),
             "JOINTS": self._joints(smooth=False),
             "SMOOTH_JOINTS": self._joints(smooth=True),
-            "SOLVE_FREE": self._solved(is_held=False, is_kept=False),
-            "SOLVE_HELD": self._solved(is_held=True, is_kept=self.has_couplings),
+            "SOLVE": self._solved(),
             "REACT": self._reacted() if self.has_couplings else "",
             "FINISH": self._finished() if self.has_couplings else "",
         }
@@ -192,7 +191,7 @@ class NewtonPhases(StepPhases):
         pairs = (*self.mechanism.limits, *self.mechanism.rubbing)
         return sorted({dof for dof, _ in pairs})
 
-    def _system(self, tape: Tape, *, is_held: bool) -> _System:
+    def _system(self, tape: Tape) -> _System:
         """Blocks, wrenches and joint terms of the linear system, and the balance's residual."""
         mechanism, load = self.mechanism, self._exchange.load
         tree, scales = mechanism.tree, mechanism.scales
@@ -209,7 +208,7 @@ class NewtonPhases(StepPhases):
                 spreads[link], before, centers[link], before, mass, rate
             )
             offset: list[Scalar] = [0] * 6
-            if is_held and link in self._touched:
+            if link in self._touched:
                 block = la.madd(block, chunks(tape.inputs("hold", 36, 36 * link), 6))
                 wrench = tape.inputs("load", 6, 6 * link)
                 moment, momentum = la.vsub(moment, wrench[:3]), la.vsub(momentum, wrench[3:])
@@ -253,21 +252,20 @@ class NewtonPhases(StepPhases):
                 frames[index] = (chunks(pose[:9], 3), pose[9:])
         return frames, next_frames
 
-    def _solved(self, *, is_held: bool, is_kept: bool) -> str:
-        """Solution without contacts between links, with or without contacts at all.
+    def _solved(self) -> str:
+        """Solution without contacts between links.
 
-        If it is kept, contacts between links may follow: factors and solution go to memory and
-        nothing moves yet.
+        If there may be such contacts, factors and solution go to memory and nothing moves yet.
         """
         tape, tree = Tape(), self.mechanism.tree
-        system = self._system(tape, is_held=is_held)
+        system = self._system(tape)
         motion, ahead = system.motion, system.next_motion
         factor = factor_tree(tree, motion, ahead, system.blocks, system.joint_block)
         rate, twists = solve_tree(
             tree, factor, motion, ahead, system.right, system.force, *self._frames(tape)
         )
         outputs: Outputs = [("err", 0, system.residual)]
-        if not is_kept:
+        if not self.has_couplings:
             return emit_block(outputs + self._finish(tape, rate, twists, factor.pivots))
         determinant = factor.pivots[0]
         for pivot in factor.pivots[1:]:

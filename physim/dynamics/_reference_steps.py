@@ -1,12 +1,11 @@
-"""Steps of the reference: path following, then Newton to exact contact, then parts.
+"""Steps of the reference: Newton, then path following and Newton from its end, then parts.
 
-Simple where the compiled step is quick: every item walks the central path, and Newton's method
-polishes its end. `newton.cpp` starts the other way round and must come to the same answer.
+The order is that of the compiled step (`step_batch.cpp`): where friction admits several solutions,
+the start decides which one is found, and both backends start alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from physim.dynamics._adjoint import outputs
 from physim.dynamics._advance import REPORT, Advance, Smoothing, cut
 from physim.dynamics._assembly import StepData, StepNode, StepTrial
 from physim.dynamics._kinematics import retract
+from physim.dynamics._newton_phases import TURN_CAP
 from physim.dynamics._reference import Solved
 from solvers.nonlinear import projections
 
@@ -34,16 +34,15 @@ def reference_advance(
     most_parts: int,
 ) -> Advance:
     """Take steps one by one (see `StepSolver.advance`)."""
-    del impulses
     rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     held = data.q
     for control in [data.control] if controls is None else controls:
         now = StepData(
             data.q, data.v, control, data.force, data.past_timestep, data.timestep, data.numbers
         )
-        solved, v, soft, report = _step(solver, now, smoothing, most_parts)
+        solved, v, soft, report = _step(solver, now, smoothing, impulses, most_parts)
         rows.append((solved.x, v, soft, report))
-        held = solved.impulses
+        held = impulses = solved.impulses
         parts = report[:, REPORT.index("parts")]
         data = StepData(
             solved.x, v, control, data.force, data.timestep / parts, data.timestep, data.numbers
@@ -54,16 +53,20 @@ def reference_advance(
 
 
 def _step(
-    solver: ReferenceSolver, data: StepData, smoothing: Smoothing, most_parts: int
+    solver: ReferenceSolver,
+    data: StepData,
+    smoothing: Smoothing,
+    impulses: Tensor | None,
+    most_parts: int,
 ) -> tuple[Solved, Tensor, Tensor, Tensor]:
     """One step: its solution, next velocity, solution of the gradient, report."""
-    solved, is_exact = solve_step(solver, data, smoothing.state)
+    solved, is_exact = solve_step(solver, data, smoothing.state, impulses)
     v = outputs(solver, data, solved.x)[1]
     parts = torch.ones_like(v[:, 0])
     finite = torch.isfinite(torch.cat([data.q, data.v, data.force, data.control], -1)).all(-1)
     soft, soft_good = solved.x, solved.good
     if smoothing.gradient is not None:
-        smooth, _ = solve_step(solver, data, smoothing.gradient)
+        smooth, _ = solve_step(solver, data, smoothing.gradient, None)
         soft, soft_good = smooth.x, smooth.good
     count = 2
     while count <= most_parts:
@@ -97,25 +100,45 @@ def _step(
     return solved, v, soft, report
 
 
-def solve_step(solver: ReferenceSolver, data: StepData, kappa: float) -> tuple[Solved, Tensor]:
-    """Solve a step at a smoothing; second, which items are solved at that very smoothing."""
+def solve_step(
+    solver: ReferenceSolver, data: StepData, kappa: float, impulses: Tensor | None
+) -> tuple[Solved, Tensor]:
+    """Solve a step at a smoothing; second, which items are solved at that very smoothing.
+
+    Args:
+        solver: Solver of the mechanism.
+        data: Inputs of the step.
+        kappa: Central-path parameter [J].
+        impulses: Impulses from which Newton's method starts; zero if None.
+    """
     if kappa > 0.0:
         solved = solver.solve(data, torch.full_like(data.timestep, kappa))
         return solved, solved.good
-    settings = solver.settings
+    settings, tree = solver.settings, solver.mechanism.tree
+    if impulses is None:
+        impulses = data.q.new_zeros(len(data.q), solver.mechanism.impulse_count)
+    ahead = retract(
+        tree, list(data.q.unbind(-1)), list((data.timestep[:, None] * data.v).unbind(-1))
+    )
+    newton = polish(
+        solver, data, torch.stack(ahead, -1), impulses, most=settings.newton_iterations
+    )
+    if bool(newton.good.all()):
+        return newton, newton.good
     near = solver.mechanism.scales.kappa(settings.rescue_smoothing, 1.0)
-    solved = solver.solve(data, near * data.timestep)
-    exact = polish(solver, data, solved)
-    use = exact.good & solved.good
-    values = {
-        name: torch.where(
-            use if getattr(exact, name).dim() == 1 else use[:, None],
-            getattr(exact, name),
-            getattr(solved, name),
-        )
-        for name in Solved.__slots__
-    }
-    return replace(Solved(**values), good=solved.good), use
+    path = solver.solve(data, near * data.timestep)
+    exact = polish(solver, data, path.x, path.impulses, most=settings.newton_iterations)
+    rescued = _choose(exact.good & path.good, exact, path)
+    solved = _choose(newton.good, newton, rescued)
+    return solved, newton.good | (exact.good & path.good)
+
+
+def _choose(mask: Tensor, a: Solved, b: Solved) -> Solved:
+    """``a`` where the mask holds, ``b`` elsewhere, per item."""
+    pairs = [(getattr(a, name), getattr(b, name)) for name in Solved.__slots__]
+    return Solved(
+        *(torch.where(mask if x.dim() == 1 else mask[:, None], x, y) for x, y in pairs)
+    )
 
 
 def _in_parts(
@@ -124,10 +147,12 @@ def _in_parts(
     """The interval in equal parts: worst figures of all, last velocity, exact throughout."""
     q, v, past = data.q, data.v, data.past_timestep
     part = data.timestep / count
+    impulses: Tensor | None = None
     history, exact = [], torch.ones_like(past, dtype=torch.bool)
     for _ in range(count):
         now = StepData(q, v, data.control, data.force, past, part, data.numbers)
-        solved, is_exact = solve_step(solver, now, kappa / count)
+        solved, is_exact = solve_step(solver, now, kappa / count, impulses)
+        impulses = solved.impulses
         history.append(solved)
         exact = exact & is_exact
         q, v, past = solved.x, outputs(solver, now, solved.x)[1], part
@@ -146,13 +171,23 @@ def _in_parts(
     return merged, v, exact
 
 
-def polish(solver: ReferenceSolver, data: StepData, start: Solved, most: int = 30) -> Solved:
-    """Newton's method on the natural residuals from a solution close to the central path's end."""
+def polish(
+    solver: ReferenceSolver, data: StepData, x: Tensor, impulses: Tensor, *, most: int
+) -> Solved:
+    """Newton's method on balance and natural residuals from a given start.
+
+    Args:
+        solver: Solver of the mechanism.
+        data: Inputs of the step.
+        x: Start of the end point (B, nq).
+        impulses: Start of the impulses (B, w).
+        most: Largest number of iterations.
+    """
     item = solver.assembly.node(data)
-    x, impulses = start.x, start.impulses
     tolerance = 1e-2 * solver.settings.newton_tolerance
-    good = torch.zeros_like(start.good)
-    residual, gap = start.residual, start.gap
+    good = torch.zeros(len(x), dtype=torch.bool)
+    iterations = torch.zeros(len(x), dtype=torch.int64)
+    residual = gap = data.timestep * torch.inf
     for _ in range(most):
         trial = solver.assembly.trial(item, x)
         newton = _Natural(solver, item, trial, impulses)
@@ -162,12 +197,12 @@ def polish(solver: ReferenceSolver, data: StepData, start: Solved, most: int = 3
         x_next, impulses_next = newton.step(x)
         x = torch.where(good[:, None], x, x_next)
         impulses = torch.where(good[:, None], impulses, impulses_next)
-        nearest = torch.cat([trial.gap, torch.full_like(trial.gap[:, :1], torch.inf)], -1)
-        gap = nearest.amin(-1) if trial.gap.shape[1] else gap
+        gap = torch.cat([trial.gap, torch.full_like(size, torch.inf)[:, None]], -1).amin(-1)
+        iterations += ~good
         good = good | passed
         if bool(good.all()):
             break
-    return Solved(x, impulses, good, start.iterations, residual, torch.zeros_like(residual), gap)
+    return Solved(x, impulses, good, iterations, residual, torch.zeros_like(residual), gap)
 
 
 class _Natural:
@@ -245,13 +280,14 @@ class _Natural:
         right = torch.einsum("brci,rbc->bi", item.impulse_rows, offset) - self.balance
         right = right + solver.joint_force(self.limits.offset, self.rubs.offset[0], right)
         dv = torch.linalg.lu_solve(*self.factor, right[..., None])[..., 0]
+        dv, alpha = self._capped(dv)
         du = torch.einsum("brci,bi->rbc", self.trial.rows, dv)
-        change = offset - torch.einsum("rsbc,sbc->rbc", self.gain, du)
+        change = alpha * offset - torch.einsum("rsbc,sbc->rbc", self.gain, du)
         dofs = [dof for dof, _ in solver.mechanism.limits]
         rates = torch.cat([dv[:, dofs], -dv[:, dofs]], -1)
-        limit = self.limit + self.limits.increment(rates)
+        limit = self.limit + alpha * self.limits.offset - self.limits.gain * rates
         slip = dv[:, [dof for dof, _ in solver.mechanism.rubbing]]
-        rub = self.rub + self.rubs.offset[0] - self.rubs.b_y[0][0] * slip
+        rub = self.rub + alpha * self.rubs.offset[0] - self.rubs.b_y[0][0] * slip
         moved = (self.contact + change)[[2, 0, 1]].permute(1, 2, 0)
         columns = retract(
             solver.mechanism.tree,
@@ -259,3 +295,12 @@ class _Natural:
             list((item.data.timestep[:, None] * dv).unbind(-1)),
         )
         return torch.stack(columns, -1), torch.cat([limit, rub, moved.flatten(1)], -1)
+
+    def _capped(self, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The increment, shortened where a joint would move too far, and by how much (B, 1)."""
+        mechanism = self.solver.mechanism
+        length = mechanism.scales.length
+        units = [length if linear else 1.0 for linear in mechanism.tree.linear_dofs]
+        travel = self.item.data.timestep[:, None] * dv / (TURN_CAP * torch.tensor(units))
+        alpha = 1.0 / travel.abs().amax(-1, keepdim=True).clamp(min=1.0)
+        return alpha * dv, alpha

@@ -130,7 +130,7 @@ class _Step(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep what the adjoint needs: the inputs and the solution of the gradient."""
         ctx.law, _, *values = inputs
-        ctx.mark_non_differentiable(*output[2:])
+        ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(True)
         ctx.save_for_backward(*output, *values)
         ctx.save_for_forward(*output, *values)
@@ -140,7 +140,7 @@ class _Step(torch.autograd.Function):
         """Cotangents of the inputs by one adjoint solve; zero for failed items."""
         saved = ctx.saved_tensors
         result = _pull_back(
-            ctx.law, saved[:5], saved[5:], *cotangents[:2], with_numbers=ctx.needs_input_grad[-1]
+            ctx.law, saved[:5], saved[5:], *cotangents[:3], with_numbers=ctx.needs_input_grad[-1]
         )
         return (None, None, *result)
 
@@ -157,14 +157,14 @@ class _Step(torch.autograd.Function):
         gv = identity[:, None, nq:].expand(rows, batch, nv).reshape(-1, nv)
         repeated = _flatten_batch(saved, [None] * len(saved), rows)
         result = _pull_back(
-            ctx.law, repeated[:5], repeated[5:], gq, gv, with_numbers=tangents[-1] is not None
+            ctx.law, repeated[:5], repeated[5:], gq, gv, None, with_numbers=tangents[-1] is not None
         )
         total = torch.zeros(rows, batch, dtype=x.dtype, device=x.device)
         for row, tangent in zip(result, tangents[2:], strict=True):
             if tangent is not None:
                 product = row.reshape(rows, batch, -1) * tangent.reshape(batch, -1)
                 total = total + product.sum(-1)
-        return total[:nq].T, total[nq:].T, None, None, None
+        return total[:nq].T, total[nq:].T, total[:nq].T, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -181,6 +181,7 @@ def _pull_back(
     inputs: Sequence[Tensor],
     gq: Tensor,
     gv: Tensor,
+    g_soft: Tensor | None,
     *,
     with_numbers: bool,
 ) -> list[Tensor]:
@@ -192,6 +193,7 @@ def _pull_back(
         inputs: The tensors of `StepData`.
         gq: Cotangent of the next configuration (B, nq).
         gv: Cotangent of the next velocity (B, nv).
+        g_soft: Cotangent of the solution of the gradient (B, nq), from a derivative of this one.
         with_numbers: Whether cotangents of the numbers are wanted.
     """
     q, v, soft, impulses, report = outputs
@@ -207,7 +209,9 @@ def _pull_back(
         ]
 
     direct = solved & whole
-    moved, rate = gated([transport_cotangent(law.tree, q, soft, gq), gv], direct)
+    total = transport_cotangent(law.tree, q, soft, gq)
+    total = total if g_soft is None else total + g_soft
+    moved, rate = gated([total, gv], direct)
     if isinstance(law.solver, ReferenceSolver) and not is_transformed(soft, gq, gv, *inputs):
         pulled = law.solver.adjoint(StepData(*inputs), soft, impulses, law.kappa, moved, rate)
         result = [getattr(pulled, name) for name in _NAMES]

@@ -42,7 +42,6 @@ const V margin = PRUNING * steps[1];
 @NEWTON:NODE@
 
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
-bool dirty = false;
 for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = zero;
 for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = zero;
 for (int i = 0; i <= NL; ++i) is_touched[i] = false;
@@ -57,7 +56,6 @@ for (int iteration = 0;; ++iteration) {
     for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = zero;
     for (int i = 0; i < 36; ++i) hold[36 * link + i] = zero;
   }
-  dirty = false;
   pairs = 0;
   err[0] = err[1] = err[2] = zero;
   @SWEEP@
@@ -68,12 +66,8 @@ for (int iteration = 0;; ++iteration) {
   }
   @NEWTON:PRESS@
   run[0] = one - done;
-  if (dirty) {
-    @SOLVE_HELD@
-    @COUPLE@
-  } else {
-    @SOLVE_FREE@
-  }
+  @SOLVE@
+  @COUPLE@
   @NEWTON:INCREMENT@
   iterations = iterations + run[0];
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &

@@ -43,7 +43,8 @@ def test_kernel_and_reference_agree(
     for _ in range(6):
         now[0], report = fast.step(now[0])
         now[1], other = slow.step(now[1])
-        assert torch.equal(report.iterations, other.iterations)
+        assert report.all_converged
+        assert other.all_converged
         touched = min(touched, float(report.counts["min_gap"].min()))
         torch.testing.assert_close(now[0].q, now[1].q, atol=1e-9, rtol=0)
         torch.testing.assert_close(now[0].v, now[1].v, atol=1e-9 / 0.02, rtol=0)
@@ -57,7 +58,7 @@ def test_report_of_both_means_the_same(simulator: Callable[..., Simulator]) -> N
         _, report = sim.step(sim.initial_state(on_penetration="ignore"))
         reports.append(report)
     assert torch.equal(reports[0].status, reports[1].status)
-    for name in ("parts", "restarts"):
+    for name in ("parts", "unverified"):
         assert torch.equal(reports[0].counts[name], reports[1].counts[name])
     gaps = [report.counts["min_gap"] for report in reports]
     torch.testing.assert_close(gaps[0], gaps[1], atol=1e-9, rtol=0)

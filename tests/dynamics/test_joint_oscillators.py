@@ -91,7 +91,7 @@ def test_pendulum_rests_on_its_limit(simulator: Callable[..., Simulator], timest
     assert (angle[-1] - 0.7).abs().max() <= 1e-4
     assert trajectory.v[-1].abs().max() <= 1e-6
     # The slack of the limit counts in the convergence test.
-    assert trajectory.report.residual.max() <= sim.settings.tolerance
+    assert trajectory.report.residual.max() <= sim.settings.newton_tolerance
     assert trajectory.report.counts["kappa_error"].max() <= 0.01
 
 
