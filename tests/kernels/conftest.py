@@ -1,14 +1,15 @@
-"""Random programs on generic scalars, shared by the tests of this folder."""
+"""Random programs on generic scalars and ways to build, shared by the tests of this folder."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
-from solvers.kernels import scalar
+from solvers.kernels import Kernel, _request, build_kernel, prelude, scalar
 
 Program = Callable[[list[Any]], list[Any]]
 
@@ -62,3 +63,22 @@ def make_program(seed: int, *, length: int = 40, smooth: bool = False) -> Progra
 @pytest.fixture
 def random_program() -> Callable[..., Program]:
     return make_program
+
+
+@pytest.fixture
+def device_text(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
+    """Build the text that CUDA gets with the compiler of the CPU."""
+
+    def build_on_host(body: str, arguments: Sequence[tuple[str, str]]) -> Kernel:
+        with monkeypatch.context() as patch:
+            patch.setattr(_request, "prelude", lambda *_, **__: prelude(1, device="cuda"))
+            return build_kernel("device_text", body, arguments, lanes=1)
+
+    return build_on_host
+
+
+@pytest.fixture
+def gpu() -> str:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return "cuda"
