@@ -23,9 +23,9 @@ DeviceFunction = Callable[[torch.device, Sequence[Any]], None]
 
 # one warp a block, so that a small batch reaches many multiprocessors; 8 of them hold the registers
 # of a multiprocessor when the body is large
-_BLOCK_THREADS: Final = 32
+BLOCK_THREADS: Final = 32
 
-_THREAD_BLOCKS = """\
+THREAD_BLOCKS = """\
 import warp as wp
 
 @wp.func_native(SNIPPET)
@@ -34,9 +34,9 @@ def {key}_body({parameters}): ...
 @wp.kernel(module="unique", enable_backward=False, module_options=OPTIONS)
 def {key}({parameters}):
     block = first_block + wp.tid()
-    if block < last_block:
-        {key}_body({own}block, block + 1)
+    {key}_body({own}block, block + 1)
 """
+"""Kernel that runs one block a thread; Warp stops threads beyond the number asked for."""
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +63,7 @@ def compile_binary(
         Exception: Whatever Warp raises when the compiler refuses the text.
     """
     warp = import_warp()
-    kernel = define_kernel(_THREAD_BLOCKS, key, snippet, parameters)
+    kernel = define_kernel(THREAD_BLOCKS, key, snippet, parameters)
     with tempfile.TemporaryDirectory() as folder, quiet(warp):
         warp.compile_aot_module(kernel.module, arch=architecture, module_dir=folder, use_ptx=False)
         (path,) = Path(folder).glob("*.cubin")
@@ -87,10 +87,10 @@ def load_function(
         Exception: Whatever Warp raises when the compiler refuses the text.
     """
     warp = import_warp()
-    kernel = define_kernel(_THREAD_BLOCKS, key, snippet, parameters)
+    kernel = define_kernel(THREAD_BLOCKS, key, snippet, parameters)
     with quiet(warp):
         warp.load_module(
-            kernel.module, device=warp.device_from_torch(device), block_dim=_BLOCK_THREADS
+            kernel.module, device=warp.device_from_torch(device), block_dim=BLOCK_THREADS
         )
 
     def call(device: torch.device, values: Sequence[Any]) -> None:
@@ -100,7 +100,7 @@ def load_function(
             dim=last_block - first_block,
             inputs=list(values),
             stream=warp.stream_from_torch(torch.cuda.current_stream(device)),
-            block_dim=_BLOCK_THREADS,
+            block_dim=BLOCK_THREADS,
             record_tape=False,
         )
 

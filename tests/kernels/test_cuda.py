@@ -21,13 +21,11 @@ from solvers.kernels import (
     CudaBinary,
     Kernel,
     KernelBuildError,
-    Tape,
     _request,
     aligned_empty,
     build_kernel,
     compile_cuda,
     cuda_architectures,
-    emit_block,
     pack,
     prelude,
     unpack,
@@ -40,40 +38,6 @@ needs_compiler = pytest.mark.skipif(
 architectures = pytest.mark.parametrize("architecture", [80, 90])
 
 POINTS = [("points", "V*"), ("values", "V*")]
-
-
-def traced(program: Callable[[list[Any]], list[Any]], inputs: int) -> str:
-    """Body that applies a program on generic scalars to each item."""
-    x = Tape().inputs("x", inputs)
-    outputs = program(list(x))
-    return (
-        f"const V* x = points + {inputs}*block; V* y = values + {len(outputs)}*block;\n"
-        + emit_block([("y", i, y) for i, y in enumerate(outputs)])
-    )
-
-
-FUNCTIONS = """
-const V a = points[2*block], b = points[2*block + 1];
-V* const y = values + 20*block;
-const M m = (a > b) | !(b <= 0.5);
-V s, c;
-vsincos(a, s, c);
-y[0] = s; y[1] = c; y[2] = vsin(b); y[3] = vcos(b);
-y[4] = vexp(a); y[5] = vtanh(b); y[6] = vsqrt(a); y[7] = vabs(b);
-y[8] = vmax(a, b); y[9] = vmin(a, b); y[10] = vmax_number(a, 0.3); y[11] = vmin_number(a, -0.3);
-y[12] = vselect(m, a, b); y[13] = vbool(m);
-y[14] = vany(m) ? 1.0 : 0.0; y[15] = vall(m) ? 1.0 : 0.0;
-y[16] = vsum(a); y[17] = vlane(b, 0);
-y[18] = a < 0.0 ? V(__builtin_inf()) : V(__builtin_nan(""));
-y[19] = LANES + sizeof(VBITS);
-"""
-
-
-def edge_cases() -> np.ndarray:
-    rng = np.random.default_rng(11)
-    ends = [0.0, -0.0, 1e-300, 709.7, 710.0, -745.0, -746.0, np.inf, -np.inf, np.nan, 0.3, -0.3]
-    pairs = np.array(np.meshgrid(ends, ends)).reshape(2, -1).T
-    return np.concatenate([pairs, *(rng.normal(size=(500, 2)) * 10.0**k for k in range(-3, 6))])
 
 
 def run(kernel: Kernel, x: np.ndarray, outputs: int, device: str = "cpu") -> np.ndarray:
@@ -90,9 +54,9 @@ def run(kernel: Kernel, x: np.ndarray, outputs: int, device: str = "cpu") -> np.
 @architectures
 @pytest.mark.parametrize("seed", range(3))
 def test_traced_functions_compile(
-    seed: int, architecture: int, random_program: Callable[..., Any]
+    seed: int, architecture: int, random_body: Callable[..., str]
 ) -> None:
-    body = traced(random_program(seed), 5)
+    body = random_body(seed)
     binary = compile_cuda("traced", body, POINTS, architecture=architecture)
     assert binary.code[:4] == b"\x7fELF"
     assert 0 < binary.registers <= 255
@@ -101,10 +65,10 @@ def test_traced_functions_compile(
 
 @needs_compiler
 @architectures
-def test_every_function_of_the_prelude_compiles(architecture: int) -> None:
+def test_every_function_of_the_prelude_compiles(functions: str, architecture: int) -> None:
     defined = set(re.findall(r"const auto (v\w+)", prelude(1)))
-    assert defined <= set(re.findall(r"v\w+", FUNCTIONS))
-    compile_cuda("functions", FUNCTIONS, POINTS, architecture=architecture)
+    assert defined <= set(re.findall(r"v\w+", functions))
+    compile_cuda("functions", functions, POINTS, architecture=architecture)
 
 
 @needs_compiler
@@ -228,21 +192,23 @@ def test_lane_blocks_stay_on_the_device(lanes: int) -> None:
 # ---- the text for CUDA, compiled for the host ------------------------------------------------
 
 
-def test_functions_mean_the_same(device_text: Callable[..., Kernel]) -> None:
+def test_functions_mean_the_same(
+    functions: str, function_points: np.ndarray, device_text: Callable[..., Kernel]
+) -> None:
     kernel, twin = (
-        build_kernel("functions", FUNCTIONS, POINTS, lanes=1),
-        device_text(FUNCTIONS, POINTS),
+        build_kernel("functions", functions, POINTS, lanes=1),
+        device_text(functions, POINTS),
     )
     assert kernel.source != twin.source
-    x = edge_cases()
+    x = function_points
     np.testing.assert_array_equal(run(twin, x, 20), run(kernel, x, 20))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_traced_functions_mean_the_same(
-    seed: int, device_text: Callable[..., Kernel], random_program: Callable[..., Any]
+    seed: int, device_text: Callable[..., Kernel], random_body: Callable[..., str]
 ) -> None:
-    body = traced(random_program(seed), 5)
+    body = random_body(seed)
     x = np.random.default_rng(seed).normal(size=(200, 5))
     kernel = build_kernel("traced", body, POINTS, lanes=1)
     np.testing.assert_array_equal(run(device_text(body, POINTS), x, 4), run(kernel, x, 4))
@@ -252,18 +218,18 @@ def test_traced_functions_mean_the_same(
 
 
 @pytest.mark.gpu
-def test_functions_on_a_gpu(gpu: str) -> None:
-    x = edge_cases()
-    kernel = build_kernel("functions", FUNCTIONS, POINTS, lanes=1)
-    on_gpu = build_kernel("functions", FUNCTIONS, POINTS, lanes=1, device="cuda")
+def test_functions_on_a_gpu(functions: str, function_points: np.ndarray, gpu: str) -> None:
+    x = function_points
+    kernel = build_kernel("functions", functions, POINTS, lanes=1)
+    on_gpu = build_kernel("functions", functions, POINTS, lanes=1, device="cuda")
     # the error bounds of both sides and the freedom to fuse
     np.testing.assert_allclose(run(on_gpu, x, 20, gpu), run(kernel, x, 20), rtol=2e-15)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("seed", range(5))
-def test_traced_functions_on_a_gpu(seed: int, gpu: str, random_program: Callable[..., Any]) -> None:
-    body = traced(random_program(seed, smooth=True), 5)
+def test_traced_functions_on_a_gpu(seed: int, gpu: str, random_body: Callable[..., str]) -> None:
+    body = random_body(seed, smooth=True)
     x = np.random.default_rng(seed).normal(size=(1000, 5))
     kernel = build_kernel("traced", body, POINTS, lanes=1)
     on_gpu = build_kernel("traced", body, POINTS, lanes=1, device="cuda")
