@@ -132,14 +132,16 @@ class Kernel:
         torch_type, numpy_type, _ = POINTER_KINDS[kind]
         alignment = 8 * self.lanes if kind == "V*" else numpy_type.itemsize
         per_block = self._sizes.get(name, 0) * (self.lanes if kind == "V*" else 1)
+        device = self.device
+        takes_arrays = device == "cpu"
 
         def convert(value: Any, last_block: int) -> int:
             if isinstance(value, torch.Tensor):
-                address, count = _tensor_address(label, value, torch_type, self.device)
-            elif isinstance(value, np.ndarray) and self.device == "cpu":
+                address, count = _tensor_address(label, value, torch_type, device)
+            elif takes_arrays and isinstance(value, np.ndarray):
                 address, count = _array_address(label, value, numpy_type)
             else:
-                wanted = "an array or CPU tensor" if self.device == "cpu" else "a CUDA tensor"
+                wanted = "an array or CPU tensor" if takes_arrays else "a CUDA tensor"
                 raise TypeError(
                     f"{label} is {type(value).__name__}, expected {wanted} of {numpy_type}"
                 )

@@ -7,6 +7,7 @@ results are compared with the CPU's.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from solvers.kernels import (
     CudaBinary,
     Kernel,
     KernelBuildError,
+    _cuda,
     _request,
     aligned_empty,
     build_kernel,
@@ -156,6 +158,7 @@ def cuda_kernel(device: str) -> tuple[CudaKernel, Puts]:
     puts = Puts()
     kernel = CudaKernel(request, puts)
     kernel.device = device
+    kernel._converters = [kernel._converter(*argument) for argument in arguments]
     return kernel, puts
 
 
@@ -181,6 +184,38 @@ def test_cuda_kernel_refuses_arrays_of_the_host() -> None:
     with pytest.raises(TypeError, match="'x' is ndarray, expected a CUDA tensor"):
         kernel(1, np.zeros(3), 1.0)
     assert not puts
+
+
+def test_launches_fit_the_signatures_of_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU the calls are not made, but their arguments must be ones that Warp takes."""
+    import warp
+
+    calls: dict[str, dict[str, Any]] = {}
+
+    def record(name: str) -> None:
+        signature = inspect.signature(getattr(warp, name))
+
+        def call(*values: Any, **options: Any) -> str:
+            calls[name] = signature.bind(*values, **options).arguments
+            return f"result of {name}"
+
+        monkeypatch.setattr(warp, name, call)
+
+    for name in ("load_module", "launch", "device_from_torch", "stream_from_torch"):
+        record(name)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    device = torch.device("cuda:1")
+    request = _request.KernelRequest("twice", "x[block] *= 2.0;", (("x", "V*"),), 1, "cuda", {})
+    put = _cuda.load_function(request.key, request.source, request.parameters, device)
+    put(device, [4096, 5, 12])
+    assert calls["device_from_torch"]["torch_device"] == device
+    assert calls["load_module"]["device"] == "result of device_from_torch"
+    assert calls["stream_from_torch"]["stream_or_device"] == "stream of cuda:1"
+    launch = calls["launch"]
+    assert launch["stream"] == "result of stream_from_torch"
+    assert (launch["dim"], launch["inputs"]) == (7, [4096, 5, 12])
+    assert len(launch["kernel"].adj.args) == 3
+    assert launch["block_dim"] == calls["load_module"]["block_dim"]  # or it is compiled again
 
 
 @pytest.mark.parametrize("lanes", [1, 4])

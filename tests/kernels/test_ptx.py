@@ -89,7 +89,7 @@ def statement(opcode: str, operands: list[str]) -> str:
         return memory(name, modifiers, operands)
     target, *rest = operands
     x = [read(operand, kind) for operand in rest] if kind else []
-    if name == "mov" or name == "cvta":
+    if name in {"mov", "cvta"}:
         value = read(rest[0], kind_of(target))
     elif name == "cvt":
         value = f"({TYPES[modifiers[-2]]}){x[0]}"
