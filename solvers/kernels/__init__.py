@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from solvers.kernels import algebra, scalar
 from solvers.kernels.build import KernelBuildError, build_kernel
+from solvers.kernels.cuda import CudaBinary, compile_cuda, cuda_architectures
 from solvers.kernels.emit import emit, emit_block, prelude
 from solvers.kernels.launch import Kernel
 from solvers.kernels.layout import aligned_empty, block_count, lane_count, pack, unpack
@@ -37,6 +38,7 @@ from solvers.kernels.trace import (
 
 __all__ = [
     "Condition",
+    "CudaBinary",
     "Kernel",
     "KernelBuildError",
     "Scalar",
@@ -46,7 +48,9 @@ __all__ = [
     "algebra",
     "block_count",
     "build_kernel",
+    "compile_cuda",
     "constant_value",
+    "cuda_architectures",
     "emit",
     "emit_block",
     "evaluate",

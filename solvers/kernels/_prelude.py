@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LANE_COUNTS", "prelude"]
+__all__ = ["DEVICES", "LANE_COUNTS", "prelude"]
 
 LANE_COUNTS: Final = (1, 2, 4, 8)
+DEVICES: Final = ("cpu", "cuda")
 
 _VECTOR_TYPES = """\
 constexpr int LANES = {lanes};
@@ -116,8 +117,16 @@ const auto vmax_number = [](V a, double b) INLINE_ -> V { return V(b) > a ? V(b)
 const auto vmin_number = [](V a, double b) INLINE_ -> V { return V(b) < a ? V(b) : a; };
 """
 
+# clang's builtins in terms of what both clang and NVRTC know
+_DEVICE_BUILTINS = """\
+#define __builtin_elementwise_sqrt(x) sqrt(x)
+#define __builtin_elementwise_abs(x) fabs(x)
+#define __builtin_inf() __builtin_bit_cast(double, 0x7ff0000000000000LL)
+#define __builtin_nan(payload) __builtin_bit_cast(double, 0x7ff8000000000000LL)
+"""
 
-def prelude(lanes: int) -> str:
+
+def prelude(lanes: int, *, device: str = "cpu") -> str:
     """Write the C++ definitions that emitted code and hand-written bodies build on.
 
     They are local definitions, to stand at the top of a function body:
@@ -134,16 +143,26 @@ def prelude(lanes: int) -> str:
     the reduction to a quarter turn loses digits), ``vexp`` 1 from overflow to underflow, ``vtanh``
     1.5; ``vsqrt`` is correctly rounded. Infinities and NaN go through as in the C library.
 
+    The text for CUDA holds the same formulas, in which the compiler may fuse products and sums
+    everywhere.
+
     Args:
         lanes: Doubles in a vector: 1, 2, 4 or 8. With 1 lane ``V`` is ``double``.
+        device: ``"cpu"`` or ``"cuda"``; the latter has one lane a thread.
 
     Raises:
-        ValueError: If ``lanes`` is not one of these.
+        ValueError: If ``lanes`` or ``device`` is not one of these, or CUDA is to have other than
+            one lane.
 
     Reference: Cody and Waite (1980), Software Manual for the Elementary Functions, chapters 6, 8.
     """
     if lanes not in LANE_COUNTS:
         raise ValueError(f"lanes is {lanes!r}, expected one of {LANE_COUNTS}")
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}, expected one of {DEVICES}")
+    if device == "cuda" and lanes != 1:
+        raise ValueError(f"lanes is {lanes!r}, expected 1 on CUDA, where a thread takes one item")
     types = _SCALAR_TYPES if lanes == 1 else _VECTOR_TYPES.format(lanes=lanes)
-    text = types + _COMMON + _SIN_COS + _EXP + _TANH
+    builtins = _DEVICE_BUILTINS if device == "cuda" else ""
+    text = builtins + types + _COMMON + _SIN_COS + _EXP + _TANH
     return text.replace("INLINE_", "__attribute__((always_inline))")

@@ -15,12 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NativeFunction", "captured_standard_error", "cache_directory", "compile_native"]
+__all__ = [
+    "LANE_BLOCKS",
+    "NativeFunction",
+    "cache_directory",
+    "captured_standard_error",
+    "compile_native",
+    "define_kernel",
+    "import_warp",
+    "quiet",
+]
 
 NativeFunction = Callable[[Sequence[Any]], None]
 """Runs the compiled text once with the values of its parameters."""
 
-_SOURCE = """\
+LANE_BLOCKS = """\
 import warp as wp
 
 @wp.func_native(SNIPPET)
@@ -30,13 +39,15 @@ def {key}_body({parameters}): ...
 def {key}({parameters}):
     {key}_body({names})
 """
+"""Kernel that runs all blocks of a range on the thread that calls it."""
 
 # Warp's own optimisation level and CPU flags suit straight-line code; exact arithmetic must not
 # depend on what else in the process has asked Warp for fast mathematics
 _OPTIONS = {"enable_backward": False, "fast_math": False}
 
 
-def _import_warp() -> Any:
+def import_warp() -> Any:
+    """Import Warp, told to speak of trouble only."""
     first = "warp" not in sys.modules
     import warp
 
@@ -50,7 +61,8 @@ def _import_warp() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(warp: Any) -> Iterator[None]:
+def quiet(warp: Any) -> Iterator[None]:
+    """Keep Warp from reporting what it compiles and loads."""
     level = warp.config.log_level
     warp.config.log_level = max(level, warp.LOG_WARNING)
     try:
@@ -107,24 +119,41 @@ def compile_native(key: str, snippet: str, parameters: Sequence[tuple[str, str]]
     Raises:
         Exception: Whatever Warp raises when the compiler refuses the text.
     """
-    warp = _import_warp()
-    kernel = _define(warp, key, snippet, parameters)
-    with _quiet(warp):
+    warp = import_warp()
+    kernel = define_kernel(LANE_BLOCKS, key, snippet, parameters)
+    with quiet(warp):
         zeros = [0.0 if kind == "float64" else 0 for _, kind in parameters]
         command = warp.launch(kernel, dim=1, inputs=zeros, device="cpu", record_cmd=True)
     return _direct_call(command) or _ordinary_launch(warp, kernel)
 
 
-def _define(warp: Any, key: str, snippet: str, parameters: Sequence[tuple[str, str]]) -> Any:
+def define_kernel(
+    template: str, key: str, snippet: str, parameters: Sequence[tuple[str, str]]
+) -> Any:
+    """Make a kernel of Warp in a module of its own; nothing is compiled yet.
+
+    Args:
+        template: Python source of the kernel around the native text ``SNIPPET``, with places
+            ``key``, ``parameters``, ``names`` (of all parameters) and ``own`` (of all but the last
+            two, the range of blocks).
+        key: Identifier that names the kernel.
+        snippet: C++ statements that see the parameters as local variables.
+        parameters: Pairs of a name and its type, the range of blocks last.
+    """
     signature = ", ".join(f"{name}: wp.{kind}" for name, kind in parameters)
-    names = ", ".join(name for name, _ in parameters)
-    source = _SOURCE.format(key=key, parameters=signature, names=names)
+    names = [name for name, _ in parameters]
+    source = template.format(
+        key=key,
+        parameters=signature,
+        names=", ".join(names),
+        own="".join(f"{name}, " for name in names[:-2]),
+    )
     filename = f"<physim kernel {key}>"
     # Warp reads the source of a kernel back through linecache; an entry without time never expires
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = types.ModuleType(f"physim_kernel_{key}")
     module.__dict__.update(SNIPPET=snippet, OPTIONS=dict(_OPTIONS))
-    with _quiet(warp):
+    with quiet(import_warp()):
         exec(compile(source, filename, "exec"), module.__dict__)
     return getattr(module, key)
 

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
 from solvers.core import SettingsError, ShapeError
+from solvers.kernels._request import POINTER_KINDS, KernelRequest
 from solvers.kernels._warp import NativeFunction
 
-__all__ = ["POINTER_KINDS", "Kernel"]
-
-POINTER_KINDS: Final[dict[str, tuple[torch.dtype, np.dtype[Any], str]]] = {
-    "V*": (torch.float64, np.dtype(np.float64), "V"),
-    "double*": (torch.float64, np.dtype(np.float64), "double"),
-    "int*": (torch.int32, np.dtype(np.int32), "int"),
-}
-"""Element type in torch, numpy and C++ of each kind of pointer argument."""
+__all__ = ["Kernel"]
 
 _pool_lock = threading.Lock()
 _pool: list[ThreadPoolExecutor] = []
@@ -32,31 +26,36 @@ class Kernel:
 
     Attributes:
         name: Name given at the build.
-        lanes: Doubles in a vector ``V``.
+        body: C++ statements of one block.
         arguments: Pairs of name and kind, in call order.
+        lanes: Doubles in a vector ``V``.
+        device: ``"cpu"`` or ``"cuda"``.
         source: C++ text that was compiled.
     """
 
-    __slots__ = ("_call", "_converters", "_sizes", "arguments", "lanes", "name", "source")
+    __slots__ = (
+        "_call",
+        "_converters",
+        "_sizes",
+        "arguments",
+        "body",
+        "device",
+        "lanes",
+        "name",
+        "source",
+    )
 
-    def __init__(
-        self,
-        name: str,
-        source: str,
-        arguments: tuple[tuple[str, str], ...],
-        *,
-        lanes: int,
-        call: NativeFunction,
-        sizes: Mapping[str, int],
-    ) -> None:
+    def __init__(self, request: KernelRequest, call: NativeFunction) -> None:
         """Made by `build_kernel`."""
-        self.name = name
-        self.source = source
-        self.arguments = arguments
-        self.lanes = lanes
+        self.name = request.name
+        self.body = request.body
+        self.arguments = request.arguments
+        self.lanes = request.lanes
+        self.device = request.device
+        self.source = request.source
         self._call = call
-        self._sizes = dict(sizes)
-        self._converters = [self._converter(*argument) for argument in arguments]
+        self._sizes = dict(request.sizes)
+        self._converters = [self._converter(*argument) for argument in self.arguments]
 
     def __repr__(self) -> str:
         """Show the signature."""
@@ -133,16 +132,18 @@ class Kernel:
         torch_type, numpy_type, _ = POINTER_KINDS[kind]
         alignment = 8 * self.lanes if kind == "V*" else numpy_type.itemsize
         per_block = self._sizes.get(name, 0) * (self.lanes if kind == "V*" else 1)
+        device = self.device
+        takes_arrays = device == "cpu"
 
         def convert(value: Any, last_block: int) -> int:
             if isinstance(value, torch.Tensor):
-                address, count = _tensor_address(label, value, torch_type)
-            elif isinstance(value, np.ndarray):
+                address, count = _tensor_address(label, value, torch_type, device)
+            elif takes_arrays and isinstance(value, np.ndarray):
                 address, count = _array_address(label, value, numpy_type)
             else:
+                wanted = "an array or CPU tensor" if takes_arrays else "a CUDA tensor"
                 raise TypeError(
-                    f"{label} is {type(value).__name__}, expected an array or CPU tensor of "
-                    f"{numpy_type}"
+                    f"{label} is {type(value).__name__}, expected {wanted} of {numpy_type}"
                 )
             if address % alignment:
                 raise ShapeError(
@@ -172,11 +173,13 @@ def _whole(label: str, value: Any) -> int:
     raise TypeError(f"{label} is {value!r}, expected a whole number of 32 bits")
 
 
-def _tensor_address(label: str, value: torch.Tensor, dtype: torch.dtype) -> tuple[int, int]:
-    if value.dtype is not dtype or value.device.type != "cpu":
+def _tensor_address(
+    label: str, value: torch.Tensor, dtype: torch.dtype, device: str
+) -> tuple[int, int]:
+    if value.dtype is not dtype or value.device.type != device:
         raise TypeError(
-            f"{label} is a tensor of {value.dtype} on {value.device}, expected {dtype} on cpu; "
-            "convert it with .to()"
+            f"{label} is a tensor of {value.dtype} on {value.device}, expected {dtype} on "
+            f"{device}; convert it with .to()"
         )
     if not value.is_contiguous():
         raise ShapeError(f"{label} is not contiguous; pass value.contiguous()")

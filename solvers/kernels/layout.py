@@ -65,12 +65,15 @@ def block_count(batch: int, lanes: int) -> int:
     return -(-batch // lanes)
 
 
-def aligned_empty(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Allocate a contiguous CPU tensor that starts at a multiple of 64 bytes.
+def aligned_empty(
+    *shape: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Allocate a contiguous tensor that starts at a multiple of 64 bytes.
 
     Args:
         shape: Sizes of the axes.
         dtype: Element type.
+        device: Where it lies.
 
     Returns:
         Uninitialised tensor.
@@ -79,7 +82,7 @@ def aligned_empty(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tens
     count = 1
     for n in shape:
         count *= n
-    raw = torch.empty(count * size + _ALIGNMENT, dtype=torch.uint8)
+    raw = torch.empty(count * size + _ALIGNMENT, dtype=torch.uint8, device=device)
     skip = -raw.data_ptr() % _ALIGNMENT
     return raw[skip : skip + count * size].view(dtype).view(shape)
 
@@ -88,13 +91,13 @@ def pack(array: torch.Tensor, lanes: int, *, out: torch.Tensor | None = None) ->
     """Arrange a batch in lane blocks.
 
     Args:
-        array: CPU tensor or numpy array, shape ``(B, n)`` or ``(B,)`` (then ``n`` is 1), ``B > 0``.
+        array: Tensor or numpy array, shape ``(B, n)`` or ``(B,)`` (then ``n`` is 1), ``B > 0``.
         lanes: Items in a block.
         out: Buffer to fill, shape ``(blocks, n, lanes)``; a new one otherwise.
 
     Returns:
-        Float64 tensor of shape ``(blocks, n, lanes)``, aligned to 64 bytes; int32 arrays stay
-        int32.
+        Float64 tensor of shape ``(blocks, n, lanes)`` on the device of ``array``, aligned to 64
+        bytes; int32 arrays stay int32.
 
     Raises:
         ShapeError: If ``array`` has another number of axes, no item, or ``out`` has another shape.
@@ -108,7 +111,7 @@ def pack(array: torch.Tensor, lanes: int, *, out: torch.Tensor | None = None) ->
     blocks = block_count(batch, lanes)
     if out is None:
         dtype = torch.int32 if source.dtype is torch.int32 else torch.float64
-        out = aligned_empty(blocks, n, lanes, dtype=dtype)
+        out = aligned_empty(blocks, n, lanes, dtype=dtype, device=source.device)
     elif out.shape != (blocks, n, lanes):
         raise ShapeError(f"out has shape {tuple(out.shape)}, expected {(blocks, n, lanes)}")
     whole = batch // lanes

@@ -1,14 +1,47 @@
-"""Random programs on generic scalars, shared by the tests of this folder."""
+"""Programs, bodies, ways to build and recorded launches, shared by the tests of this folder."""
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import gymnasium
+import numpy as np
 import pytest
+import torch
 
-from solvers.kernels import scalar
+import physim
+from solvers.kernels import (
+    Kernel,
+    Tape,
+    _request,
+    build,
+    build_kernel,
+    emit_block,
+    prelude,
+    scalar,
+)
+
+FUNCTIONS = """
+const V a = points[2*block], b = points[2*block + 1];
+V* const y = values + 20*block;
+const M m = (a > b) | !(b <= 0.5);
+V s, c;
+vsincos(a, s, c);
+y[0] = s; y[1] = c; y[2] = vsin(b); y[3] = vcos(b);
+y[4] = vexp(a); y[5] = vtanh(b); y[6] = vsqrt(a); y[7] = vabs(b);
+y[8] = vmax(a, b); y[9] = vmin(a, b); y[10] = vmax_number(a, 0.3); y[11] = vmin_number(a, -0.3);
+y[12] = vselect(m, a, b); y[13] = vbool(m);
+y[14] = vany(m) ? 1.0 : 0.0; y[15] = vall(m) ? 1.0 : 0.0;
+y[16] = vsum(a); y[17] = vlane(b, 0);
+y[18] = a < 0.0 ? V(__builtin_inf()) : V(__builtin_nan(""));
+y[19] = LANES + sizeof(VBITS);
+"""
+"""Body that uses every function of the prelude, on two numbers an item."""
 
 Program = Callable[[list[Any]], list[Any]]
 
@@ -59,6 +92,107 @@ def make_program(seed: int, *, length: int = 40, smooth: bool = False) -> Progra
     return program
 
 
+def traced(program: Callable[[list[Any]], list[Any]], inputs: int) -> str:
+    """Body that applies a program on generic scalars to each item."""
+    x = Tape().inputs("x", inputs)
+    outputs = program(list(x))
+    return (
+        f"const V* x = points + {inputs}*block; V* y = values + {len(outputs)}*block;\n"
+        + emit_block([("y", i, y) for i, y in enumerate(outputs)])
+    )
+
+
+def edge_cases() -> np.ndarray:
+    rng = np.random.default_rng(11)
+    ends = [0.0, -0.0, 1e-300, 709.7, 710.0, -745.0, -746.0, np.inf, -np.inf, np.nan, 0.3, -0.3]
+    pairs = np.array(np.meshgrid(ends, ends)).reshape(2, -1).T
+    return np.concatenate([pairs, *(rng.normal(size=(500, 2)) * 10.0**k for k in range(-3, 6))])
+
+
+class Launch(NamedTuple):
+    """One launch: what it got and what it left."""
+
+    kernel: Kernel
+    blocks: int
+    before: list[Any]
+    after: list[Any]
+
+    def replay(self, kernel: Callable[..., None], device: str = "cpu") -> list[Any]:
+        """What another kernel leaves of the arguments."""
+        values = [
+            x.to(device, copy=True) if isinstance(x, torch.Tensor) else x for x in self.before
+        ]
+        kernel(self.blocks, *values)
+        return [x.cpu() if isinstance(x, torch.Tensor) else x for x in values]
+
+
 @pytest.fixture
 def random_program() -> Callable[..., Program]:
     return make_program
+
+
+@pytest.fixture
+def random_body() -> Callable[..., str]:
+    """Body of a random program with five inputs and four outputs an item."""
+    return lambda seed, **options: traced(make_program(seed, **options), 5)
+
+
+@pytest.fixture
+def functions() -> str:
+    return FUNCTIONS
+
+
+@pytest.fixture
+def function_points() -> np.ndarray:
+    return edge_cases()
+
+
+@pytest.fixture
+def device_text(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
+    """Build the text that CUDA gets with the compiler of the CPU."""
+
+    def build_on_host(body: str, arguments: Sequence[tuple[str, str]]) -> Kernel:
+        with monkeypatch.context() as patch:
+            patch.setattr(_request, "prelude", lambda *_, **__: prelude(1, device="cuda"))
+            return build_kernel("device_text", body, arguments, lanes=1)
+
+    return build_on_host
+
+
+@pytest.fixture
+def gpu() -> str:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return "cuda"
+
+
+@pytest.fixture
+def launches(robot: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """The middle launch of each kernel that steps of a robot and their gradient use."""
+    recorded: dict[int, list[Launch]] = {}
+    ordinary = Kernel.launch_threads
+
+    def launch(kernel: Kernel, blocks: int, threads: int, *values: Any, **options: Any) -> None:
+        before = copy.deepcopy(list(values))
+        ordinary(kernel, blocks, threads, *values, **options)
+        after = copy.deepcopy(list(values))
+        recorded.setdefault(id(kernel), []).append(Launch(kernel, blocks, before, after))
+
+    with monkeypatch.context() as patch:
+        patch.setenv("PHYSIM_LANES", "1")
+        patch.setattr(build, "_built", {})
+        patch.setattr(Kernel, "launch_threads", launch)
+        simulate(robot)
+    return [launches[len(launches) // 2] for launches in recorded.values()]
+
+
+def simulate(robot: str) -> None:
+    file = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / f"{robot}.xml"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = physim.load_model(file)
+    simulator = physim.Simulator(model, timestep=0.01)
+    controls = torch.from_numpy(np.random.default_rng(5).uniform(-1, 1, (120, 16, model.nu)))
+    trajectory = simulator.rollout(simulator.initial_state(batch=16), controls.requires_grad_())
+    assert (trajectory.report.counts["min_gap"][50:70] < 1e-3).any(-1).all()  # in contact
+    trajectory.q[-1].square().sum().backward()

@@ -115,8 +115,8 @@ def test_wrong_arguments_are_named() -> None:
 def test_wrong_requests_are_named() -> None:
     with pytest.raises(SettingsError, match="identifier"):
         build_kernel("a b", "", [], lanes=1)
-    with pytest.raises(SettingsError, match="'cuda'"):
-        build_kernel("a", "", [], lanes=1, device="cuda")
+    with pytest.raises(SettingsError, match="'tpu'"):
+        build_kernel("a", "", [], lanes=1, device="tpu")
     with pytest.raises(SettingsError, match="'float'"):
         build_kernel("a", "", [("x", "float")], lanes=1)
     with pytest.raises(SettingsError, match="'block'"):

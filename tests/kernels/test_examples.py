@@ -11,6 +11,7 @@ MODULES = (
     "",
     ".algebra",
     ".build",
+    ".cuda",
     ".emit",
     ".layout",
     ".scalar",
