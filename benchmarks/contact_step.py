@@ -154,7 +154,8 @@ def _row(name: str, regime: str, contest: Contest, timings, unit: float) -> dict
         "iterations": summary["iterations_mean"],
         "failures": summary["failures"],
         "half_steps": summary["half_steps"],
-        "restarts": summary["restarts"],
+        "rescues": summary["rescues"],
+        "unverified": summary["unverified"],
         "mujoco_warnings": {c: engine.warnings() for c, engine in contest.engines.items()},
     }
 

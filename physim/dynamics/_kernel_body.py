@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -375,6 +376,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "ATTEMPT_ITERATIONS": settings.attempt_iterations,
         "NEWTON_MOST": settings.newton_iterations,
         "NEWTON_FIRST": settings.newton_first,
+        "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
         "PAIRS_MOST": PAIRS_MOST,
         "ROUNDS": 2 + mechanism.contact_count,
@@ -384,6 +386,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "PATH_TOLERANCE": settings.path_tolerance,
         "ENERGY": scales.energy,
         "NEWTON_TOLERANCE": settings.newton_tolerance * _rest_of_newton(mechanism),
+        "SOFTENING": settings.soft_rescue / settings.rescue_smoothing,
         "SEARCH": scales.velocity,
         "PRUNING": settings.pruning_distance * scales.velocity,
     }

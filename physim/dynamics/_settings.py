@@ -33,6 +33,8 @@ class SolverSettings:
         gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
             redundant contacts may exchange, and the error falls by it in every iteration.
         rescue_smoothing: Smoothing from which the interior point hands over to Newton.
+        soft_rescue: Smoothing at which the interior point is tried if it jams there; Newton then
+            goes down the path by factors of ten.
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
         attempts: Starts that an item gets one after the other if it does not converge. They lie
@@ -48,6 +50,7 @@ class SolverSettings:
     newton_tolerance: float = 1e-6
     gain_cap: float = 1e4
     rescue_smoothing: float = 1e-7
+    soft_rescue: float = 1e-2
     tolerance: float = 1e-9
     path_tolerance: float = 1e-3
     attempts: tuple[Attempt, ...] = (

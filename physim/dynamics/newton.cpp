@@ -74,7 +74,7 @@ for (int iteration = 0;; ++iteration) {
                  (err[2] < PATH_TOLERANCE) &
                  ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &
                  (pairs <= PAIRS_MOST ? one > zero : one < zero);
-  passed = (run[0] > 0.5) & good ? one : passed;
+  passed = ((run[0] > 0.5) & good) ? one : passed;
   done = passed > 0.5 ? one : done;
   const bool last = iteration + 1 >= most;
   if (!last && vany(done < 0.5)) continue;

@@ -64,36 +64,73 @@ const auto solve_newton = [&](Work& work, const V* num, bool smooth, bool predic
   work.deviation = wanted ? seen[4] : work.deviation;
   return good & wanted;
 };
-// The interior point at a path parameter above zero, and Newton from its end.
-const auto solve_path = [&](Work& work, const V* num, bool smooth, M wanted) -> M {
-  V limit[2 * LIMITS + 1], rub[RUBS + 1], impulses[3 * CONTACTS + 1], x[NQ + 1], kappa[1];
-  V seen[7];
-  kappa[0] = smooth ? work.kappa[0] : path_rate * work.steps[1];
-  interior_point(work.q, work.v, work.force, work.steps, num, kappa, 1, wanted, x, limit, rub,
+// Takes over the outcome of a trial in some lanes.
+const auto adopt = [&](Work& work, const Work& trial, M chosen, V exact) {
+  for (int i = 0; i < NQ; ++i) work.x[i] = chosen ? trial.x[i] : work.x[i];
+  for (int i = 0; i < WARM; ++i) work.warm[i] = chosen ? trial.warm[i] : work.warm[i];
+  work.residual = chosen ? trial.residual : work.residual;
+  work.gap = chosen ? trial.gap : work.gap;
+  work.deviation = chosen ? trial.deviation : work.deviation;
+  work.exact = chosen ? exact : work.exact;
+};
+// The interior point at one path parameter.
+const auto follow_path = [&](Work& work, const V* num, V kappa, M wanted) -> M {
+  V at[1], seen[7], x[NQ + 1];
+  V limit[2 * LIMITS + 1], rub[RUBS + 1], impulses[3 * CONTACTS + 1];
+  at[0] = kappa;
+  interior_point(work.q, work.v, work.force, work.steps, num, at, 1, wanted, x, limit, rub,
                  impulses, seen);
-  const M solved = wanted & (seen[3] < 0.5);
   work.iterations = work.iterations + (wanted ? seen[0] : none);
   work.paths = work.paths + (wanted ? unit : none);
-  work.exact = wanted ? (smooth ? unit : none) : work.exact;
-  work.residual = wanted ? seen[1] : work.residual;
-  work.gap = wanted ? seen[5] : work.gap;
-  work.deviation = wanted ? seen[2] : work.deviation;
-  for (int i = 0; i < NQ; ++i) work.x[i] = wanted ? x[i] : work.x[i];
-  V* const warm = work.warm;
-  for (int i = 0; i < 2 * LIMITS; ++i) warm[i] = wanted ? limit[i] : warm[i];
-  for (int i = 0; i < RUBS; ++i) warm[2 * LIMITS + i] = wanted ? rub[i] : warm[2 * LIMITS + i];
-  for (int i = 0; i < 3 * CONTACTS; ++i)
-    warm[JOINT_PAIRS + i] = wanted ? impulses[i] : warm[JOINT_PAIRS + i];
-  if (smooth || !vany(solved)) return solved;
   Work trial = work;
-  const M polished = solve_newton(trial, num, false, false, NEWTON_MOST, solved);
-  for (int i = 0; i < NQ; ++i) work.x[i] = polished ? trial.x[i] : work.x[i];
-  for (int i = 0; i < WARM; ++i) warm[i] = polished ? trial.warm[i] : warm[i];
-  work.iterations = solved ? trial.iterations : work.iterations;
-  work.residual = polished ? trial.residual : work.residual;
-  work.gap = polished ? trial.gap : work.gap;
-  work.exact = polished ? unit : work.exact;
-  return solved;
+  for (int i = 0; i < NQ; ++i) trial.x[i] = x[i];
+  for (int i = 0; i < 2 * LIMITS; ++i) trial.warm[i] = limit[i];
+  for (int i = 0; i < RUBS; ++i) trial.warm[2 * LIMITS + i] = rub[i];
+  for (int i = 0; i < 3 * CONTACTS; ++i) trial.warm[JOINT_PAIRS + i] = impulses[i];
+  trial.residual = seen[1];
+  trial.deviation = seen[2];
+  trial.gap = seen[5];
+  adopt(work, trial, wanted, none);
+  return wanted & (seen[3] < 0.5);
+};
+// Newton's method at the state's own smoothing, from where the lanes are.
+const auto solve_here = [&](Work& work, const V* num, M wanted) -> M {
+  Work trial = work;
+  const M good = solve_newton(trial, num, is_smooth, false, NEWTON_MOST, wanted);
+  adopt(work, trial, good, unit);
+  work.iterations = trial.iterations;
+  return good;
+};
+// Lanes that Newton does not solve: the interior point close to the end of the path and Newton from
+// there; where it jams, a softer problem and Newton along the path. What comes to within a factor of
+// ten of the end counts as solved, if not as exact.
+const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
+  if (is_smooth) {
+    const M good = follow_path(work, num, work.kappa[0], wanted);
+    work.exact = good ? unit : work.exact;
+    return good;
+  }
+  const V end = path_rate * work.steps[1];
+  M reached = follow_path(work, num, end, wanted);
+  M exact = solve_here(work, num, wanted);
+  const M jammed = wanted & !(reached | exact);
+  if (!vany(jammed)) return reached | exact;
+  V kappa = end * SOFTENING;
+  M soft = follow_path(work, num, kappa, jammed);
+  exact = exact | (soft & solve_here(work, num, soft));
+  for (int stage = 0; stage < STAGES; ++stage) {
+    soft = soft & !exact;
+    if (!vany(soft)) break;
+    kappa = kappa * 0.1;
+    Work trial = work;
+    trial.kappa[0] = kappa;
+    soft = soft & solve_newton(trial, num, true, false, NEWTON_MOST, soft);
+    adopt(work, trial, soft, none);
+    work.iterations = trial.iterations;
+    exact = exact | (soft & solve_here(work, num, soft));
+    if (stage + 2 >= STAGES) reached = reached | soft;
+  }
+  return reached | exact;
 };
 // The same interval in equal parts; lanes that fail in one part stay behind.
 const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M {
@@ -107,7 +144,7 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
     push_controls(part, num);
     M good = solve_newton(part, num, is_smooth, true, NEWTON_MOST, alive);
     const M left = alive & !good;
-    if (vany(left)) good = good | solve_path(part, num, is_smooth, left);
+    if (vany(left)) good = good | solve_path(part, num, left);
     alive = alive & good;
     worst = vmax(worst, part.residual);
     lowest = vmin(lowest, part.gap);
@@ -232,7 +269,7 @@ for (int step = 0; step < steps_count; ++step) {
     for (int i = 0; i < WARM; ++i) work.warm[i] = none;
     push_controls(work, own);
     work.iterations = V((double)NEWTON_MOST);
-    M good = solve_path(work, own, is_smooth, everyone);
+    M good = solve_path(work, own, everyone);
     pull_velocity(work);
     for (int parts = 2; parts <= most_parts && vany(!good); parts *= 2)
       good = good | solve_parts(work, own, parts, !good);
@@ -254,7 +291,7 @@ for (int step = 0; step < steps_count; ++step) {
     const M wanted = (report[2] > 0.5) & (report[3] < 1.5);
     M good = solve_newton(work, num, true, false, NEWTON_MOST, wanted);
     const M left = wanted & !good;
-    if (vany(left)) good = good | solve_path(work, num, true, left);
+    if (vany(left)) good = good | follow_path(work, num, work.kappa[0], left);
     report[8] = wanted ? vbool(good) : report[8];
     scatter(work.x, NQ, at, soft_out + now * NQ);
     scatter(report, REPORT, at, report_out + now * REPORT);

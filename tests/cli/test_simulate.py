@@ -57,7 +57,7 @@ def test_record_and_trajectory_agree(cart: Path, tmp_path: Path) -> None:
     assert written["summary"]["item_steps"] == 150
     assert written["summary"]["status"] == {"CONVERGED": 150}
     assert written["summary"]["failures"] == 0
-    assert {"half_steps", "restarts", "min_gap", "non_finite"} <= written["summary"].keys()
+    assert {"half_steps", "rescues", "min_gap", "non_finite"} <= written["summary"].keys()
     assert written["settings"]["batch"] == 3
     assert written["versions"]["torch"] == torch.__version__
     assert written["model"]["nq"] == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import warnings
 from collections.abc import Callable, Sequence
@@ -173,9 +172,9 @@ def launches(robot: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     ordinary = Kernel.launch_threads
 
     def launch(kernel: Kernel, blocks: int, threads: int, *values: Any, **options: Any) -> None:
-        before = copy.deepcopy(list(values))
+        before = [copied(value) for value in values]
         ordinary(kernel, blocks, threads, *values, **options)
-        after = copy.deepcopy(list(values))
+        after = [copied(value) for value in values]
         recorded.setdefault(id(kernel), []).append(Launch(kernel, blocks, before, after))
 
     with monkeypatch.context() as patch:
@@ -184,6 +183,10 @@ def launches(robot: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
         patch.setattr(Kernel, "launch_threads", launch)
         simulate(robot)
     return [launches[len(launches) // 2] for launches in recorded.values()]
+
+
+def copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def simulate(robot: str) -> None:

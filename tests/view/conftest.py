@@ -45,7 +45,7 @@ def motion(model: physim.Model) -> physim.Trajectory:
         status=0 * ones,
         iterations=ones,
         residual=0.0 * ones,
-        counts={"parts": ones, "restarts": 0 * ones, "min_gap": 1.0 * ones},
+        counts={"parts": ones, "rescues": 0 * ones, "unverified": 0 * ones, "min_gap": 1.0 * ones},
     )
     return physim.Trajectory(
         q=q,
