@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
-from solvers.core import Status
 
 if TYPE_CHECKING:
     from physim.dynamics._reference import ReferenceSolver
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 REPORT = (
     "iterations",
     "residual",
-    "solved",
+    "status",
     "parts",
     "rescues",
     "min_gap",
-    "is_exact",
+    "unverified",
     "kappa_error",
     "gradient_solved",
 )
@@ -63,16 +62,20 @@ class Advance:
     impulses: Tensor
     soft: Tensor | None = None
 
+    def only(self) -> Advance:
+        """The result of a single step, without its time axis."""
+        soft = None if self.soft is None else self.soft[0]
+        return Advance(
+            q=self.q[0], v=self.v[0], report=self.report[0], impulses=self.impulses, soft=soft
+        )
+
     def column(self, name: str) -> Tensor:
         """One number of the report (T, B)."""
         return self.report[..., REPORT.index(name)]
 
     def status(self) -> Tensor:
         """`Status` of each step (T, B)."""
-        solved = self.column("solved") > 0.5
-        status = torch.where(solved, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
-        finite = torch.isfinite(self.q).all(-1) & torch.isfinite(self.v).all(-1)
-        return torch.where(finite, status, int(Status.NON_FINITE))
+        return self.column("status").to(torch.int64)
 
 
 class StepSolver(Protocol):

@@ -120,7 +120,7 @@ def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float)
             )
 
 
-def finite_items(data: StepData, on_failure: OnFailure, *, with_numbers: bool) -> Tensor:
+def finite_items(data: StepData, on_failure: OnFailure, with_numbers: bool) -> Tensor:
     """Which items of a step's inputs are finite (B,).
 
     Args:

@@ -124,17 +124,17 @@ class KernelSolver:
 
     def _breaks_pattern(self, numbers: Tensor) -> bool:
         """Whether a number that is zero by structure is not zero."""
-        rows = numbers[:1] if numbers.stride(0) == 0 else numbers
-        if rows.data_ptr() == self._own.data_ptr():
+        if numbers.data_ptr() == self._own.data_ptr():
             return False
+        rows = numbers[:1] if numbers.stride(0) == 0 else numbers
         return bool(rows.index_select(-1, self._zero).count_nonzero())
 
     def _pack_numbers(self, numbers: Tensor) -> tuple[Tensor, int]:
         """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
         size = numbers.shape[-1]
-        if numbers.stride(0) != 0:
-            return pack(numbers, self.lanes), size
         if numbers.data_ptr() != self._own.data_ptr():
+            if numbers.stride(0) != 0:
+                return pack(numbers, self.lanes), size
             return pack(numbers[:1].expand(self.lanes, size), self.lanes), 0
         if self._packed is None:
             self._packed = pack(self._own.expand(self.lanes, size), self.lanes)

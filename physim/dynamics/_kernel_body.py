@@ -17,6 +17,7 @@ from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._weights import Weights
+from solvers.core import Status
 
 _MARKERS = (
     "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
@@ -379,6 +380,8 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
         "PAIRS_MOST": PAIRS_MOST,
+        "FAILED": int(Status.MAX_ITERATIONS),
+        "NON_FINITE": int(Status.NON_FINITE),
         "ROUNDS": 2 + mechanism.contact_count,
     }
     reals = {

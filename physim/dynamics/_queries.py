@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from physim.model.tree import body_positions, rotate
 from solvers.core import ShapeError
 
 if TYPE_CHECKING:
+    from physim.collision import ContactGroup
     from physim.model import Model
 
 
@@ -254,3 +255,9 @@ def _skew(vector: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def candidate_names(model: Model, groups: Sequence[ContactGroup]) -> list[tuple[str, str]]:
+    """Names of both shapes of every contact candidate."""
+    pairs = [model.pairs[item.pair] for group in groups for item in group.candidates]
+    return [(model.shapes[p.shape_a].name, model.shapes[p.shape_b].name) for p in pairs]

@@ -18,6 +18,7 @@ from physim.dynamics._assembly import StepData, StepNode, StepTrial
 from physim.dynamics._kinematics import retract
 from physim.dynamics._newton_phases import TURN_CAP
 from physim.dynamics._reference import Solved
+from solvers.core import Status
 from solvers.nonlinear import projections
 
 if TYPE_CHECKING:
@@ -88,11 +89,11 @@ def _step(
     columns = {
         "iterations": solved.iterations,
         "residual": solved.residual,
-        "solved": solved.good,
+        "status": _status(solved, v),
         "parts": parts,
         "rescues": torch.zeros_like(parts),
         "min_gap": solved.gap,
-        "is_exact": is_exact,
+        "unverified": solved.good & ~is_exact,
         "kappa_error": solved.deviation,
         "gradient_solved": soft_good,
     }
@@ -120,9 +121,7 @@ def solve_step(
     ahead = retract(
         tree, list(data.q.unbind(-1)), list((data.timestep[:, None] * data.v).unbind(-1))
     )
-    newton = polish(
-        solver, data, torch.stack(ahead, -1), impulses, most=settings.newton_iterations
-    )
+    newton = polish(solver, data, torch.stack(ahead, -1), impulses, most=settings.newton_iterations)
     if bool(newton.good.all()):
         return newton, newton.good
     near = solver.mechanism.scales.kappa(settings.rescue_smoothing, 1.0)
@@ -136,9 +135,7 @@ def solve_step(
 def _choose(mask: Tensor, a: Solved, b: Solved) -> Solved:
     """``a`` where the mask holds, ``b`` elsewhere, per item."""
     pairs = [(getattr(a, name), getattr(b, name)) for name in Solved.__slots__]
-    return Solved(
-        *(torch.where(mask if x.dim() == 1 else mask[:, None], x, y) for x, y in pairs)
-    )
+    return Solved(*(torch.where(mask if x.dim() == 1 else mask[:, None], x, y) for x, y in pairs))
 
 
 def _in_parts(
@@ -304,3 +301,9 @@ class _Natural:
         travel = self.item.data.timestep[:, None] * dv / (TURN_CAP * torch.tensor(units))
         alpha = 1.0 / travel.abs().amax(-1, keepdim=True).clamp(min=1.0)
         return alpha * dv, alpha
+
+
+def _status(solved: Solved, v: Tensor) -> Tensor:
+    status = torch.where(solved.good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
+    finite = torch.isfinite(torch.cat([solved.x, v], -1)).all(-1)
+    return torch.where(finite, status, int(Status.NON_FINITE))

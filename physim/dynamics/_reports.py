@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from physim.dynamics._advance import Advance, Smoothing
+from physim.dynamics._advance import REPORT, Advance, Smoothing
 from solvers.core import Report, Status
 
 if TYPE_CHECKING:
@@ -24,25 +24,28 @@ def step_smoothing(simulator: Simulator, state: float, *, with_gradient: bool) -
     )
 
 
-def done_report(done: Advance, good: Tensor | None) -> Report:
+def done_report(done: Advance, good: Tensor | None = None) -> Report:
     """Report of steps; its shape is that of the steps.
 
     Args:
         done: What the solver gave.
         good: Which items had finite inputs (B,); all if None.
     """
-    whole = {name: done.column(name).detach() for name in ("parts", "rescues")}
-    counts = {name: x.to(torch.int64) for name, x in whole.items()}
-    counts["min_gap"] = done.column("min_gap").detach()
-    counts["kappa_error"] = done.column("kappa_error").detach()
-    unverified = (done.column("is_exact") < 0.5) & (done.column("solved") > 0.5)
-    counts["unverified"] = unverified.detach().to(torch.int64)
-    status = done.status().detach()
+    numbers = done.report.detach()
+    real = dict(zip(REPORT, numbers.unbind(-1), strict=True))
+    whole = dict(zip(REPORT, numbers.to(torch.int64).unbind(-1), strict=True))
+    status = whole["status"]
     if good is not None:
         status = torch.where(good, status, int(Status.NON_FINITE))
     return Report(
         status=status,
-        iterations=done.column("iterations").detach().to(torch.int64),
-        residual=done.column("residual").detach(),
-        counts=counts,
+        iterations=whole["iterations"],
+        residual=real["residual"],
+        counts={
+            "parts": whole["parts"],
+            "rescues": whole["rescues"],
+            "min_gap": real["min_gap"],
+            "kappa_error": real["kappa_error"],
+            "unverified": whole["unverified"],
+        },
     )

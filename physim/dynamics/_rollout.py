@@ -179,7 +179,7 @@ def _launch(
 ) -> tuple[State, tuple[Tensor, Tensor, Tensor], Report]:
     """One call: the state after it, states and reports of its steps."""
     data, _ = simulator._data(state, controls[0], parameters)
-    good = finite_items(data, on_failure, with_numbers=bool(parameters))
+    good = finite_items(data, on_failure, bool(parameters))
     check_controls(controls, on_failure)
     done = simulator._solver.advance(
         data,

@@ -34,7 +34,8 @@ class SolverSettings:
             redundant contacts may exchange, and the error falls by it in every iteration.
         rescue_smoothing: Smoothing from which the interior point hands over to Newton.
         soft_rescue: Smoothing at which the interior point is tried if it jams there; Newton then
-            goes down the path by factors of ten.
+            goes down the path by factors of ten. An item that fails even in parts keeps the
+            smallest smoothing that it came to.
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
         attempts: Starts that an item gets one after the other if it does not converge. They lie

@@ -29,7 +29,7 @@ from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._linearize import linearize_step
 from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
-from physim.dynamics._queries import BodyPoses, Queries
+from physim.dynamics._queries import BodyPoses, Queries, candidate_names
 from physim.dynamics._reference import ReferenceSolver
 from physim.dynamics._reports import done_report, step_smoothing
 from physim.dynamics._rollout import roll_out
@@ -248,13 +248,7 @@ class Simulator:
 
     def contact_pairs(self) -> list[tuple[str, str]]:
         """Names of both shapes of every candidate, in the order of `contact_gaps`."""
-        pairs = []
-        for group in self.mechanism.groups:
-            for candidate in group.candidates:
-                pair = self.model.pairs[candidate.pair]
-                a, b = self.model.shapes[pair.shape_a], self.model.shapes[pair.shape_b]
-                pairs.append((a.name, b.name))
-        return pairs
+        return candidate_names(self.model, self.mechanism.groups)
 
     def _data(
         self,
@@ -324,43 +318,50 @@ class Simulator:
             NonFiniteError: If an input is not finite and ``on_failure="raise"``.
             NotConvergedError: If an item failed and ``on_failure="raise"``.
 
-        Cost: about four linearisations of the mechanism; the gradient costs about one more.
+        Cost: about four linearisations of the mechanism; a gradient about one more.
         """
         check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
-        q = normalise_quaternions(self.mechanism.tree, as_rows("state.q", state.q, self.model.nq))
+        q = as_rows("state.q", state.q, self.model.nq)
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
         start = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
         data, merged = self._data(start, control, parameters)
-        if external_force is not None:
-            placed = self._queries.body_poses(q, data.numbers, merged)
-            force = self._queries.body_force(q, data.numbers, placed.center, external_force)
-            data = replace(data, force=force)
         value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
         watched = [getattr(data, name) for name in StepData.__slots__]
-        wanted = step_smoothing(self, value, with_gradient=is_differentiated(*watched))
-        most_parts = self.settings.max_substeps
         mapped = is_mapped(*watched)
-        # Inside vmap no value may steer the program: no checks.
-        good = None if mapped else finite_items(data, on_failure, with_numbers=bool(parameters))
-        warm = None if mapped else state.impulses
-        done = differentiable_step(
-            self._solver, data, wanted, impulses=warm, most_parts=1 if mapped else most_parts
-        )
-        report = done_report(done, good)
-        parts = done.column("parts")
-        whole = mapped or (state.interval is None and bool((parts == 1).all()))
-        following = State(
-            q=done.q,
-            v=done.v,
-            interval=None if whole else data.timestep / parts,
-            impulses=done.impulses,
-        )
-        if not mapped:
-            apply_on_failure(
-                report, on_failure, solution=(following, report), what="Simulator.step"
+        with_gradient = is_differentiated(*watched)
+        if with_gradient or mapped or external_force is not None or self.backend == "reference":
+            data = replace(data, q=normalise_quaternions(self.mechanism.tree, q))
+        if external_force is not None:
+            placed = self._queries.body_poses(data.q, data.numbers, merged)
+            force = self._queries.body_force(data.q, data.numbers, placed.center, external_force)
+            data = replace(data, force=force)
+            with_gradient = with_gradient or is_differentiated(force)
+        wanted = step_smoothing(self, value, with_gradient=with_gradient)
+        if mapped:
+            # Inside vmap no value may steer the program: no checks and no parts.
+            done = differentiable_step(self._solver, data, wanted, impulses=None, most_parts=1)
+            following = State(q=done.q, v=done.v, impulses=done.impulses)
+            return following, done_report(done)
+        most_parts = self.settings.max_substeps
+        if with_gradient:
+            done = differentiable_step(
+                self._solver, data, wanted, impulses=state.impulses, most_parts=most_parts
             )
+        else:
+            done = self._solver.advance(
+                data, wanted, impulses=state.impulses, most_parts=most_parts
+            ).only()
+        report = done_report(done)
+        interval = None
+        if state.interval is not None or not bool((report.counts["parts"] == 1).all()):
+            interval = data.timestep / done.column("parts")
+        following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
+        if not report.all_converged:
+            report = done_report(done, finite_items(data, on_failure, bool(parameters)))
+            ended = (following, report)
+            apply_on_failure(report, on_failure, solution=ended, what="Simulator.step")
         return following, report
 
     def rollout(

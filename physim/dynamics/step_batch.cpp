@@ -37,6 +37,10 @@ const auto push_controls = [&](Work& work, const V* num) {
   V* const force = work.force;
   @FORCE@
 };
+const auto normalise = [&](Work& work) {
+  V* const q = work.q;
+  @NORMALISE@
+};
 const auto finite = [&](const Work& work) -> M {
   V sum = work.steps[0] + work.steps[1];
   for (int i = 0; i < NQ; ++i) sum = sum + work.q[i];
@@ -102,9 +106,9 @@ const auto solve_here = [&](Work& work, const V* num, M wanted) -> M {
   return good;
 };
 // Lanes that Newton does not solve: the interior point close to the end of the path and Newton from
-// there; where it jams, a softer problem and Newton along the path. What comes to within a factor of
-// ten of the end counts as solved, if not as exact.
-const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
+// there; where it jams, a softer problem and Newton along the path. What comes as far as stage
+// `enough` counts as solved, if not as exact.
+const auto solve_path = [&](Work& work, const V* num, int enough, M wanted) -> M {
   if (is_smooth) {
     const M good = follow_path(work, num, work.kappa[0], wanted);
     work.exact = good ? unit : work.exact;
@@ -128,7 +132,7 @@ const auto solve_path = [&](Work& work, const V* num, M wanted) -> M {
     adopt(work, trial, soft, none);
     work.iterations = trial.iterations;
     exact = exact | (soft & solve_here(work, num, soft));
-    if (stage + 2 >= STAGES) reached = reached | soft;
+    if (stage >= enough) reached = reached | soft;
   }
   return reached | exact;
 };
@@ -144,7 +148,7 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
     push_controls(part, num);
     M good = solve_newton(part, num, is_smooth, true, NEWTON_MOST, alive);
     const M left = alive & !good;
-    if (vany(left)) good = good | solve_path(part, num, left);
+    if (vany(left)) good = good | solve_path(part, num, STAGES - 2, left);
     alive = alive & good;
     worst = vmax(worst, part.residual);
     lowest = vmin(lowest, part.gap);
@@ -186,6 +190,7 @@ for (int step = 0; step < steps_count; ++step) {
     if (has_external) gather(external_from, NV, at, work.external);
     else for (int i = 0; i < NV; ++i) work.external[i] = none;
     gather(impulses_out, WARM, at, work.warm);
+    if (step == 0) normalise(work);
     work.kappa[0] = V(state_kappa);
     work.iterations = work.residual = work.paths = work.gap = work.exact = work.deviation = none;
     work.parts = unit;
@@ -194,11 +199,14 @@ for (int step = 0; step < steps_count; ++step) {
     V report[REPORT];
     report[0] = work.iterations;
     report[1] = work.residual;
-    report[2] = vbool(good);
+    V sum = none;
+    for (int i = 0; i < NQ; ++i) sum = sum + work.x[i];
+    for (int i = 0; i < NV; ++i) sum = sum + work.v_next[i];
+    report[2] = sum * 0.0 == 0.0 ? (good ? none : V(FAILED)) : V(NON_FINITE);
     report[3] = work.parts;
     report[4] = work.paths;
     report[5] = work.gap;
-    report[6] = work.exact;
+    report[6] = good ? unit - work.exact : none;
     report[7] = work.deviation;
     report[8] = vbool(good);
     V interval[1];
@@ -269,10 +277,11 @@ for (int step = 0; step < steps_count; ++step) {
     for (int i = 0; i < WARM; ++i) work.warm[i] = none;
     push_controls(work, own);
     work.iterations = V((double)NEWTON_MOST);
-    M good = solve_path(work, own, everyone);
+    M good = solve_path(work, own, STAGES - 2, everyone);
     pull_velocity(work);
     for (int parts = 2; parts <= most_parts && vany(!good); parts *= 2)
       good = good | solve_parts(work, own, parts, !good);
+    if (most_parts > 1 && vany(!good)) good = good | solve_path(work, own, 0, !good);
     leave(at, work, good);
   }
   // The solution that gradients belong to: Newton on the smoothed problem, from the solution.
@@ -288,7 +297,7 @@ for (int step = 0; step < steps_count; ++step) {
     const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
     push_controls(work, num);
     work.kappa[0] = V(soft_kappa);
-    const M wanted = (report[2] > 0.5) & (report[3] < 1.5);
+    const M wanted = (report[2] < 0.5) & (report[3] < 1.5);
     M good = solve_newton(work, num, true, false, NEWTON_MOST, wanted);
     const M left = wanted & !good;
     if (vany(left)) good = good | follow_path(work, num, work.kappa[0], left);
