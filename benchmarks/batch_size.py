@@ -19,13 +19,13 @@ LADDER = {"tiny": (1, 8), "small": (1, 8, 64, 512), "full": (1, 8, 64, 512, 4096
 def run(size: Size, seed: int = 0) -> Result:
     """Time the hopper at a ladder of batch sizes."""
     steps, repetitions = (5, 2) if size == "tiny" else (20, 5)
-    settling = 0.1 if size == "tiny" else 2.0
+    ahead = 0.1 if size == "tiny" else None
     rows = []
     for batch in LADDER[size]:
         # So small a piece of work needs repeating to be seen by the clock.
         many = steps * max(1, 64 // batch)
         contest = build_contest(
-            "hopper", regime="settled", batch=batch, steps=many, seed=seed, settling=settling
+            "hopper", regime="settled", batch=batch, steps=many, seed=seed, ahead=ahead
         )
         timings = alternate(contest.work, repetitions=repetitions)
         unit = 1e6 / (batch * many)

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +58,7 @@ class Result:
         rows: One record a line; may hold more than is printed.
         settings: Everything that was chosen.
         verdict: What the numbers say, whoever it favours.
+        draw: Draws the rows into an image file.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Result:
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     verdict: Sequence[str] = ()
+    draw: Callable[[Path], None] | None = None
 
 
 def describe_machine() -> dict[str, Any]:
@@ -125,7 +127,7 @@ def write_result(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "note": note,
-        **asdict(result),
+        **{name: value for name, value in asdict(result).items() if name != "draw"},
     }
     path = folder / f"{question}.json"
     partial = path.with_name(f".{path.name}.partial")

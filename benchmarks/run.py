@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python benchmarks/run.py [-f REGEX] [--size tiny|small|full]``.
+"""Run the benchmarks: ``python benchmarks/run.py [GROUP] [-f REGEX] [--size tiny|small|full]``.
 
 Each question is a file with ``run(size, seed) -> Result``; it prints a table and leaves
 ``<output>/<question>.json``. One thread, CPU time, alternatives in turns. At size ``tiny`` the
@@ -17,11 +17,22 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-QUESTIONS = ("contact_step", "batch_size", "step_gradient", "accuracy", "penetration")
+GROUPS = {
+    "simulator": (
+        "contact_step",
+        "batch_size",
+        "step_gradient",
+        "accuracy",
+        "work_precision",
+        "penetration",
+    ),
+}
+QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("group", nargs="?", choices=GROUPS, help="all groups by default")
     parser.add_argument("-f", "--filter", default="", metavar="REGEX", help="questions to run")
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
     parser.add_argument("--output", type=Path, default=Path("out/benchmarks"), metavar="DIR")
@@ -30,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args(arguments)
     try:
-        chosen = [name for name in QUESTIONS if re.search(options.filter, name)]
+        among = GROUPS[options.group] if options.group else QUESTIONS
+        chosen = [name for name in among if re.search(options.filter, name)]
     except re.error as error:
         parser.error(f"-f {options.filter!r} is no regular expression: {error}")
     if not chosen:
@@ -48,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(markdown(result), end="\n\n")
         else:
             print_result(result, console)
+        if result.draw is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+            result.draw(options.output / f"{name}.png")
         path = write_result(
             result,
             options.output,

@@ -63,7 +63,7 @@ class MujocoBatch:
         source: str | Path,
         *,
         timestep: float,
-        integrator: str = "implicitfast",
+        integrator: str | None = "implicitfast",
         cone: str = "elliptic",
         disable: Sequence[str] = (),
     ) -> MujocoBatch:
@@ -72,7 +72,7 @@ class MujocoBatch:
         Args:
             source: Path or MJCF text.
             timestep: Time step [s].
-            integrator: ``"implicitfast"``, ``"RK4"``, ...
+            integrator: ``"implicitfast"``, ``"RK4"``, ...; None keeps the file's.
             cone: ``"elliptic"`` or ``"pyramidal"``.
             disable: Names of parts to switch off, such as ``"contact"``.
         """
@@ -83,7 +83,8 @@ class MujocoBatch:
         else:
             spec = mujoco.MjSpec.from_file(str(source))
         spec.option.timestep = timestep
-        spec.option.integrator = getattr(mujoco.mjtIntegrator, f"mjINT_{integrator.upper()}")
+        if integrator is not None:
+            spec.option.integrator = getattr(mujoco.mjtIntegrator, f"mjINT_{integrator.upper()}")
         spec.option.cone = getattr(mujoco.mjtCone, f"mjCONE_{cone.upper()}")
         for name in disable:
             spec.option.disableflags |= int(getattr(mujoco.mjtDisableBit, f"mjDSBL_{name.upper()}"))

@@ -24,8 +24,8 @@ _MARKERS = (
     "CENTRAL PULL"
 ).split()
 
-PAIRS_MOST = 24
-"""Contacts between links that may push at once in a block of lanes before Newton gives up."""
+SLOTS_MOST = 16
+"""Contacts between links that an environment may push with at once before Newton gives up."""
 
 TEAM_MOST = 32
 """Blocks of lanes that share one gathering of unsolved environments."""
@@ -217,7 +217,12 @@ const M missed = (on[0] < 0.5) & (gap[0] < reach) & (fail < 0.5);
 if (!vany(missed)) continue;
 bool known = false;
 for (int place = 0; place < listed#; ++place) known = known || list#[place] == i;
-if (!known) list#[listed#++] = i;
+if (!known) {
+  // In order of the candidates: sums must not depend on what other lanes found.
+  int place = listed#++;
+  for (; place > 0 && list#[place - 1] > i; --place) list#[place] = list#[place - 1];
+  list#[place] = i;
+}
 count = missed ? count + 2.0 : count;
 on[0] = missed ? V(1.0) : on[0];
 again = missed ? V(1.0) : again;
@@ -379,7 +384,8 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "NEWTON_FIRST": settings.newton_first,
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
-        "PAIRS_MOST": PAIRS_MOST,
+        "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
+        "SLOTS_MOST": SLOTS_MOST,
         "FAILED": int(Status.MAX_ITERATIONS),
         "NON_FINITE": int(Status.NON_FINITE),
         "ROUNDS": 2 + mechanism.contact_count,

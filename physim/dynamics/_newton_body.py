@@ -9,7 +9,13 @@ from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._newton_contacts import NODE_SIZE, POINTS_SIZE, REPLY_SIZE
 from physim.dynamics._weights import Weights
 
-_FIELDS = (("node", NODE_SIZE), ("at", POINTS_SIZE), ("reply", REPLY_SIZE), ("gap", 1))
+_FIELDS = (
+    ("node", NODE_SIZE),
+    ("at", POINTS_SIZE),
+    ("reply", REPLY_SIZE),
+    ("gap", 1),
+    ("on", 1),
+)
 _COUPLING_FIELDS = (("rows", 54), ("change", 3))
 
 _PLAIN = sum(width for _, width in _FIELDS)
@@ -20,22 +26,27 @@ _LOOPS = {
     "NODE": (
         "i",
         """
-bool named = false;
-for (int j = 0; j < 3; ++j) named = named || vany(push_[j] != 0.0);
-if (!named && BETWEEN#) {
+const M named = (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0);
+M near = zero < one;
+on[0] = zero;
+if (BETWEEN#) {
   @BOUND@
-  if (!vany(bound[0] < SEARCH * steps[1])) continue;
+  near = bound[0] < SEARCH * steps[1];
+  if (!vany(near | named)) continue;
 }
 @NODE@
-if (named || (smooth && !BETWEEN#) || vany(closest[0] < margin)) list#[listed#++] = i;
+near = near & (closest[0] < margin);
+on[0] = (named | near | (smooth && !BETWEEN# ? zero < one : zero > one)) ? one : zero;
+if (vany(on[0] > 0.5)) list#[listed#++] = i;
 """,
     ),
     "PRESS": (
         "list",
         """
 @NORMAL@
-const M pushes = smooth ? zero < one
-  : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0);
+const M pushes = (on[0] > 0.5) &
+  (smooth ? zero < one
+   : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0));
 if (!vany(pushes)) continue;
 busy#[busied#++] = i;
 touch(side_a#[i]);
@@ -47,14 +58,12 @@ if (smooth) {
 }
 @CONDENSE@
 if (BETWEEN#) {
-  if (pairs < PAIRS_MOST) {
-    pair_rows[pairs] = record# + SIZE# * i + ROWS#;
-    pair_reply[pairs] = reply;
-    pair_on[pairs] = vbool(pushes);
-    pair_change[pairs] = record# + SIZE# * i + CHANGE#;
-    pair_a[pairs] = side_a#[i];
-    pair_b[pairs] = side_b#[i];
-  }
+  pair_rows[pairs] = record# + SIZE# * i + ROWS#;
+  pair_reply[pairs] = reply;
+  pair_on[pairs] = vbool(pushes);
+  pair_change[pairs] = record# + SIZE# * i + CHANGE#;
+  pair_a[pairs] = side_a#[i];
+  pair_b[pairs] = side_b#[i];
   ++pairs;
 }
 """,
@@ -66,19 +75,23 @@ if (BETWEEN#) {
 bool known = false;
 for (int place = 0; place < listed#; ++place) known = known || list#[place] == i;
 if (!known) {
+  on[0] = zero;
   if (BETWEEN#) {
     @BOUND_NEXT@
-    if (!vany(bound[0] < lowest)) continue;
+    if (!vany(bound[0] < vmax_number(lowest, 0.0))) continue;
   }
   @GAP@
-  const M missed = (gap[0] < 0.0) & (passed > 0.5);
-  if (vany(missed)) {
+}
+const M missed = (on[0] < 0.5) & (gap[0] < 0.0) & (passed > 0.5);
+if (vany(missed)) {
+  again = missed ? one : again;
+  on[0] = missed ? one : on[0];
+  if (!known) {
     @NODE@
     // In order of the candidates: sums must not depend on what other lanes found.
     int place = listed#++;
     for (; place > 0 && list#[place - 1] > i; --place) list#[place] = list#[place - 1];
     list#[place] = i;
-    again = missed ? one : again;
   }
 }
 lowest = vmin(lowest, gap[0]);

@@ -30,6 +30,8 @@ NODE_SIZE = 20
 """Allowed overlap, gap, frame (9), point (3), point in both links' axes (6)."""
 POINTS_SIZE = 13
 """Slip points of both sides (6), witness point (3), normal (3), gap velocity."""
+FAR = 1e30
+"""Gap velocity of a candidate that takes no part [m/s]."""
 REPLY_SIZE = 12
 """Offset (3) and gain (9) of the linearised impulse, in the order t1, t2, n."""
 
@@ -114,6 +116,8 @@ class NewtonContacts:
         a, b = side_poses(tape, self.group, "1")
         gap, normal, point = self.group.witness(a, b, self._numbers(tape))
         speed = (gap - tape.input("node", 0)) * tape.input("rate", 0)
+        # Where the candidate takes no part it is far away.
+        speed = sc.where(tape.input("on", 0) > 0.5, speed, FAR)
         reach = tape.input("push_", 0) - tape.input("rho_n", None) * speed
         outputs: Outputs = [("at", 6 + i, x) for i, x in enumerate(point)]
         if self.is_between_links:
@@ -146,12 +150,14 @@ class NewtonContacts:
         outputs += [("at", i, x) for i, x in enumerate(y_a)]
         if self.is_between_links:
             outputs += [("at", 3 + i, x) for i, x in enumerate(y_b)]
-        outputs.append(("err", 1, sc.maximum(tape.input("err", 1), size * per_speed)))
+        takes_part = tape.input("on", 0) > 0.5
+        size = sc.where(takes_part, size * per_speed, 0.0)
+        outputs.append(("err", 1, sc.maximum(tape.input("err", 1), size)))
         if kappa is not None:
             product = sc.absolute(gamma * normal_speed / kappa - 1.0)
             drag = wrong / (mu * law.value)
-            away = sc.maximum(tape.input("err", 2), sc.maximum(product, drag))
-            outputs.append(("err", 2, away))
+            away = sc.where(takes_part, sc.maximum(product, drag), 0.0)
+            outputs.append(("err", 2, sc.maximum(tape.input("err", 2), away)))
         return emit_block(outputs)
 
     def _slip_points(self, tape: Tape, a: contact.Pose, b: contact.Pose) -> tuple[Vector, Vector]:

@@ -390,7 +390,10 @@ class NewtonPhases(StepPhases):
         unit: Outputs = []
         for _, start, _ in rotation_spans(tree):
             part = q[start : start + 4]
-            per_length = sc.reciprocal(sc.sqrt(la.dot(part, part)))
+            square = la.dot(part, part)
+            # What is a unit quaternion up to rounding keeps its bits.
+            is_off = sc.absolute(square - 1.0) > 1e-12
+            per_length = sc.where(is_off, sc.reciprocal(sc.sqrt(square)), 1.0)
             unit += [("q", start + i, y * per_length) for i, y in enumerate(part)]
         blocks["NORMALISE"] = emit_block(unit)
         tape = Tape()

@@ -137,7 +137,9 @@ def _launched(
 ) -> Trajectory:
     """A rollout with given controls and without gradients: many steps a call."""
     steps, model = len(controls), simulator.model
-    q = normalise_quaternions(simulator.mechanism.tree, as_rows("state.q", state.q, model.nq))
+    q = as_rows("state.q", state.q, model.nq)
+    if simulator.backend == "reference":
+        q = normalise_quaternions(simulator.mechanism.tree, q)
     now = State(q=q, v=state.v, interval=state.interval, impulses=state.impulses)
     assert now.interval is not None
     states, reports = [(now.q[None], now.v[None], now.interval[None])], []

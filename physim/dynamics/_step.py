@@ -48,8 +48,13 @@ def _flatten_batch(values: Sequence[Any], in_dims: Sequence[int | None], size: i
             merged.append(value)
             continue
         full = value.movedim(dim, 0) if dim is not None else value.expand(size, *value.shape)
-        merged.append(full.reshape(-1, *full.shape[2:]))
+        merged.append(full.reshape(size * full.shape[1], *full.shape[2:]))
     return merged
+
+
+def _split_batch(values: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
+    """Undo `_flatten_batch`: (N B, ...) to (N, B, ...)."""
+    return tuple(y.reshape(size, y.shape[0] // size, *y.shape[1:]) for y in values)
 
 
 class _Adjoint(torch.autograd.Function):
@@ -90,7 +95,7 @@ class _Adjoint(torch.autograd.Function):
         """Treat the mapped dimension as more batch."""
         merged = _flatten_batch(args, in_dims, info.batch_size)
         result = _Adjoint.apply(*merged)  # type: ignore[no-untyped-call]
-        split = tuple(y.reshape(info.batch_size, -1, *y.shape[1:]) for y in result)
+        split = _split_batch(result, info.batch_size)
         return split, (0,) * len(split)
 
 
@@ -162,8 +167,8 @@ class _Step(torch.autograd.Function):
         total = torch.zeros(rows, batch, dtype=x.dtype, device=x.device)
         for row, tangent in zip(result, tangents[2:], strict=True):
             if tangent is not None:
-                product = row.reshape(rows, batch, -1) * tangent.reshape(batch, -1)
-                total = total + product.sum(-1)
+                product = row.reshape(rows, *tangent.shape) * tangent
+                total = total + (product.sum(-1) if product.dim() > 2 else product)
         return total[:nq].T, total[nq:].T, total[:nq].T, None, None
 
     @staticmethod
@@ -171,7 +176,7 @@ class _Step(torch.autograd.Function):
         """Treat the mapped dimension as more batch."""
         merged = _flatten_batch(args, in_dims, info.batch_size)
         result = _Step.apply(*merged)  # type: ignore[no-untyped-call]
-        split = tuple(y.reshape(info.batch_size, -1, *y.shape[1:]) for y in result)
+        split = _split_batch(result, info.batch_size)
         return split, (0,) * len(split)
 
 

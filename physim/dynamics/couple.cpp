@@ -3,7 +3,7 @@
 // Environments push with different pairs: slot s is the s-th pair that pushes in a lane, so that the
 // tree answers once per slot and not once per pair that pushes in any lane.
 {
-  const int known = pairs < PAIRS_MOST ? pairs : PAIRS_MOST;
+  const int known = pairs;
   const auto relative = [&](int pair, int r) -> V {
     const V* const row = pair_rows[pair] + 6 * r;
     const V* const ta = twist + 6 * pair_a[pair];
@@ -21,7 +21,8 @@
       fb[c] = fb[c] - strength * row[c];
     }
   };
-  V slot[PAIRS_MOST], filled = zero;
+  V slot[PAIRS + 1];
+  filled = zero;
   for (int p = 0; p < known; ++p) {
     slot[p] = pair_on[p] > 0.5 ? filled : V(-1.0);
     filled = filled + pair_on[p];
@@ -29,11 +30,13 @@
   int slots = 0;
   for (int l = 0; l < LANES; ++l)
     if (vlane(filled, l) > slots) slots = (int)vlane(filled, l);
+  // More than this is not for Newton; lanes that have more do not pass.
+  if (slots > SLOTS_MOST) slots = SLOTS_MOST;
   const int size = 3 * slots;
   if (slots > 0) {
     V before[6 * (NL + 1)], kept[NV + 1];
-    V answer[9 * PAIRS_MOST * PAIRS_MOST], system[9 * PAIRS_MOST * PAIRS_MOST];
-    V change[3 * PAIRS_MOST], reply[12 * PAIRS_MOST];
+    V answer[9 * SLOTS_MOST * SLOTS_MOST], system[9 * SLOTS_MOST * SLOTS_MOST];
+    V change[3 * SLOTS_MOST], reply[12 * SLOTS_MOST];
     for (int i = 0; i < 12 * slots; ++i) reply[i] = zero;
     for (int i = 0; i < size; ++i) change[i] = zero;
     for (int i = 0; i < size * size; ++i) answer[i] = zero;

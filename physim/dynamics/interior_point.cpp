@@ -39,8 +39,10 @@ const V zero = V(0.0), one = V(1.0);
 V fail = wanted ? zero : one, iterations = zero, restarts = zero, fraction = V(FRACTION[0]) + zero;
 for (int stage = 0; stage < stages; ++stage) {
   kappa[0] = kappas[stage];
+  V again = one;
   for (int round = 0; round < ROUNDS; ++round) {
-    V done = fail, passed = fail;
+    V done = again > 0.5 ? fail : one;
+    V passed = done;
     for (int iteration = 0; vany(done < 0.5); ++iteration) {
       err[0] = err[1] = total[0] = zero;
       @SWEEP@
@@ -104,7 +106,7 @@ for (int stage = 0; stage < stages; ++stage) {
       done = passed;
     }
     fail = passed < 0.5 ? one : fail;
-    V again = zero;
+    again = zero;
     const V reach = PRUNING * steps[1];
     @CONTACTS:RECHECK@
     if (!vany(again > 0.5)) break;

@@ -13,12 +13,12 @@ V joint_load[NV + 1], joint_push[NV + 1], joint_hold[NV + 1];
 V limit_offset[2 * LIMITS + 1], limit_gain[2 * LIMITS + 1];
 V limit_allowed[2 * LIMITS + 1], rub_offset[RUBS + 1], rub_gain[RUBS + 1];
 V carried[6 * NV + 1], response[6 * NV + 1], inverse[NV + 1], root[36 * NL];
-V dv[NV + 1], react[6 * (NL + 1)];
-V* pair_rows[PAIRS_MOST];
-V* pair_reply[PAIRS_MOST];
-V* pair_change[PAIRS_MOST];
-V pair_on[PAIRS_MOST];
-int pair_a[PAIRS_MOST], pair_b[PAIRS_MOST], pairs = 0;
+V dv[NV + 1], react[6 * (NL + 1)], filled = V(0.0);
+V* pair_rows[PAIRS + 1];
+V* pair_reply[PAIRS + 1];
+V* pair_change[PAIRS + 1];
+V pair_on[PAIRS + 1];
+int pair_a[PAIRS + 1], pair_b[PAIRS + 1], pairs = 0;
 // Links with contributions of contacts; those of all others are zero.
 int touched[NL + 1], touched_count = 0;
 bool is_touched[NL + 1];
@@ -49,7 +49,7 @@ const auto touch = [&](int link) {
   if (!is_touched[link]) touched[touched_count++] = link;
   is_touched[link] = true;
 };
-for (int iteration = 0;; ++iteration) {
+for (;;) {
   for (; touched_count > 0; --touched_count) {
     const int link = touched[touched_count - 1];
     is_touched[link] = false;
@@ -65,7 +65,7 @@ for (int iteration = 0;; ++iteration) {
   @JOINTS@
   }
   @NEWTON:PRESS@
-  run[0] = one - done;
+  run[0] = done < 0.5 ? one : zero;
   @SOLVE@
   @COUPLE@
   @NEWTON:INCREMENT@
@@ -73,18 +73,18 @@ for (int iteration = 0;; ++iteration) {
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
                  (err[2] < PATH_TOLERANCE) &
                  ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &
-                 (pairs <= PAIRS_MOST ? one > zero : one < zero);
+                 (filled < SLOTS_MOST + 0.5);
   passed = ((run[0] > 0.5) & good) ? one : passed;
-  done = passed > 0.5 ? one : done;
-  const bool last = iteration + 1 >= most;
-  if (!last && vany(done < 0.5)) continue;
+  // A lane ends by what it did itself, whatever its neighbours do.
+  done = ((passed > 0.5) | (iterations > (double)most - 0.5)) ? one : done;
+  if (vany(done < 0.5)) continue;
   // A contact left out may have closed: it is taken in, and its lanes go on.
   V again = zero;
   lowest = V(__builtin_inf());
   @NEWTON:RECHECK@
   passed = again > 0.5 ? zero : passed;
-  done = again > 0.5 ? zero : done;
-  if (last || !vany(done < 0.5)) break;
+  done = ((again > 0.5) & (iterations < (double)most - 0.5)) ? zero : done;
+  if (!vany(done < 0.5)) break;
 }
 report[0] = iterations;
 report[1] = err[0];

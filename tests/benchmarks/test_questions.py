@@ -21,7 +21,7 @@ def answer(benchmark: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     def run(question: str) -> tuple[dict[str, Any], str]:
         arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(tmp_path)]
         assert benchmark("run").main(arguments) == 0
-        (path,) = tmp_path.iterdir()
+        (path,) = tmp_path.glob("*.json")
         assert path.stem == question
         return json.loads(path.read_text()), capsys.readouterr().out
 
@@ -33,7 +33,7 @@ def test_contact_step(answer: Any) -> None:
     assert [row["regime"] for row in record["rows"]] == ["random", "settled"]
     for row in record["rows"]:
         assert row["failures"] == 0
-        assert row["ratio_elliptic"] == pytest.approx(row["physim"] / row["elliptic"], rel=2.0)
+        assert row["gain_elliptic"] == pytest.approx(row["elliptic"] / row["physim"], rel=2.0)
     assert record["verdict"][0] in printed.replace("\n", " ")
 
 
@@ -70,3 +70,15 @@ def test_penetration(answer: Any) -> None:
     # Creep is proportional to the smoothing.
     ours = rows["physim"]["creep"] / rows["physim, smoothing 1e-9"]["creep"]
     assert ours == pytest.approx(100.0, rel=0.05)
+
+
+def test_work_precision(answer: Any) -> None:
+    record, _ = answer("work_precision")
+    by_method: dict[str, list[dict[str, float]]] = {}
+    for row in record["rows"]:
+        by_method.setdefault(row["method"], []).append(row)
+    for rows in by_method.values():
+        coarse, fine = rows
+        assert coarse["timestep"] > fine["timestep"]
+        assert coarse["time"] < fine["time"]
+        assert 0.0 < fine["error_median"] < 10.0
