@@ -171,7 +171,9 @@ def test_a_start_at_rest_at_the_node_is_possible(sim: Simulator) -> None:
 def test_a_failed_step_says_so_and_keeps_the_solution(
     simulator: Callable[..., Simulator],
 ) -> None:
-    impatient = SolverSettings(attempt_iterations=1, max_substeps=1)
+    impatient = SolverSettings(
+        newton_first=1, newton_iterations=1, attempt_iterations=1, max_substeps=1
+    )
     sim = simulator(CART, timestep=0.01, backend="reference", settings=impatient)
     start = sim.initial_state(v=[0.0] * 3 + [1.0] * 6)
     with pytest.raises(NotConvergedError, match=r"1 of 1 items") as caught:

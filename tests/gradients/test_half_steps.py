@@ -15,7 +15,8 @@ from physim.dynamics import Attempt, SolverSettings
 HASTY = SolverSettings(
     newton_first=1,
     newton_iterations=1,
-    attempts=(Attempt(start=1e-2, slowest=1.0, fraction=0.99),), attempt_iterations=10
+    attempts=(Attempt(start=1e-2, slowest=1.0, fraction=0.99),),
+    attempt_iterations=10,
 )
 Build = Callable[..., physim.Simulator]
 
