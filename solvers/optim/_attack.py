@@ -6,7 +6,7 @@ approximately, by signs of the gradient of the linear loss :math:`\langle u, \Ph
 classification attack that is given :math:`u` as class probabilities follows the cross-entropy
 instead, whose gradient at zero output is :math:`u` less its mean, another direction.
 
-Reference: Bouchet & Bourdin 2025, "Optimization by directional attacks: solving problems with
+Reference: Bouchet & Vidal 2025, "Optimization by directional attacks: solving problems with
 neural network surrogates"; Goodfellow et al. 2015 (sign method); Madry et al. 2018 (projected).
 """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError
 
-__all__ = ["ClosureGraph"]
+__all__ = ["ClosureGraph", "pull_rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +129,18 @@ class ClosureGraph:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def _pull_rows(self, value: Tensor, rows: Tensor) -> Tensor:
-        parts = torch.autograd.grad(
-            value, self.params, rows,
-            retain_graph=True, is_grads_batched=True, materialize_grads=True,
-        )  # fmt: skip
-        return torch.cat([part.reshape(len(rows), -1) for part in parts], 1)
+        return pull_rows(value, self.params, rows)
+
+
+def pull_rows(
+    value: Tensor, params: Sequence[Tensor], rows: Float[Tensor, "k ..."]
+) -> Float[Tensor, "k n"]:
+    """Vector-Jacobian products of several cotangents at once, zero where nothing depends."""
+    parts = torch.autograd.grad(
+        value, list(params), rows, retain_graph=True, is_grads_batched=True, allow_unused=True
+    )
+    filled = (
+        p.new_zeros(len(rows), p.numel()) if part is None else part.reshape(len(rows), -1)
+        for p, part in zip(params, parts, strict=True)
+    )
+    return torch.cat(list(filled), 1)

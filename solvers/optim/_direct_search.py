@@ -6,8 +6,9 @@ it is drawn (opportunistically). A success doubles the radius, a failed poll hal
 keeps its radius for ever, and that is what makes limit points local maxima even of discontinuous
 functions.
 
-References: Audet, Bouchet & Bourdin 2025, "A covering step for directional direct search" (the
-covering); Kolda, Lewis & Torczon 2003, "Optimization by direct search" (polling and its theory).
+References: Audet, Bouchet & Bourdin 2024, "Convergence towards a local minimum by direct search
+methods with a covering step" (the covering); Kolda, Lewis & Torczon 2003, "Optimization by direct
+search: new perspectives on some classical and modern methods" (polling).
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def minimize_gns(
 
     Example:
         >>> bowl = Objective.of_residual(lambda x: x - 3.0, torch.zeros(2, dtype=torch.float64))
-        >>> minimize_gns(bowl).value.tolist()
+        >>> [round(float(x), 6) for x in minimize_gns(bowl).value]
         [3.0, 3.0]
     """
     if isinstance(hessian_of, str):

@@ -12,7 +12,7 @@ A surrogate is only as good as its data, and an attack is how one finds where it
 With a smooth surrogate whose gradients are at hand, ``"lbfgsb"`` is usually best; attacks and
 direct search are for kinks, plateaus and black boxes.
 
-Reference: Bouchet & Bourdin 2025, "Optimization by directional attacks: solving problems with
+Reference: Bouchet & Vidal 2025, "Optimization by directional attacks: solving problems with
 neural network surrogates", hybrid method.
 """
 
