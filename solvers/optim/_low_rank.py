@@ -12,8 +12,9 @@ behaves in three ways:
 
 With orthonormal columns of lengths :math:`\alpha` and :math:`\alpha/3` the imbalance is
 :math:`\tfrac89 \alpha^2 I`, so the rate still depends on the start. Near a solution one step
-removes that: with :math:`F = P S Q^\top` replace F by :math:`\beta P` and G by :math:`G Q S / \beta`. The
-product is unchanged and the imbalance becomes nearly :math:`\beta^2 I`.
+removes that: with :math:`F = P S Q^\top` replace F by :math:`\beta P` and G by
+:math:`G Q S / \beta`. The product is unchanged and the imbalance becomes nearly
+:math:`\beta^2 I`.
 
 Reference: Xiong, Ding & Du 2024, "How over-parameterization slows down gradient descent in matrix
 sensing: the curses of symmetry and initialization"; rates and the one step are re-derived here.
@@ -85,7 +86,8 @@ class LowRankFactor(nn.Module):
 
         def orthonormal(size: int) -> Tensor:
             draw = torch.randn(size, rank, generator=source, dtype=torch.float64)
-            return torch.linalg.qr(draw).Q.to(dtype)
+            q: Tensor = torch.linalg.qr(draw).Q
+            return q.to(dtype)
 
         self.left = nn.Parameter(scale * orthonormal(rows))
         self.right: nn.Parameter | None = None
