@@ -29,6 +29,7 @@ from physim.learn.landscape._intrinsic import (
     intrinsic_dimension,
 )
 from physim.learn.landscape._projections import Projection, random_projection
+from physim.learn.landscape._report import LandscapeReport, landscape_report
 from physim.learn.landscape._spectrum import Kind, Outliers, Spectrum, find_outliers, spectrum
 from physim.learn.landscape._stability import (
     Sharpness,
@@ -47,6 +48,7 @@ __all__ = [
     "Fork",
     "IntrinsicDimension",
     "Kind",
+    "LandscapeReport",
     "Norm",
     "Outliers",
     "Projection",
@@ -65,6 +67,7 @@ __all__ = [
     "find_outliers",
     "fork_study",
     "intrinsic_dimension",
+    "landscape_report",
     "largest_stable_rate",
     "layerwise_barriers",
     "path_norm",
