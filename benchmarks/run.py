@@ -17,7 +17,16 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-QUESTIONS = ("contact_step", "batch_size", "step_gradient", "accuracy", "penetration")
+QUESTIONS = (
+    "contact_step",
+    "batch_size",
+    "step_gradient",
+    "accuracy",
+    "penetration",
+    "optim_poisson",
+    "optim_attacks",
+    "optim_paths",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,22 +106,49 @@ def lanczos(
     """
     if steps < 1:
         raise SettingsError(f"steps: got {steps}, expected at least 1")
-    n = operator.size
-    if start is None:
-        source = generator or torch.Generator().manual_seed(0)
-        start = torch.randn(n, generator=source, dtype=torch.float64)
-    q = start.to(operator.device, operator.dtype)
-    length = torch.linalg.vector_norm(q)
-    if not bool(length > 0):
-        raise SettingsError("start: got the zero vector, expected a direction")
-    q = q / length
-    count = min(steps, n)
-    basis = q.new_zeros(count, n)
-    alpha, beta = q.new_zeros(count), q.new_zeros(count)
-    scale = 0.0
-    for k in range(count):
-        basis[k] = q
-        w = operator(q)
+    krylov = _Krylov(operator, start, generator)
+    krylov.extend(steps)
+    return krylov.form()
+
+
+class _Krylov:
+    """A Krylov space that grows."""
+
+    def __init__(
+        self, operator: SymmetricOperator, start: Tensor | None, generator: torch.Generator | None
+    ) -> None:
+        if start is None:
+            source = generator or torch.Generator().manual_seed(0)
+            start = torch.randn(operator.size, generator=source, dtype=torch.float64)
+        q = start.to(operator.device, operator.dtype)
+        length = torch.linalg.vector_norm(q)
+        if not bool(length > 0):
+            raise SettingsError("start: got the zero vector, expected a direction")
+        self.operator = operator
+        self.basis = q.new_zeros(0, operator.size)
+        self.alpha: list[Tensor] = []
+        self.beta: list[Tensor] = []
+        self._next = q / length
+        self._scale = 0.0
+
+    @property
+    def is_invariant(self) -> bool:
+        """Whether nothing was left out."""
+        return bool(self.beta) and float(self.beta[-1]) == 0.0
+
+    def extend(self, steps: int) -> None:
+        """Grow to so many steps, or until the space is invariant."""
+        count = min(steps, self.operator.size)
+        grown = self.basis.new_zeros(max(count, len(self.alpha)), self.operator.size)
+        grown[: len(self.alpha)] = self.basis[: len(self.alpha)]
+        self.basis = grown
+        while len(self.alpha) < count and not self.is_invariant:
+            self._step()
+
+    def _step(self) -> None:
+        k, q = len(self.alpha), self._next
+        self.basis[k] = q
+        w = self.operator(q)
         if not bool(torch.isfinite(w).all()):
             raise NonFiniteError(
                 f"product with the operator at Lanczos step {k} is not finite; look at the point "
@@ -129,18 +156,26 @@ def lanczos(
                 name="operator",
                 step=k,
             )
-        alpha[k] = q @ w
+        self.alpha.append(q @ w)
+        known = self.basis[: k + 1]
         for _ in range(2):
-            w = w - basis[: k + 1].T @ (basis[: k + 1] @ w)
-        beta[k] = torch.linalg.vector_norm(w)
-        scale = max(scale, float(alpha[k].abs()), float(beta[k]))
-        if k + 1 == n or float(beta[k]) <= 100 * torch.finfo(q.dtype).eps * scale:
-            beta[k] = 0.0
-            return Tridiagonal(
-                diagonal=alpha[: k + 1], off_diagonal=beta[: k + 1], basis=basis[: k + 1]
-            )
-        q = w / beta[k]
-    return Tridiagonal(diagonal=alpha, off_diagonal=beta, basis=basis)
+            w = w - known.T @ (known @ w)
+        beta = torch.linalg.vector_norm(w)
+        self._scale = max(self._scale, float(self.alpha[-1].abs()), float(beta))
+        floor = 100 * torch.finfo(q.dtype).eps * self._scale
+        if k + 1 == self.operator.size or float(beta) <= floor:
+            beta = torch.zeros_like(beta)
+        else:
+            self._next = w / beta
+        self.beta.append(beta)
+
+    def form(self) -> Tridiagonal:
+        """What was found so far."""
+        return Tridiagonal(
+            diagonal=torch.stack(self.alpha),
+            off_diagonal=torch.stack(self.beta),
+            basis=self.basis[: len(self.alpha)],
+        )
 
 
 def extreme_eigenpairs(
@@ -181,19 +216,19 @@ def extreme_eigenpairs(
     if not 1 <= count <= operator.size:
         raise SettingsError(f"count: got {count}, expected 1 to {operator.size}, the size")
     limit = min(max_steps or 20 * count + 100, operator.size)
-    source = generator or torch.Generator().manual_seed(0)
-    start = torch.randn(operator.size, generator=source, dtype=torch.float64)
-    steps = min(max(2 * count + 20, 30), limit)
+    krylov = _Krylov(operator, None, generator)
+    steps = min(max(2 * count, 10), limit)
     while True:
-        form = lanczos(operator, steps=steps, start=start)
+        krylov.extend(steps)
+        form = krylov.form()
         values, inner, residuals = form.ritz()
         order = _order(values, which)[:count]
         scale = values.abs().max().clamp(min=torch.finfo(values.dtype).tiny)
         relative = residuals[order] / scale
         found = len(order) == count and bool((relative <= tolerance).all())
-        if found or steps == limit or form.off_diagonal[-1] == 0:
+        if found or steps == limit or krylov.is_invariant:
             break
-        steps = min(2 * steps, limit)
+        steps = min(steps + steps // 2, limit)
     size = len(order)
     missed = torch.full((size,), int(Status.MAX_ITERATIONS))
     report = Report(

@@ -183,7 +183,12 @@ class LandscapeReport:
         ]
         if self.intrinsic is not None:
             found = self.intrinsic
-            text.append(f"  intrinsic dimension {found.dimension}, between seeds {found.interval}")
+            if found.dimension is None:
+                text.append(f"  no subspace of up to {max(found.scores)} dimensions suffices")
+            else:
+                text.append(
+                    f"  intrinsic dimension {found.dimension}, between seeds {found.interval}"
+                )
         return "\n".join(text)
 
 
@@ -195,7 +200,8 @@ def landscape_report(
     others: Mapping[str, Float[Tensor, " n"]] | None = None,
     batches: tuple[int, ...] = (1, 16),
     intrinsic: IntrinsicDimension | None = None,
-    count: int = 12,
+    count: int = 8,
+    probes: int = 3,
     points: int = 21,
 ) -> LandscapeReport:
     """Look around a solution.
@@ -208,6 +214,7 @@ def landscape_report(
         batches: Batches to give stable rates for, besides all at once.
         intrinsic: A sweep made with :func:`intrinsic_dimension`.
         count: Eigenvalues to look at.
+        probes: Random vectors for the density.
         points: Evaluations on each line to another solution.
 
     Returns:
@@ -216,7 +223,7 @@ def landscape_report(
     Cost: some hundred Hessian products.
     """
     point = objective.start if theta is None else theta
-    seen = spectrum(objective, point, count=count)
+    seen = spectrum(objective, point, count=count, probes=probes)
     sharp = None if objective.outputs is None else sharpness(objective, point)
     # Batch 0 stands for all samples at once.
     rates = {0: 2.0 / max(abs(float(seen.top[0])), 1e-300)}

@@ -60,7 +60,8 @@ def spectrum(
     kind: Kind = "hessian",
     count: int = 20,
     probes: int = 4,
-    steps: int = 60,
+    steps: int = 40,
+    products: int = 48,
     generator: torch.Generator | None = None,
 ) -> Spectrum:
     """Look at a curvature matrix by products.
@@ -72,26 +73,27 @@ def spectrum(
         count: Largest eigenvalues wanted.
         probes: Random vectors for the density.
         steps: Lanczos steps from each.
+        products: Budget for the trace.
         generator: Source of random vectors; seed 0 by default.
 
     Returns:
         The spectrum. Values of losses with different weights compare only after division by the
         trace.
 
-    Cost: some ``20 count + probes * steps`` products.
+    Cost: ``probes * steps + products`` products and some ten for each eigenvalue.
     """
     check_choice("kind", kind, ("hessian", "gauss_newton"))
     operator = (hessian if kind == "hessian" else gauss_newton)(objective, theta)
     source = generator or torch.Generator().manual_seed(0)
     count = min(count, operator.size)
-    top = extreme_eigenpairs(operator, count, tolerance=1e-6, generator=source, on_failure="mask")
+    top = extreme_eigenpairs(operator, count, tolerance=1e-5, generator=source, on_failure="mask")
     low = extreme_eigenpairs(
-        operator, which="smallest", tolerance=1e-4, generator=source, on_failure="mask"
+        operator, which="smallest", tolerance=1e-7, generator=source, on_failure="mask"
     )
     return Spectrum(
         top=top.values,
         lowest=float(low.values[0]),
-        trace=hutchpp_trace(operator, products=96, generator=source).value,
+        trace=hutchpp_trace(operator, products=products, generator=source).value,
         density=spectral_density(operator, probes=probes, steps=steps, generator=source),
         kind=kind,
     )
