@@ -1,8 +1,8 @@
 """Which optimizer trains a physics-informed network, and in what time?
 
-The problem is -u'' = (k pi)^2 sin(k pi x) on [0, 1] with zero ends: residuals at equal points, a
-tanh network in float64. First-order methods run at several learning rates, each with its own row: at
-one rate alone diffGrad would be compared with Adam at twice its effective rate.
+The problem is -u'' = (k pi)^2 sin(k pi x) on [0, 1] with zero ends: residuals at equal points and
+a tanh network in float64. First-order methods run at several learning rates, each with its own
+row: at one rate alone diffGrad would be compared with Adam at twice its effective rate.
 """
 
 from __future__ import annotations

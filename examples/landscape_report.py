@@ -35,7 +35,6 @@ from solvers.optim import DiffGrad, minimize_gns
 
 SPEED = 10.0
 PERIOD = 2 * math.pi
-HORIZON = 30  # steps of the pendulum, 0.05 s each
 
 
 def network(inputs: int, outputs: int, seed: int, width: int = 16) -> nn.Sequential:
@@ -88,21 +87,21 @@ def characteristics(net: nn.Module, speed: float = SPEED) -> Objective:
     return Objective.of_module(net, residual=residual)
 
 
-def swing_up(net: nn.Module) -> Objective:
-    """Mean cost of a policy that swings a pendulum up from 16 starts."""
+def swing_up(net: nn.Module, horizon: int) -> Objective:
+    """Mean cost of a policy that swings a pendulum up, steps of 0.05 s from 16 starts."""
     generator = torch.Generator().manual_seed(1)
     starts = torch.randn(2, 16, generator=generator, dtype=torch.float64)
 
     def loss(policy: Callable[[Tensor], Tensor]) -> Tensor:
         angle, rate = math.pi + 0.3 * starts[0], 0.3 * starts[1]
         cost = torch.zeros((), dtype=torch.float64)
-        for _ in range(HORIZON):
+        for _ in range(horizon):
             seen = torch.stack([torch.cos(angle), torch.sin(angle), rate], 1)
             torque = 12 * torch.tanh(policy(seen)[:, 0])
             rate = rate + 0.05 * (9.81 * torch.sin(angle) + torque - 0.1 * rate)
             angle = angle + 0.05 * rate
             cost = cost + (1 - torch.cos(angle) + 0.01 * rate**2 + 1e-3 * torque**2).mean()
-        return cost / HORIZON
+        return cost / horizon
 
     return Objective.of_module(net, loss=loss)
 
@@ -198,8 +197,8 @@ def main(steps: int = 50, output: Path = Path("out")) -> dict[str, Any]:
             lambda o: solve(o, steps), lambda o: subspaces(o, steps // 2, ladder),
         ),
         "policy": examine(
-            "policy", swing_up, (network(3, 1, 0), network(3, 1, 1)),
-            lambda o: improve(o, 4 * steps),
+            "policy", lambda net: swing_up(net, 30 if steps >= 30 else 8),
+            (network(3, 1, 0), network(3, 1, 1)), lambda o: improve(o, 4 * steps),
         ),
     }  # fmt: skip
     for name, report in reports.items():

@@ -17,8 +17,8 @@ dynamics is ordinary optimisation. The equator ratio, root mean square overlap t
 :math:`\sqrt d`, is 1 at the equator and tells which of the two runs.
 
 References: Welling & Teh 2011, "Bayesian learning via stochastic gradient Langevin dynamics";
-Lyu et al. 2025, "Improved high-dimensional estimation with Langevin dynamics and stochastic weight
-averaging", the equation of the sphere.
+"Improved high-dimensional estimation with Langevin dynamics and stochastic weight averaging" (ICLR
+2026), the equation of the sphere.
 """
 
 from __future__ import annotations
