@@ -32,7 +32,8 @@ def test_columns_have_length_one_and_are_nearly_orthogonal(kind: str) -> None:
     gram = p.T @ p
     off = gram - torch.diag(gram.diagonal())
     rms = float((off.square().sum() / (dimension * (dimension - 1))).sqrt()) * math.sqrt(size)
-    assert rms == pytest.approx(1.4 if kind == "fastfood" else 1.0, rel=0.1)
+    # Gaussian entries have 1; the few random numbers of Fastfood leave more.
+    assert rms == (pytest.approx(1.36, rel=0.05) if kind == "fastfood" else pytest.approx(1, 0.02))
 
 
 @given(

@@ -33,7 +33,7 @@ class SubspaceModule(nn.Module):
 
     Args:
         module: Its parameters that take gradients are frozen at their present values; buffers and
-            other parameters act as before.
+            other parameters act as before. Move it to its device first.
         dimension: Number of coordinates.
         projection: Kind of the map.
         seed: Of the map.
@@ -61,8 +61,9 @@ class SubspaceModule(nn.Module):
         super().__init__()
         self._space, start = ParameterSpace.of(module)
         self._project = random_projection(
-            self._space.size, dimension, kind=projection, seed=seed, dtype=start.dtype
-        )
+            self._space.size, dimension, kind=projection, seed=seed, dtype=start.dtype,
+            device=start.device,
+        )  # fmt: skip
         self.register_buffer("start", start)
         # In a tuple, so that the frozen parameters do not count as this module's own.
         self._module = (module,)

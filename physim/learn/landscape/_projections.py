@@ -37,6 +37,7 @@ def random_projection(
     kind: Projection = "fastfood",
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
 ) -> Callable[[Float[Tensor, " d"]], Float[Tensor, " n"]]:
     """Make a linear map from a subspace into the parameters.
 
@@ -44,8 +45,10 @@ def random_projection(
         size: Number of parameters D.
         dimension: Dimension d of the subspace, at most D.
         kind: ``"dense"``, ``"sparse"`` or ``"fastfood"``.
-        seed: The map is a function of it: seed and coordinates are a compressed network.
+        seed: The map is a function of it, on every device: seed and coordinates are a compressed
+            network.
         dtype: Type of the numbers.
+        device: Where the map lives.
 
     Returns:
         A differentiable linear function ``(d,)`` to ``(D,)``.
@@ -66,19 +69,27 @@ def random_projection(
         )
     generator = torch.Generator().manual_seed(seed)
     build = {"dense": _dense, "sparse": _sparse, "fastfood": _fastfood}[kind]
-    return build(size, dimension, generator, dtype)
+    return build(size, dimension, generator, dtype, torch.device(device))
 
 
 def _dense(
-    size: int, dimension: int, generator: torch.Generator, dtype: torch.dtype
+    size: int,
+    dimension: int,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Callable[[Tensor], Tensor]:
     matrix = torch.randn(size, dimension, generator=generator, dtype=dtype)
-    matrix /= torch.linalg.vector_norm(matrix, dim=0)
+    matrix = (matrix / torch.linalg.vector_norm(matrix, dim=0)).to(device)
     return lambda z: matrix @ z
 
 
 def _sparse(
-    size: int, dimension: int, generator: torch.Generator, dtype: torch.dtype
+    size: int,
+    dimension: int,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Callable[[Tensor], Tensor]:
     places = (torch.rand(size, dimension, generator=generator) < size**-0.5).nonzero()
     # An empty column would lose its coordinate.
@@ -86,14 +97,18 @@ def _sparse(
     empty = (counts == 0).nonzero()[:, 0]
     rows = torch.randint(0, size, (len(empty),), generator=generator)
     places = torch.cat([places, torch.stack([rows, empty], 1)])
-    row, column = places.T
-    signs = 2.0 * torch.randint(0, 2, (len(row),), generator=generator).to(dtype) - 1.0
-    values = signs / counts.clamp(min=1)[column].to(dtype).sqrt()
+    row, column = places.T.to(device)
+    signs = 2.0 * torch.randint(0, 2, (len(row),), generator=generator).to(device, dtype) - 1.0
+    values = signs / counts.clamp(min=1).to(device)[column].to(dtype).sqrt()
     return lambda z: z.new_zeros(size).index_add(0, row, values * z[column])
 
 
 def _fastfood(
-    size: int, dimension: int, generator: torch.Generator, dtype: torch.dtype
+    size: int,
+    dimension: int,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Callable[[Tensor], Tensor]:
     length = 1 << max(0, (dimension - 1).bit_length())
     blocks = -(-size // length)
@@ -101,6 +116,7 @@ def _fastfood(
     order = torch.stack([torch.randperm(length, generator=generator) for _ in range(blocks)])
     gains = torch.randn(blocks, length, generator=generator, dtype=dtype)
     scale = 1.0 / math.sqrt(length * float(gains.square().sum()))
+    signs, order, gains = signs.to(device), order.to(device), gains.to(device)
 
     def project(z: Tensor) -> Tensor:
         padded = torch.nn.functional.pad(z, (0, length - dimension))
