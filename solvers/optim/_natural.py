@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,8 +33,11 @@ from solvers.core import (
 )
 from solvers.curvature import Family, regime
 from solvers.optim._closure import pull_rows
+from solvers.optim._damped import Metric, ProductModel
 
 __all__ = ["NaturalGradient", "NaturalStep", "natural_gradient"]
+
+_DENSE = 20_000_000
 
 
 def natural_gradient(
@@ -105,16 +109,22 @@ class NaturalGradient(Optimizer):
         damping: :math:`\lambda`, in units of F.
         regime_beta: Use :math:`(F^2 + \beta F)^{-1}` with this :math:`\beta`; ``"optimal"`` takes
             the one of :func:`solvers.curvature.regime` for the damped matrix at every step.
+        solver: ``"dense"`` (rows of the Jacobian, then the smaller of n and ``samples * k``
+            unknowns), ``"cg"`` (products with the Fisher matrix only), or ``"auto"``: dense while
+            the rows hold fewer than twenty million numbers.
+        cg_tolerance: Relative residual of ``"cg"``.
+        cg_iterations: Limit of ``"cg"``; ten often serve with damping.
         chunk: Rows of the Jacobian that are computed at once.
 
     Attributes:
         report: :class:`NaturalStep` of the last step.
 
     Raises:
-        SettingsError: If not exactly one of ``lr`` and ``divergence`` is given.
+        SettingsError: If not exactly one of ``lr`` and ``divergence`` is given, or ``regime_beta``
+            is asked for without a dense solve.
 
-    Cost: the Jacobian of the outputs; then a solve of the smaller of n and ``samples * k``
-    unknowns, with ``regime_beta`` of n.
+    Cost: dense, ``samples * k`` reverse passes and one factorisation; with ``"cg"`` a forward and a
+    reverse pass an iteration.
 
     Example:
         >>> x = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
@@ -135,8 +145,14 @@ class NaturalGradient(Optimizer):
         std: Tensor | float = 1.0,
         damping: float = 1e-6,
         regime_beta: float | str | None = None,
+        solver: Literal["auto", "dense", "cg"] = "auto",
+        cg_tolerance: float = 1e-6,
+        cg_iterations: int = 100,
         chunk: int = 64,
     ) -> None:
+        check_choice("solver", solver, ("auto", "dense", "cg"))
+        if regime_beta is not None and solver == "cg":
+            raise SettingsError("regime_beta: needs the matrix, expected solver='dense' or 'auto'")
         check_choice("family", family, ("gaussian", "categorical"))
         check_positive("damping", damping, allow_zero=True)
         if (lr is None) == (divergence is None):
@@ -156,6 +172,7 @@ class NaturalGradient(Optimizer):
         self.params: list[Tensor] = self.param_groups[0]["params"]
         self.report: NaturalStep | None = None
         self._family, self._std, self._beta = family, std, regime_beta
+        self._solver, self._cg = solver, (cg_tolerance, cg_iterations)
 
     def step(self, closure: Callable[[], tuple[Tensor, Tensor]] | None = None) -> float:  # type: ignore[override]
         """Take one step.
@@ -188,10 +205,8 @@ class NaturalGradient(Optimizer):
         gradient = _flat(
             torch.autograd.grad(loss, self.params, retain_graph=True, materialize_grads=True)
         )
-        rows = self._rows(outputs, group["chunk"])
-        direction = self._solve(rows, gradient, group["damping"])
+        direction, curvature = self._direction(outputs, gradient, group)
         check_finite("natural gradient", direction)
-        curvature = float((rows @ direction).square().sum())
         rate = group["lr"]
         if rate is None:
             rate = (2.0 * group["divergence"] / max(curvature, 1e-300)) ** 0.5
@@ -207,6 +222,61 @@ class NaturalGradient(Optimizer):
             gradient_norm=float(torch.linalg.vector_norm(gradient)),
         )
         return self.report.loss
+
+    def _direction(
+        self, outputs: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> tuple[Tensor, float]:
+        """Natural gradient d and d'Fd."""
+        damping = group["damping"]
+        is_small = outputs.numel() * gradient.numel() < _DENSE
+        if self._solver == "dense" or (is_small and self._solver == "auto"):
+            rows = self._rows(outputs, group["chunk"])
+            direction = self._solve(rows, gradient, damping)
+            return direction, float((rows @ direction).square().sum())
+        if self._beta is not None:
+            raise SettingsError(
+                f"regime_beta: needs the matrix of {gradient.numel()} parameters and "
+                f"{outputs.numel()} outputs; pass solver='dense' if memory allows"
+            )
+        product = self._product(outputs)
+        tolerance, iterations = self._cg
+        model = ProductModel(
+            gradient=-gradient, metric=Metric(), product=product, tolerance=tolerance,
+            iterations=iterations,
+        )  # fmt: skip
+        found = model.step(damping)
+        if found is None:
+            raise SettingsError(
+                f"damping: conjugate gradients met a direction without curvature at {damping}, "
+                "expected more damping"
+            )
+        return found, float(found @ product(found))
+
+    def _product(self, outputs: Tensor) -> Callable[[Tensor], Tensor]:
+        """Product with the Fisher matrix, reverse mode only."""
+        dummy = torch.zeros_like(outputs, requires_grad=True)
+        pulled = _flat(
+            torch.autograd.grad(
+                outputs, self.params, dummy, create_graph=True, materialize_grads=True
+            )
+        )
+
+        def multiply(v: Tensor) -> Tensor:
+            (moved,) = torch.autograd.grad(
+                pulled, dummy, v, retain_graph=True, materialize_grads=True
+            )
+            if self._family == "gaussian":
+                moved = moved / torch.as_tensor(self._std, dtype=v.dtype, device=v.device) ** 2
+            else:
+                p = torch.softmax(outputs.detach(), 1)
+                moved = p * (moved - (p * moved).sum(1, keepdim=True))
+            parts = torch.autograd.grad(
+                outputs, self.params, moved / len(outputs), retain_graph=True,
+                materialize_grads=True,
+            )  # fmt: skip
+            return _flat(parts)
+
+        return multiply
 
     def _rows(self, outputs: Tensor, chunk: int) -> Tensor:
         """Matrix whose square is the Fisher matrix."""

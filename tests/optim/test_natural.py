@@ -126,6 +126,48 @@ def test_sample_space_and_parameter_space_agree() -> None:
     assert torch.allclose(ends[0], ends[1], rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "categorical"])
+def test_products_take_the_step_of_the_matrix(family: str) -> None:
+    x, y, theta = problem(2)
+    ends = []
+    for solver in ("dense", "cg"):
+        p = theta.clone().requires_grad_()
+        optimizer = NaturalGradient(
+            [p], family=family, divergence=1e-3, damping=1e-3, std=0.7,  # type: ignore[arg-type]
+            solver=solver, cg_tolerance=1e-13,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+        def closure(p: Tensor = p) -> tuple[Tensor, Tensor]:
+            outputs = torch.tanh(x @ p.view(3, 2))
+            return outputs, 0.5 * (outputs - y).square().sum(1).mean()
+
+        for _ in range(3):
+            optimizer.step(closure)
+        assert optimizer.report is not None
+        assert optimizer.report.divergence == pytest.approx(1e-3)
+        ends.append(p.detach())
+    assert torch.allclose(ends[0], ends[1], rtol=1e-9, atol=1e-10)
+
+
+def test_a_policy_learns_by_bounded_steps() -> None:
+    # Three actions in four states, the reward is one for a different action in each.
+    best = torch.tensor([0, 1, 2, 0])
+    logits = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = NaturalGradient([logits], family="categorical", divergence=0.01)
+    rewards = []
+    for _ in range(60):
+        p = torch.softmax(logits.detach(), 1)
+        rewards.append(float(p[torch.arange(4), best].mean()))
+
+        def closure() -> tuple[Tensor, Tensor]:
+            chosen = torch.softmax(logits, 1)[torch.arange(4), best]
+            return logits * 1.0, -chosen.mean()
+
+        optimizer.step(closure)
+    assert rewards == sorted(rewards)
+    assert rewards[-1] > 0.95
+
+
 def test_divergence_sets_the_length() -> None:
     torch.manual_seed(0)
     net = nn.Linear(4, 3).double()
