@@ -31,6 +31,8 @@ from torch.func import grad, vmap
 from solvers.core import SettingsError, check_shape
 from solvers.curvature import Objective, hessian
 
+_Branch = tuple[Tensor, int, int, int]
+
 __all__ = [
     "Barrier",
     "Fork",
@@ -202,6 +204,7 @@ def fork_study(
     start: Callable[[int], Tensor],
     seeds: Sequence[int] = (0,),
     points: int = 21,
+    run: Callable[[Callable[[_Branch], Tensor], Iterable[_Branch]], Iterable[Tensor]] = map,
 ) -> list[Fork]:
     """Train together up to a step and apart from there, and look at the line between the ends.
 
@@ -214,6 +217,8 @@ def fork_study(
         start: First parameters by seed.
         seeds: Repetitions.
         points: Evaluations on each line.
+        run: Applies a function to many branches in order; ``map`` of an executor trains the
+            branches in parallel, once the common parts are trained.
 
     Returns:
         One record for every fork and seed.
@@ -223,21 +228,33 @@ def fork_study(
     """
     if not all(0 <= fork < steps for fork in forks):
         raise SettingsError(f"forks: got {list(forks)}, expected steps from 0 to {steps - 1}")
-    records = []
+    trunks: dict[tuple[int, int], Tensor] = {}
     for seed in seeds:
         theta, reached = start(seed), 0
         for fork in sorted(forks):
             theta = train(theta, reached, fork, 3 * seed) if fork > reached else theta
             reached = fork
-            a, b = (train(theta, fork, steps, 3 * seed + k) for k in (1, 2))
-            line = barrier(objective, a, b, points=points)
-            records.append(
-                Fork(
-                    step=fork, seed=seed, barrier=line,
-                    predicted=predicted_barrier(objective, a, b), angle=angle(theta, a, b),
-                    loss=float(0.5 * (line.losses[0] + line.losses[-1])),
-                )
-            )  # fmt: skip
+            trunks[seed, fork] = theta
+    branches = [
+        (theta, fork, steps, 3 * seed + side)
+        for (seed, fork), theta in trunks.items()
+        for side in (1, 2)
+    ]
+    ends = list(run(lambda branch: train(*branch), branches))
+    records = []
+    for place, ((seed, fork), theta) in enumerate(trunks.items()):
+        a, b = ends[2 * place], ends[2 * place + 1]
+        line = barrier(objective, a, b, points=points)
+        records.append(
+            Fork(
+                step=fork,
+                seed=seed,
+                barrier=line,
+                predicted=predicted_barrier(objective, a, b),
+                angle=angle(theta, a, b),
+                loss=float(0.5 * (line.losses[0] + line.losses[-1])),
+            )
+        )
     return records
 
 
