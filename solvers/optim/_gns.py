@@ -187,6 +187,11 @@ class GNS(Optimizer):
             solver = "woodbury" if has_rows and m <= _DENSE else "cholesky" if n <= _DENSE else "cg"
         gradient = graph.gradient()
         if solver == "cg":
+            if isinstance(self._metric, str):
+                raise SettingsError(
+                    f"metric: 'diagonal' needs the rows of {n} parameters and {m} results, too "
+                    "many for a dense solve; expected None or a tensor, or solver='cholesky'"
+                )
             return ProductModel(
                 gradient=gradient,
                 metric=Metric.of(self._tensor_metric(), n),

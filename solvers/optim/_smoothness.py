@@ -56,7 +56,8 @@ class StepReport:
         tries: Systems solved.
         predicted: Decrease that the model promised.
         is_accepted: Whether the parameters moved.
-        is_stalled: Whether every trial failed; the parameters are exactly as before.
+        is_stalled: Whether every trial failed or the gradient is not finite; the parameters are
+            exactly as before.
     """
 
     loss: float
@@ -137,7 +138,7 @@ class DampingRule:
             rule = rule._after_failure()
         report = StepReport(
             loss=loss, previous_loss=loss, gradient_norm=norm, gamma=self.gamma, damping=damping,
-            tries=tries, predicted=predicted, is_accepted=False, is_stalled=norm > 0,
+            tries=tries, predicted=predicted, is_accepted=False, is_stalled=norm != 0,
         )  # fmt: skip
         return self, None, report
 

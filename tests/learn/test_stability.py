@@ -37,7 +37,7 @@ def test_batch_one_and_rows_of_one_length_meet_the_trace_bound() -> None:
     assert eta * float(torch.linalg.eigvalsh(h)[-1]) < 1.0
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 20), spread=st.floats(0.1, 1.0))
 def test_bounds_hold_for_rows_of_any_length(seed: int, spread: float) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -47,9 +47,9 @@ def test_bounds_hold_for_rows_of_any_length(seed: int, spread: float) -> None:
     trace, top = float(torch.trace(h)), float(torch.linalg.eigvalsh(h)[-1])
     previous = 0.0
     for batch in (1, 3, 1000):
-        eta = stability_threshold(rows, batch, iterations=300, halvings=22)
+        eta = stability_threshold(rows, batch, iterations=200, halvings=16)
         assert eta * top <= 2.0 + 1e-4
-        assert eta >= previous - 1e-4 * eta
+        assert eta >= previous * (1 - 1e-3)
         previous = eta
         if batch == 1:
             assert eta * trace <= 2.0 + 1e-3

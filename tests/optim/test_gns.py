@@ -214,6 +214,15 @@ def test_a_failed_step_leaves_the_parameters_bit_for_bit() -> None:
     assert torch.equal(x.detach(), before)
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    x = torch.tensor([0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = GNS([x])
+    optimizer.step(lambda: torch.sqrt(x))
+    assert optimizer.report is not None
+    assert optimizer.report.is_stalled
+    assert x.tolist() == [0.0, 2.0]
+
+
 def test_singular_gauss_newton_matrices_are_no_obstacle() -> None:
     x = torch.tensor([2.0, 5.0, -1.0], dtype=torch.float64, requires_grad=True)
     for solver in ("cholesky", "woodbury", "cg"):
@@ -223,7 +232,7 @@ def test_singular_gauss_newton_matrices_are_no_obstacle() -> None:
         for _ in range(5):
             loss = optimizer.step(lambda: (x[0] + x[1])[None] * torch.ones(2).double())
         assert loss < 1e-12
-        assert float(x[2]) == -1.0
+        assert float(x.detach()[2]) == -1.0
 
 
 def test_zero_gradient_is_no_stall() -> None:
@@ -253,6 +262,9 @@ def test_bad_input() -> None:
         GNS([x], hessian="exact").step(lambda: x * 1)
     with pytest.raises(NonFiniteError, match="before the step"):
         GNS([x]).step(lambda: x / 0)
+    wide = torch.ones(2001, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(SettingsError, match="diagonal"):
+        GNS([wide], metric="diagonal").step(lambda: wide * 1)
     with pytest.raises(SettingsError, match="woodbury"):
         GNS([x], hessian="exact", solver="woodbury")
     with pytest.raises(ShapeError, match="metric"):
