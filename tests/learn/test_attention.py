@@ -135,6 +135,32 @@ def test_gradient_of_the_margin_by_differences(norm: str) -> None:
         assert float((slopes[which] * move).sum()) == pytest.approx(difference, abs=1e-6)
 
 
+@pytest.mark.parametrize("norm", ["frobenius", "nuclear"])
+def test_gradient_agrees_with_a_differentiable_convex_solver(norm: str) -> None:
+    import cvxpy as cp
+    from cvxpylayers.torch import CvxpyLayer
+
+    tokens, queries, selected = feasible(1)
+    others = torch.arange(4) != selected[:, None]
+    rows, w = cp.Parameter((9, 25)), cp.Variable(25)
+    square = cp.reshape(w, (5, 5), order="C")
+    goal = cp.sum_squares(w) if norm == "frobenius" else cp.normNuc(square)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(goal), [rows @ w >= 1]), [rows], [w])
+
+    def theirs(x: Tensor) -> Tensor:
+        gaps = x[torch.arange(3), selected][:, None] - x
+        a = torch.einsum("ntd,ne->ntde", gaps, queries).reshape(3, 4, 25)[others]
+        (found,) = layer(a, solver_args={"eps": 1e-10})
+        singular = torch.linalg.svdvals(found.view(5, 5))
+        return 1 / (found.norm() if norm == "frobenius" else singular.sum())
+
+    slopes = []
+    for margin in (theirs, lambda x: attention_margin(x, queries, selected, norm=norm)):  # type: ignore[arg-type]
+        x = tokens.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(margin(x), x)[0])
+    assert float((slopes[0] - slopes[1]).abs().max()) < 1e-6
+
+
 def test_inseparable_tokens_have_a_slack_and_no_direction() -> None:
     # The selected token is the mean of two others: no weights prefer it to both.
     tokens = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]]).double()
