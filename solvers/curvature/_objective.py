@@ -178,8 +178,8 @@ class Objective:
             NonFiniteError: If the loss is NaN or infinite.
         """
         point = self.start if theta is None else theta
-        with torch.no_grad():
-            first, second = self.loss(point), self.loss(point)
+        # With grad enabled: a loss may differentiate inside.
+        first, second = self.loss(point).detach(), self.loss(point).detach()
         if not bool(torch.isfinite(first)):
             raise NonFiniteError(
                 f"loss is {float(first)} at this point, expected a finite number; start from "

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from solvers.core import SettingsError, ShapeError
+from solvers.core import SettingsError, ShapeError, check_choice
 from solvers.curvature._objective import Objective
 
 __all__ = ["SymmetricOperator", "gauss_newton", "hessian", "jacobian"]
@@ -29,11 +30,12 @@ class SymmetricOperator:
     """A symmetric matrix that is known by its product with vectors.
 
     Attributes:
-        product: Vector ``(n,)`` to vector ``(n,)``; must be traceable by ``torch.vmap``.
+        product: Vector ``(n,)`` to vector ``(n,)``.
         size: n.
         dtype: Type of the vectors.
         device: Where they live.
         chunk: How many vectors of a batch are multiplied at once; bounds the memory.
+        is_vectorized: Whether ``torch.vmap`` can trace the product; one vector at a time if not.
 
     Example:
         >>> twice = SymmetricOperator(product=lambda v: 2 * v, size=3, dtype=torch.float64)
@@ -46,6 +48,7 @@ class SymmetricOperator:
     dtype: torch.dtype
     device: torch.device | str = "cpu"
     chunk: int = 64
+    is_vectorized: bool = True
 
     @classmethod
     def of_matrix(cls, matrix: Float[Tensor, "n n"]) -> SymmetricOperator:
@@ -77,6 +80,8 @@ class SymmetricOperator:
             )
         if v.ndim == 1:
             return self.product(v)
+        if not self.is_vectorized:
+            return torch.stack([self.product(row) for row in v])
         result: Tensor = vmap(self.product, chunk_size=self.chunk)(v)
         return result
 
@@ -87,14 +92,21 @@ class SymmetricOperator:
 
 
 def hessian(
-    objective: Objective, theta: Float[Tensor, " n"] | None = None, *, chunk: int = 64
+    objective: Objective,
+    theta: Float[Tensor, " n"] | None = None,
+    *,
+    mode: Literal["forward", "reverse"] = "forward",
+    chunk: int = 64,
 ) -> SymmetricOperator:
-    r"""Hessian of the loss, forward over reverse: :math:`\nabla^2 f\, v = \partial_v \nabla f`.
+    r"""Hessian of the loss by products: :math:`\nabla^2 f\, v = \partial_v \nabla f`.
 
     Args:
         objective: What is minimised; must give the same loss twice.
         theta: Where; the objective's start by default.
-        chunk: Vectors that are multiplied at once.
+        mode: ``"forward"`` over reverse, by ``torch.func``; or ``"reverse"`` twice, by ordinary
+            autograd, for losses that call ``torch.autograd.grad`` themselves or run a simulator
+            (of the reference backend: the compiled step has no second derivatives).
+        chunk: Vectors that are multiplied at once in forward mode.
 
     Returns:
         The operator. A product costs about four evaluations of the loss.
@@ -110,7 +122,10 @@ def hessian(
         >>> hessian(cubic).dense().diagonal().tolist()
         [6.0, 12.0]
     """
+    check_choice("mode", mode, ("forward", "reverse"))
     point = _point(objective, theta)
+    if mode == "reverse":
+        return _twice_reversed(objective, point)
     slope = grad(objective.loss)
 
     def product(v: Tensor) -> Tensor:
@@ -180,6 +195,24 @@ def jacobian(
     point = _point(objective, theta)
     matrix: Tensor = jacrev(lambda p: outputs(p).reshape(-1), chunk_size=chunk)(point)
     return matrix.detach()
+
+
+def _twice_reversed(objective: Objective, point: Tensor) -> SymmetricOperator:
+    with torch.enable_grad():
+        leaf = point.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(objective.loss(leaf), leaf, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(slope, leaf, v, retain_graph=True, materialize_grads=True)
+        return result
+
+    return SymmetricOperator(
+        product=product,
+        size=point.numel(),
+        dtype=point.dtype,
+        device=point.device,
+        is_vectorized=False,
+    )
 
 
 def random_signs(

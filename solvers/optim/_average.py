@@ -42,8 +42,8 @@ class IterateAverage:
         ...     _ = x.data.fill_(value)
         ...     average.update()
         >>> with average.applied():
-        ...     inside = float(x)
-        >>> inside, float(x)
+        ...     inside = x.item()
+        >>> inside, x.item()
         (2.0, 3.0)
     """
 

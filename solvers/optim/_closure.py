@@ -135,10 +135,21 @@ class ClosureGraph:
 def pull_rows(
     value: Tensor, params: Sequence[Tensor], rows: Float[Tensor, "k ..."]
 ) -> Float[Tensor, "k n"]:
-    """Vector-Jacobian products of several cotangents at once, zero where nothing depends."""
-    parts = torch.autograd.grad(
-        value, list(params), rows, retain_graph=True, is_grads_batched=True, allow_unused=True
-    )
+    """Vector-Jacobian products of several cotangents, zero where nothing depends.
+
+    All at once where the graph allows it; one by one through a compiled kernel, which does not.
+    """
+    inputs = list(params)
+    try:
+        parts = torch.autograd.grad(
+            value, inputs, rows, retain_graph=True, is_grads_batched=True, allow_unused=True
+        )
+    except RuntimeError:
+        each = [
+            torch.autograd.grad(value, inputs, row, retain_graph=True, materialize_grads=True)
+            for row in rows
+        ]
+        parts = tuple(torch.stack(column) for column in zip(*each, strict=True))
     filled = (
         p.new_zeros(len(rows), p.numel()) if part is None else part.reshape(len(rows), -1)
         for p, part in zip(params, parts, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -76,6 +77,26 @@ def test_gauss_newton_of_a_softmax_by_explicit_blocks() -> None:
     ours = gauss_newton(objective).dense()
     assert torch.allclose(ours, dense, atol=1e-12)
     assert float(torch.linalg.eigvalsh(ours)[0]) > -1e-12
+
+
+def test_reverse_mode_takes_losses_that_differentiate_themselves() -> None:
+    net = tanh_net(5, 1, 5, 1)
+    x = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
+
+    def loss(u: Callable[[Tensor], Tensor]) -> Tensor:
+        at = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(u(at).sum(), at, create_graph=True)
+        return (slope - torch.cos(at)).square().sum()
+
+    classical = Objective.of_module(net, loss=loss)
+    functional = Objective.of_module(
+        net,
+        loss=lambda u: (
+            torch.func.vmap(torch.func.grad(lambda s: u(s[None])[0]))(x[:, 0]) - torch.cos(x[:, 0])
+        ).square().sum(),
+    )  # fmt: skip
+    ours = hessian(classical, mode="reverse").dense()
+    assert torch.allclose(ours, hessian(functional).dense(), rtol=1e-9, atol=1e-9)
 
 
 def test_hessian_splits_into_gauss_newton_and_curved_outputs() -> None:

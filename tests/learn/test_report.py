@@ -45,6 +45,21 @@ def test_numbers_are_those_of_dense_matrices(tmp_path: Path) -> None:
     assert report.plot(tmp_path / "fit.png").stat().st_size > 20_000
 
 
+def test_losses_that_differentiate_themselves_are_reported_in_reverse_mode() -> None:
+    def loss(p: Tensor) -> Tensor:
+        x = torch.linspace(0, 1, 5, dtype=torch.float64).requires_grad_()
+        (slope,) = torch.autograd.grad((p[0] * x**2 + p[1] * x).sum(), x, create_graph=True)
+        return slope.square().sum() + p[2] ** 2
+
+    report = landscape_report(
+        "slopes", Objective.of_loss(loss, torch.ones(3).double()), mode="reverse"
+    )
+    dense = torch.tensor([[15.0, 10.0, 0.0], [10.0, 10.0, 0.0], [0.0, 0.0, 2.0]]).double()
+    assert report.spectrum.top.tolist() == pytest.approx(
+        torch.linalg.eigvalsh(dense).flip(0).tolist(), rel=1e-5
+    )
+
+
 def test_losses_without_outputs_are_reported_too(tmp_path: Path) -> None:
     def loss(p: Tensor) -> Tensor:
         return (torch.cosh(p) - 1).sum()

@@ -50,7 +50,7 @@ def test_optim_attacks(answer: Callable[[str], dict[str, Any]]) -> None:
     for row in record["rows"]:
         assert row["at_100"] <= 0.5
         assert row["worst"] <= row["at_100"] + 1e-6
-    assert len(record["verdict"]) == 2
+    assert len(record["verdict"]) == 3
 
 
 def test_optim_paths(answer: Callable[[str], dict[str, Any]]) -> None:

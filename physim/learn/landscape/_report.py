@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -200,6 +200,7 @@ def landscape_report(
     others: Mapping[str, Float[Tensor, " n"]] | None = None,
     batches: tuple[int, ...] = (1, 16),
     intrinsic: IntrinsicDimension | None = None,
+    mode: Literal["forward", "reverse"] = "forward",
     count: int = 8,
     probes: int = 3,
     points: int = 21,
@@ -213,6 +214,7 @@ def landscape_report(
         others: Other solutions, for barriers.
         batches: Batches to give stable rates for, besides all at once.
         intrinsic: A sweep made with :func:`intrinsic_dimension`.
+        mode: Of the Hessian's products; ``"reverse"`` for losses that differentiate themselves.
         count: Eigenvalues to look at.
         probes: Random vectors for the density.
         points: Evaluations on each line to another solution.
@@ -223,7 +225,7 @@ def landscape_report(
     Cost: some hundred Hessian products.
     """
     point = objective.start if theta is None else theta
-    seen = spectrum(objective, point, count=count, probes=probes)
+    seen = spectrum(objective, point, mode=mode, count=count, probes=probes)
     sharp = None if objective.outputs is None else sharpness(objective, point)
     # Batch 0 stands for all samples at once.
     rates = {0: 2.0 / max(abs(float(seen.top[0])), 1e-300)}

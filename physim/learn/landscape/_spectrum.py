@@ -58,6 +58,7 @@ def spectrum(
     theta: Float[Tensor, " n"] | None = None,
     *,
     kind: Kind = "hessian",
+    mode: Literal["forward", "reverse"] = "forward",
     count: int = 20,
     probes: int = 4,
     steps: int = 40,
@@ -70,6 +71,7 @@ def spectrum(
         objective: What is minimised; with outputs for ``"gauss_newton"``.
         theta: Where; the objective's start by default.
         kind: Which matrix.
+        mode: Of the Hessian's products, see :func:`solvers.curvature.hessian`.
         count: Largest eigenvalues wanted.
         probes: Random vectors for the density.
         steps: Lanczos steps from each.
@@ -83,7 +85,10 @@ def spectrum(
     Cost: ``probes * steps + products`` products and some ten for each eigenvalue.
     """
     check_choice("kind", kind, ("hessian", "gauss_newton"))
-    operator = (hessian if kind == "hessian" else gauss_newton)(objective, theta)
+    if kind == "hessian":
+        operator = hessian(objective, theta, mode=mode)
+    else:
+        operator = gauss_newton(objective, theta)
     source = generator or torch.Generator().manual_seed(0)
     count = min(count, operator.size)
     top = extreme_eigenpairs(operator, count, tolerance=1e-5, generator=source, on_failure="mask")
