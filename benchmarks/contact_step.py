@@ -151,7 +151,8 @@ def run(size: Size, seed: int = 0) -> Result:
             "steps": steps,
             "timestep": TIMESTEP,
             "repetitions": repetitions,
-            "controls": f"uniform, held {HOLD} steps; share of the range and time before: {REGIMES}",
+            "controls": f"uniform, held {HOLD} steps",
+            "regimes": f"share of the control range, time before [s]: {REGIMES}",
             "mujoco": f"mujoco.rollout, Newton, one MjData; {ENGINES}",
             "physim": "Simulator.rollout without gradients, exact contact",
         },
@@ -184,7 +185,7 @@ def _verdict(rows: list[dict[str, object]]) -> list[str]:
         gains = sorted(float(row[f"gain_{engine}"]) for row in rows)
         ours = sum(gain > 1.0 for gain in gains)
         lines.append(
-            f"{engine}: physim is {gains[0]:.2f} to {gains[-1]:.2f} times faster than MuJoCo; it is "
-            f"faster in {ours} of {len(gains)} rows, MuJoCo in {len(gains) - ours}."
+            f"{engine}: physim is {gains[0]:.2f} to {gains[-1]:.2f} times faster than MuJoCo; it "
+            f"is faster in {ours} of {len(gains)} rows, MuJoCo in {len(gains) - ours}."
         )
     return lines

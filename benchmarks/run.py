@@ -26,6 +26,7 @@ GROUPS = {
         "work_precision",
         "penetration",
     ),
+    "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

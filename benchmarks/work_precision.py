@@ -98,7 +98,11 @@ def _physim(
         q=torch.as_tensor(q), v=torch.as_tensor(v), at="node", on_penetration="ignore"
     )
     steps = round(duration / timestep)
-    return lambda: sim.rollout(start, steps=steps, on_failure="mask").q[-1].numpy()
+
+    def fly() -> np.ndarray:
+        return sim.rollout(start, steps=steps, on_failure="mask").q[-1].numpy()
+
+    return fly
 
 
 def _cheapest(rows: list[dict[str, float]], method: str, error: float) -> float:

@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from solvers.figures._canvas import Axes, Figure, open_figure, save_figure
 from solvers.figures._curves import draw_curves
+from solvers.figures._points import draw_points
 from solvers.figures._polygons import draw_polygons
 
-__all__ = ["Axes", "Figure", "draw_curves", "draw_polygons", "open_figure", "save_figure"]
+__all__ = [
+    "Axes",
+    "Figure",
+    "draw_curves",
+    "draw_points",
+    "draw_polygons",
+    "open_figure",
+    "save_figure",
+]

@@ -23,16 +23,17 @@ _ENDINGS = (".png", ".svg", ".pdf")
 
 
 def open_figure(
-    *, width: float = 10.0, heights: Sequence[float] = (4.0,)
+    *, width: float = 10.0, heights: Sequence[float] = (4.0,), columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure with axes one above the other.
+    """Make a figure with axes one above the other, or in columns.
 
     Args:
         width: Width of the figure [inch].
-        heights: Height of each axes [inch], from the top.
+        heights: Height of each row of axes [inch], from the top.
+        columns: Axes in a row.
 
     Returns:
-        The figure and its axes.
+        The figure and its axes, row by row.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -43,18 +44,18 @@ def open_figure(
         >>> len(axes)
         2
     """
-    if not heights or min(width, *heights) <= 0:
+    if not heights or min(width, columns, *heights) <= 0:
         raise SettingsError(
-            f"width is {width} and heights are {list(heights)}, expected positive inches and at "
-            "least one height"
+            f"width is {width}, heights are {list(heights)} and columns {columns}, expected "
+            "positive inches, at least one height and one column"
         )
     # Figure alone, without pyplot: pyplot keeps every figure alive and may look for a display.
     module = require_extra("matplotlib.figure", "viz")
     figure = module.Figure(figsize=(width, sum(heights)), layout="constrained")
     grid = figure.subplots(
-        len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
+        len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
     )
-    return figure, list(grid[:, 0])
+    return figure, list(grid.ravel())
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: float = 130.0) -> Path:

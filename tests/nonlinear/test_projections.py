@@ -1,4 +1,4 @@
-"""Projections: their fixed points are the complementary pairs, their Newton steps the derivatives."""
+"""Projections: their fixed points are complementary pairs, their Newton steps derivatives."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What learns with the simulator and the solvers, and what tells how the learning goes."""

@@ -1,0 +1,221 @@
+r"""What is minimised, as a function of one parameter vector.
+
+Every tool of curvature and landscapes takes an :class:`Objective`, never a model with a data
+loader: a physics-informed residual, an identification through the simulator, a policy loss and a
+classifier differ only in the function that they give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from solvers.core import NonFiniteError, SettingsError
+from solvers.curvature._parameters import ParameterSpace
+
+__all__ = ["Objective"]
+
+Network = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Objective:
+    r"""A loss of one vector, with its composite structure where there is one.
+
+    The structure is :math:`f(\theta) = \ell(z(\theta))` with outputs :math:`z` and a convex
+    :math:`\ell`; for a least-squares problem :math:`z` is the residual and
+    :math:`\ell(z) = \tfrac12 \|z\|^2`. Build one with :meth:`of_loss`, :meth:`of_residual`,
+    :meth:`of_outputs` or :meth:`of_module`.
+
+    Attributes:
+        loss: Vector ``(n,)`` to scalar. Written with ``torch.func`` or plain operations.
+        start: Present parameters, shape ``(n,)``.
+        space: Layout of the vector.
+        outputs: Vector ``(n,)`` to outputs of any shape, or None.
+        output_loss: Outputs to scalar, or None.
+        is_least_squares: Whether the outputs are residuals.
+
+    Example:
+        >>> line = Objective.of_residual(lambda p: p[0] + torch.arange(3) * p[1], torch.ones(2))
+        >>> float(line.loss(line.start))
+        7.0
+    """
+
+    loss: Callable[[Tensor], Tensor]
+    start: Float[Tensor, " n"]
+    space: ParameterSpace
+    outputs: Callable[[Tensor], Tensor] | None = None
+    output_loss: Callable[[Tensor], Tensor] | None = None
+    is_least_squares: bool = False
+
+    @classmethod
+    def of_loss(cls, loss: Callable[[Tensor], Tensor], start: Float[Tensor, " n"]) -> Objective:
+        """Take a scalar function of a vector.
+
+        Args:
+            loss: ``(n,)`` to scalar.
+            start: Point of interest.
+
+        Returns:
+            The objective, without Gauss-Newton structure.
+        """
+        return cls(loss=loss, start=start.detach(), space=_plain(start))
+
+    @classmethod
+    def of_residual(
+        cls, residual: Callable[[Tensor], Tensor], start: Float[Tensor, " n"]
+    ) -> Objective:
+        r"""Take a residual vector; the loss is :math:`\tfrac12\|r\|^2`.
+
+        Args:
+            residual: ``(n,)`` to residuals of any shape.
+            start: Point of interest.
+
+        Returns:
+            The objective.
+        """
+        return _composite(residual, _half_square, start.detach(), _plain(start), True)
+
+    @classmethod
+    def of_outputs(
+        cls,
+        outputs: Callable[[Tensor], Tensor],
+        output_loss: Callable[[Tensor], Tensor],
+        start: Float[Tensor, " n"],
+    ) -> Objective:
+        """Take outputs and a convex loss of them.
+
+        Args:
+            outputs: ``(n,)`` to outputs.
+            output_loss: Outputs to scalar, convex.
+            start: Point of interest.
+
+        Returns:
+            The objective.
+        """
+        return _composite(outputs, output_loss, start.detach(), _plain(start), False)
+
+    @classmethod
+    def of_module(
+        cls,
+        module: nn.Module,
+        *,
+        loss: Callable[[Network], Tensor] | None = None,
+        residual: Callable[[Network], Tensor] | None = None,
+        outputs: Callable[[Network], Tensor] | None = None,
+        output_loss: Callable[[Tensor], Tensor] | None = None,
+    ) -> Objective:
+        """Take a module and a function of the network that it is.
+
+        The function receives a callable that acts as the module does, at parameters of our choice:
+        ``residual=lambda network: network(x) - y``.
+
+        Args:
+            module: Its parameters that take gradients become the vector; it is not changed.
+            loss: Network to scalar.
+            residual: Network to residuals.
+            outputs: Network to outputs, together with ``output_loss``.
+            output_loss: Outputs to scalar, convex.
+
+        Returns:
+            The objective.
+
+        Raises:
+            SettingsError: If not exactly one of ``loss``, ``residual`` and ``outputs`` is given, or
+                the module has nothing to train.
+        """
+        given = [f for f in (loss, residual, outputs) if f is not None]
+        if len(given) != 1 or (outputs is None) != (output_loss is None):
+            raise SettingsError(
+                f"loss, residual, outputs: got {len(given)} of them, expected exactly one, and "
+                "output_loss together with outputs only"
+            )
+        space, start = ParameterSpace.of(module)
+        function = given[0]
+
+        def at(vector: Tensor) -> Tensor:
+            named = space.unflatten(vector)
+            return function(lambda *inputs: functional_call(module, named, inputs))
+
+        if loss is not None:
+            return cls(loss=at, start=start, space=space)
+        if output_loss is None:
+            return _composite(at, _half_square, start, space, True)
+        return _composite(at, output_loss, start, space, False)
+
+    @property
+    def residual(self) -> Callable[[Tensor], Tensor]:
+        """The residual function of a least-squares objective.
+
+        Raises:
+            SettingsError: If this is no least-squares objective.
+        """
+        if self.outputs is None or not self.is_least_squares:
+            raise SettingsError(
+                "objective: has no residual, expected one built with of_residual or "
+                "of_module(residual=...)"
+            )
+        return self.outputs
+
+    def check_repeatable(self, theta: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Evaluate the loss twice and insist on the same finite number.
+
+        Args:
+            theta: Where; the start by default.
+
+        Returns:
+            The loss.
+
+        Raises:
+            SettingsError: If the two differ: samples must be drawn before, or from a generator
+                that is seeded inside the function.
+            NonFiniteError: If the loss is NaN or infinite.
+        """
+        point = self.start if theta is None else theta
+        # With grad enabled: a loss may differentiate inside.
+        first, second = self.loss(point).detach(), self.loss(point).detach()
+        if not bool(torch.isfinite(first)):
+            raise NonFiniteError(
+                f"loss is {float(first)} at this point, expected a finite number; start from "
+                "other parameters or look for division by zero",
+                name="loss",
+            )
+        if not bool(first == second):
+            raise SettingsError(
+                f"objective: gave {float(first)!r} and then {float(second)!r} at the same point, "
+                "expected one number; draw its samples beforehand, or seed a generator inside"
+            )
+        return first
+
+
+def _half_square(z: Tensor) -> Tensor:
+    return 0.5 * z.square().sum()
+
+
+def _plain(start: Tensor) -> ParameterSpace:
+    if start.ndim != 1:
+        raise SettingsError(f"start: got shape {tuple(start.shape)}, expected a vector")
+    return ParameterSpace({"parameters": start})
+
+
+def _composite(
+    outputs: Callable[[Tensor], Tensor],
+    output_loss: Callable[[Tensor], Tensor],
+    start: Tensor,
+    space: ParameterSpace,
+    is_least_squares: bool,
+) -> Objective:
+    return Objective(
+        loss=lambda vector: output_loss(outputs(vector)),
+        start=start,
+        space=space,
+        outputs=outputs,
+        output_loss=output_loss,
+        is_least_squares=is_least_squares,
+    )
