@@ -1,0 +1,280 @@
+
+  // ---- set-up ----
+  // What the caller's operator gives: couplings (one entry less along their axis), boundary, mass.
+  struct Input { View c0, c1, c2, e, m; bool has_mass; };
+  INLINED Input input(const L* a, L system) {
+    Input in;
+    in.c0 = View::of(a, system * a[4]);
+    in.c1 = View::of(a + 5, system * a[9]);
+    in.c2 = View::of(a + 10, system * a[14]);
+    in.e = View::of(a + 15, system * a[19]);
+    in.has_mass = a[20] != 0;
+    in.m = View::of(a + 20, system * a[24]);
+    return in;
+  }
+  // Largest and smallest coefficient and their sum (not finite if one is not), first coupling.
+  static void scan(const Input& in, L nx, L ny, L nz, double* out) {
+    double largest = 0.0, least = 0.0, total = 0.0, first = 0.0;
+    const View views[5] = {in.c0, in.c1, in.c2, in.e, in.m};
+    for (int a = 0; a < 4 + in.has_mass; a++) {
+      const View& v = views[a];
+      const L mx = nx - (a == 0), my = ny - (a == 1), mz = nz - (a == 2);
+      double top = 0.0, low = 0.0, sum = 0.0;
+      for (L i = 0; i < mx; i++)
+        for (L j = 0; j < my; j++) {
+          const double* row = v.data + i * v.si + j * v.sj;
+          double hi[8], lo[8], part[8];
+          for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
+          for (L k = 0; k < mz; k += 8) {
+            const int m = (int)smaller(8, mz - k);
+            for (int c = 0; c < 8; c++) {
+              const double n = row[(k + (c < m ? c : 0)) * v.sk];
+              hi[c] = n > hi[c] ? n : hi[c];
+              lo[c] = n < lo[c] ? n : lo[c];
+              part[c] += n;
+            }
+          }
+          for (int c = 0; c < 8; c++) {
+            top = hi[c] > top ? hi[c] : top;
+            low = lo[c] < low ? lo[c] : low;
+            sum += part[c];
+          }
+        }
+      least = low < least ? low : least;
+      total += sum;
+      if (a < 3) largest = top > largest ? top : largest;
+      else first = top > first ? top : first;
+    }
+    out[0] = largest > 0.0 ? largest : first;
+    out[1] = least;
+    out[2] = total;
+  }
+  // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
+  struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
+  INLINED void take(double* __restrict to, const View& v, bool there, L i, L j, L n, double over) {
+    if (!there) { for (L k = 0; k < n; k++) to[k] = 0.0; return; }
+    const double* from = v.data + i * v.si + j * v.sj;
+    if (v.sk == 1) for (L k = 0; k < n; k++) to[k] = over * from[k];
+    else for (L k = 0; k < n; k++) to[k] = over * from[k * v.sk];
+  }
+  INLINED void read(const Input& in, const Rows& w, L nx, L ny, L nz, L i, L j, double over) {
+    w.z[0] = w.z[nz] = 0.0;
+    take(w.z + 1, in.c2, true, i, j, nz - 1, over);
+    take(w.ym, in.c1, j > 0, i, j - 1, nz, over);
+    take(w.y, in.c1, j + 1 < ny, i, j, nz, over);
+    take(w.xm, in.c0, i > 0, i - 1, j, nz, over);
+    take(w.x, in.c0, i + 1 < nx, i, j, nz, over);
+    take(w.e, in.e, true, i, j, nz, over);
+    take(w.m, in.m, in.has_mass, i, j, nz, over);
+  }
+  INLINED Rows rows_at(double* work, L nz) {
+    const L n = nz + 8;
+    Rows w = {work, work + n, work + 2*n, work + 3*n, work + 4*n, work + 5*n, work + 6*n};
+    return w;
+  }
+  // Fill a mask level; whether all couplings between unknowns are `unit` and the excess a multiple.
+  static bool fill_mask(const Level& l, const Input& in, double unit, double* work) {
+    const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
+    const Rows w = rows_at(work, nz);
+    double faces = 0.0, off = 0.0;
+    __builtin_memset(l.d8, 0, (nx + 2) * PP);
+    for (L i = 0; i < nx; i++)
+      for (L j = 0; j < ny; j++) {
+        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
+        double count[8], wrong[8];
+        for (int c = 0; c < 8; c++) count[c] = wrong[c] = 0.0;
+        for (L k = 0; k < nz; k += 8) {
+          const int m = (int)smaller(8, nz - k);
+          for (int c = 0; c < 8; c++) {
+            const L u = k + (c < m ? c : 0);
+            const double s = ((w.z[u] + w.z[u+1]) + (w.ym[u] + w.y[u])) + (w.xm[u] + w.x[u]);
+            const double d = s + w.e[u] + w.m[u];
+            const double whole = (double)(int)(smaller_number(d, 200.0) + 0.5);
+            // Couplings are zero or one, so their sum is a whole number; near is near enough.
+            const double far = w.x[u] * (1.0 - w.x[u]) + w.y[u] * (1.0 - w.y[u])
+                               + w.z[u+1] * (1.0 - w.z[u+1]);
+            const double gap = (d - whole) * (d - whole) + far * far + w.m[u];
+            wrong[c] = gap > wrong[c] ? gap : wrong[c];
+            d8[u] = (unsigned char)(int)whole;
+            if (c < m) count[c] += w.x[u] + w.y[u] + w.z[u+1];
+          }
+        }
+        for (int c = 0; c < 8; c++) { faces += count[c]; off = wrong[c] > off ? wrong[c] : off; }
+      }
+    if (off > 1e-24) return false;
+    L pairs = 0;
+    for (L i = 1; i <= nx; i++) {
+      const unsigned char* d8 = l.d8 + i * PP;
+      int here = 0;
+      for (L j = 0; j < ny; j++) {
+        for (L k = 0; k < nz; k++) {
+          const L q = j * P + k;
+          const int on = d8[q] > 0;
+          here += (on & (d8[q+1] > 0)) + (on & (d8[q+P] > 0)) + (on & (d8[q+PP] > 0));
+        }
+      }
+      pairs += here;
+    }
+    return (double)pairs > faces - 0.5 && (double)pairs < faces + 0.5;
+  }
+  INLINED double smaller_number(double a, double b) { return a < b ? a : b; }
+  static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
+                           double* cx, double* cy, double* cz, double* stats) {
+    const L nx = l.nx, ny = l.ny, nz = l.nz;
+    const Rows w = rows_at(work, nz);
+    for (L i = 0; i < nx; i++)
+      for (L j = 0; j < ny; j++) {
+        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        const L at = (i + 1) * l.PP + j * l.P;
+        for (L k = 0; k < nz; k++) {
+          const L q = at + k;
+          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
+          const double excess = w.e[k] + w.m[k], all = s + excess;
+          d[q] = all; cx[q] = w.x[k]; cy[q] = w.y[k]; cz[q] = w.z[k+1];
+          l.di[q] = all > 0.0 ? (float)(1.0 / all) : 0.f;
+          l.cx[q] = (float)w.x[k]; l.cy[q] = (float)w.y[k]; l.cz[q] = (float)w.z[k+1];
+          l.e[q] = (float)excess;
+          if (l.m) l.m[q] = (float)w.m[k];
+        }
+        double sx = 0, sy = 0, sz = 0, nx_ = 0, ny_ = 0, nz_ = 0;
+        for (L k = 0; k < nz; k++) {
+          sx += w.x[k]; sy += w.y[k]; sz += w.z[k+1];
+          nx_ += w.x[k] > 0; ny_ += w.y[k] > 0; nz_ += w.z[k+1] > 0;
+        }
+        stats[0] += sx; stats[1] += sy; stats[2] += sz;
+        stats[3] += nx_; stats[4] += ny_; stats[5] += nz_;
+      }
+  }
+  // First and last unknown of every plane.
+  static void find_runs(const Level& l) {
+    l.run[0] = l.run[1] = l.run[2 * (l.nx + 1)] = l.run[2 * (l.nx + 1) + 1] = 0;
+    for (L i = 1; i <= l.nx; i++) {
+      const L at = i * l.PP, n = l.ny * l.P;
+      L first = 0, last = n;
+      while (first < n && !(l.mask ? l.d8[at+first] > 0 : l.di[at+first] > 0.f)) first++;
+      while (last > first && !(l.mask ? l.d8[at+last-1] > 0 : l.di[at+last-1] > 0.f)) last--;
+      l.run[2*i] = (int)(first < n ? first : 0);
+      l.run[2*i+1] = (int)(first < n ? last : 0);
+    }
+  }
+  // Excess of level l without the mass, which coarsens by another rule.
+  // The coarse operator of piecewise constant transfer: couplings of the fine faces between two
+  // coarse cells, halved where the distance doubles; conductance to known values times `wall`.
+  static void coarsen(const Level& l, const Level& c, double wall, float* work, double* stats) {
+    const L P = l.P, PP = l.PP, nz = l.nz, n = nz + 16;
+    const int X = l.axes & 1, Y = (l.axes >> 1) & 1, Z = (l.axes >> 2) & 1;
+    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n, *ta = tm + n;
+    for (L I = 1; I <= c.nx; I++)
+      for (L J = 0; J < c.ny; J++) {
+        clear(work, 6 * n);
+        for (int a = 0; a <= X; a++)
+          for (int b = 0; b <= Y; b++) {
+            const L i = X ? 2*I - 1 + a : I, j = Y ? 2*J + b : J;
+            if (i > l.nx || j >= l.ny) continue;
+            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm, ta);
+          }
+        const L at = I * c.PP + J * c.P;
+        const float fx = X ? .5f : 1.f, fy = Y ? .5f : 1.f, fz = Z ? .5f : 1.f, we = (float)wall;
+        double s[6] = {0, 0, 0, 0, 0, 0};
+        for (L K = 0; K < c.nz; K++) {
+          const L k = Z ? 2*K : K, k1 = Z ? 2*K + 1 : K;  // past the end there are zeros
+          const float other = Z ? 1.f : 0.f;
+          const float x = fx * (tx[k] + other * tx[k1]), y = fy * (ty[k] + other * ty[k1]);
+          const float z = fz * tz[k1], m = tm[k] + other * tm[k1];
+          c.cx[at+K] = x; c.cy[at+K] = y; c.cz[at+K] = z;
+          c.e[at+K] = we * (te[k] + other * te[k1]) + m;
+          if (c.m) c.m[at+K] = m;
+          c.di[at+K] = ta[k] + other * ta[k1];
+          s[0] += x; s[1] += y; s[2] += z;
+          s[3] += x > 0.f; s[4] += y > 0.f; s[5] += z > 0.f;
+        }
+        for (int q = 0; q < 6; q++) stats[q] += s[q];
+      }
+    for (L I = 1; I <= c.nx; I++)
+      for (L J = 0; J < c.ny; J++) {
+        const L at = I * c.PP + J * c.P;
+        for (L q = at; q < at + c.nz; q++) {
+          const float d = c.e[q] + ((c.cx[q] + c.cx[q-c.PP]) + (c.cy[q] + c.cy[q-c.P]) + (c.cz[q] + c.cz[q-1]));
+          c.di[q] = c.di[q] > 0.f ? (d > 0.f ? 1.f / d : 1.f) : 0.f;
+        }
+      }
+  }
+  INLINED void add_row(const Level& l, L at, bool last_x, bool last_y, float* __restrict tx,
+                       float* __restrict ty, float* __restrict tz, float* __restrict te,
+                       float* __restrict tm, float* __restrict ta) {
+    const L P = l.P, PP = l.PP, nz = l.nz;
+    const float wx = last_x ? 1.f : 0.f, wy = last_y ? 1.f : 0.f;
+    if (l.mask) {
+      const unsigned char *d0 = l.d8 + at;
+      for (L k = 0; k < nz; k++) {
+        const float on = d0[k] > 0 ? 1.f : 0.f;
+        const float xp = d0[k+PP] > 0 ? on : 0.f, xm = d0[k-PP] > 0 ? on : 0.f;
+        const float yp = d0[k+P] > 0 ? on : 0.f, ym = d0[k-P] > 0 ? on : 0.f;
+        const float zp = d0[k+1] > 0 ? on : 0.f, zm = d0[k-1] > 0 ? on : 0.f;
+        tx[k] += wx * xp; ty[k] += wy * yp; tz[k] += zp;
+        te[k] += (float)d0[k] - ((xp + xm) + (yp + ym) + (zp + zm));
+        ta[k] += on;
+      }
+    } else {
+      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at, *di = l.di + at;
+      const float* m = l.m ? l.m + at : nullptr;
+      for (L k = 0; k < nz; k++) {
+        tx[k] += wx * cx[k]; ty[k] += wy * cy[k]; tz[k] += cz[k];
+        te[k] += e[k]; ta[k] += di[k] > 0.f ? 1.f : 0.f;
+      }
+      if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
+    }
+  }
+};
+
+const long long* const a = (const long long*)table;
+const long long* const rows = a + 128;
+const int op = (int)a[0];
+double* const numbers = (double*)a[1];
+if (op == 4) {
+  // The whole solve: a team on one system, or one thread for each system of a batch.
+  const int size = (int)a[2];
+  const long long system = size > 1 ? 0 : block;
+  const long long count = a[3];
+  Multigrid::Team team = {size > 1 ? block : 0, size, (long long*)a[4], 0, (double*)a[5], 0};
+  float* const scratch = (float*)a[6] + a[7] * block;
+  const Multigrid::Plan plan = {rows, (int)a[8], (int)a[9], system,
+                                (const float*)a[10] + a[11] * system, scratch,
+                                (float)numbers[0], (float)numbers[1]};
+  const Multigrid::Fine fine = {(float*)a[12] + a[13] * system, (double*)a[14] + a[13] * system,
+                                (double*)a[15] + a[13] * system, (const double*)a[16] + a[20] * system,
+                                (const double*)a[17] + a[20] * system, (const double*)a[18] + a[20] * system,
+                                (const double*)a[19] + a[20] * system};
+  for (long long i = 0; i < count; i++) {
+    const Multigrid::View b = Multigrid::View::of(a + 24, system * a[28] + i * a[29]);
+    const Multigrid::View x = Multigrid::View::of(a + 32, system * a[36] + i * a[37]);
+    Multigrid::solve(plan, team, fine, b, x, a[38] != 0, ((double*)a[39])[system], numbers[2],
+                     (int)a[21], (double*)a[22] + 4 * (system * count + i));
+  }
+} else {
+  const Multigrid::Input in = Multigrid::input(a + 64, block);
+  const Multigrid::Level l = Multigrid::level(rows + 24 * a[8], block);
+  double* const out = (double*)a[22] + 16 * block;
+  double* const work = (double*)a[6] + a[7] * block;
+  if (op == 0) Multigrid::scan(in, l.nx, l.ny, l.nz, out);
+  else if (op == 1) {
+    out[0] = Multigrid::fill_mask(l, in, ((double*)a[39])[block], work);
+    Multigrid::find_runs(l);
+  } else if (op == 2) {
+    const long long step = a[20] * block;
+    Multigrid::fill_general(l, in, ((double*)a[39])[block], work, (double*)a[16] + step,
+                            (double*)a[17] + step, (double*)a[18] + step, (double*)a[19] + step, out);
+    Multigrid::find_runs(l);
+  } else if (op == 3) {
+    const Multigrid::Level c = Multigrid::level(rows + 24 * (a[8] + 1), block);
+    Multigrid::coarsen(l, c, numbers[3], (float*)work, out);
+    Multigrid::find_runs(c);
+  } else if (op == 5) {
+    Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
+    const Multigrid::Plan plan = {rows, (int)a[40], (int)a[9], block,
+                                  (const float*)a[10] + a[11] * block, (float*)work,
+                                  (float)numbers[0], (float)numbers[1]};
+    Multigrid::cycle(plan, alone, 0, true);
+  }
+}

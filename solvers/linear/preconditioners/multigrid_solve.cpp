@@ -1,0 +1,247 @@
+
+  // ---- conjugate gradients ----
+  struct Fine {  // what the outer iteration has beyond the finest level
+    float* p;
+    double *x, *r;
+    const double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
+  };
+  // p . A p of one plane.
+  INLINED double energy_plane(bool M, const Level& l, const float* p, L j) {
+    const L P = l.P, PP = l.PP, at = j * PP, q0 = l.run[2*j], q1 = l.run[2*j+1];
+    const float *x0 = p + at, *xm = x0 - PP, *xp = x0 + PP;
+    double total = 0.0;
+    if (M) {
+      const unsigned char* d8 = l.d8 + at;
+      double part[32];
+      for (int k = 0; k < 32; k++) part[k] = 0.0;
+      for (L q = q0; q < q1; q += 32) {
+        const int m = (int)smaller(32, q1 - q);
+        for (int k = 0; k < 32; k++) {
+          const L u = q + (k < m ? k : 0);
+          const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P])
+                           + ((double)xm[u] + (double)xp[u]);
+          const double v = (double)x0[u];
+          part[k] += k < m ? v * ((double)d8[u] * v - s) : 0.0;
+        }
+      }
+      for (int k = 0; k < 32; k++) total += part[k];
+      return total;
+    }
+    // Squares of differences: every term is positive, so single precision loses nothing to
+    // cancellation however large the contrast is.
+    const float *e = l.e + at, *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at;
+    for (L q = q0; q < q1; q += 1024) {
+      const L end = smaller(q + 1024, q1);
+      float part[64];
+      for (int k = 0; k < 64; k++) part[k] = 0.f;
+      L u = q;
+      for (; u + 64 <= end; u += 64)
+        for (int k = 0; k < 64; k++) {
+          const L g = u + k;
+          const float v = x0[g], dx = xp[g] - v, dy = x0[g+P] - v, dz = x0[g+1] - v;
+          part[k] += e[g] * v * v + cx[g] * dx * dx + cy[g] * dy * dy + cz[g] * dz * dz;
+        }
+      for (; u < end; u++) {
+        const float v = x0[u], dx = xp[u] - v, dy = x0[u+P] - v, dz = x0[u+1] - v;
+        part[0] += e[u] * v * v + cx[u] * dx * dx + cy[u] * dy * dy + cz[u] * dz * dz;
+      }
+      for (int k = 0; k < 64; k++) total += part[k];
+    }
+    return total;
+  }
+  // p = z + beta p and p . A p; planes at the cuts of the team wait for the neighbours.
+  INLINED double direction(bool M, const Level& l, float* p, Team& t, Range r, double beta) {
+    const L PP = l.PP;
+    const float be = (float)beta;
+    const L first = t.size > 1 && M ? r.first + 1 : r.first, last = t.size > 1 ? r.last - 1 : r.last;
+    double total = 0.0;
+    for (L i = r.first; i <= r.last + 1; i++) {
+      if (i <= r.last) {
+        float* __restrict pp = p + i * PP;
+        const float* __restrict z = l.x + i * PP;
+        for (L q = l.run[2*i]; q < l.run[2*i+1]; q++) pp[q] = z[q] + be * pp[q];
+      }
+      const L j = i - 1;
+      if (j >= first && j <= last) total += energy_plane(M, l, p, j);
+    }
+    if (t.size > 1) {
+      wait(t);
+      if (M) total += energy_plane(M, l, p, r.first);
+      total += energy_plane(M, l, p, r.last);
+    }
+    return sum(t, total);
+  }
+  // x += alpha p, r -= alpha A p with the product in double, b = r in single; r . r
+  INLINED double advance(bool M, const Level& l, const Fine& f, Team& t, Range r, double alpha) {
+    const L P = l.P, PP = l.PP;
+    double total = 0.0;
+    for (L j = r.first; j <= r.last; j++) {
+      const L at = j * PP;
+      const float *x0 = f.p + at, *xm = x0 - PP, *xp = x0 + PP;
+      const unsigned char* d8 = l.d8 + at;
+      const double *d = f.d + at, *cx = f.cx + at, *cxm = cx - PP, *cy = f.cy + at, *cz = f.cz + at;
+      double* __restrict X = f.x + at;
+      double* __restrict R = f.r + at;
+      float* __restrict b = l.b + at;
+      double part[16];
+      for (int k = 0; k < 16; k++) part[k] = 0.0;
+      const L q0 = l.run[2*j], q1 = l.run[2*j+1];
+#define STEP(k) { \
+        const L u = q + k; \
+        const double v = (double)x0[u]; \
+        X[u] += alpha * v; \
+        double n; \
+        if (M) { \
+          const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P]) \
+                           + ((double)xm[u] + (double)xp[u]); \
+          const double c = (double)d8[u]; \
+          n = R[u] - (c > 0.0 ? alpha * (c * v - s) : 0.0); \
+        } else { \
+          const double s = (cz[u-1]*x0[u-1] + cz[u]*x0[u+1]) + (cy[u-P]*x0[u-P] + cy[u]*x0[u+P]) \
+                           + (cxm[u]*xm[u] + cx[u]*xp[u]); \
+          n = R[u] - alpha * (d[u] * v - s); \
+        } \
+        R[u] = n; b[u] = (float)n; part[k] += n * n; }
+      L q = q0;
+      for (; q + 16 <= q1; q += 16) for (int k = 0; k < 16; k++) STEP(k)
+      for (; q < q1; q++) STEP(0)
+#undef STEP
+      for (int k = 0; k < 16; k++) total += part[k];
+    }
+    return sum(t, total);
+  }
+  // Right-hand side and iterates of the caller: any strides, unit step last if it can be.
+  struct View {
+    double* data;
+    L si, sj, sk;
+    INLINED View of(const L* a, L offset) {
+      View v = {(double*)a[0] + offset, a[1], a[2], a[3]};
+      return v;
+    }
+  };
+  // r = scale b at the unknowns; r . r
+  INLINED double load(const Level& l, const View& v, double* to, Team& t, Range r, double scale) {
+    double total = 0.0;
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const double* from = v.data + (i - 1) * v.si + j * v.sj;
+        double* __restrict o = to + i * l.PP + j * l.P;
+        const unsigned char* d8 = l.d8 + i * l.PP + j * l.P;
+        const float* di = l.di + i * l.PP + j * l.P;
+        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        L k = 0;
+#define TAKE(c) { const double n = (l.mask ? d8[k+c] > 0 : di[k+c] > 0.f) ? scale * from[(k+c)*v.sk] : 0.0; \
+                  o[k+c] = n; part[c] += n * n; }
+        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+        for (; k < l.nz; k++) TAKE(0)
+#undef TAKE
+        for (int c = 0; c < 8; c++) total += part[c];
+      }
+    return sum(t, total);
+  }
+  static void store(const Level& l, const double* from, const View& v, Range r, double scale) {
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const double* o = from + i * l.PP + j * l.P;
+        double* to = v.data + (i - 1) * v.si + j * v.sj;
+        for (L k = 0; k < l.nz; k++) to[k * v.sk] = scale * o[k];
+      }
+  }
+  // r = scale b - A x with the double iterate; r . r
+  INLINED double true_residual(bool M, const Level& l, const Fine& f, const View& v, Team& t, Range r,
+                               double scale) {
+    const L P = l.P, PP = l.PP;
+    double total = 0.0;
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const L at = i * PP + j * P;
+        const double *from = v.data + (i - 1) * v.si + j * v.sj, *x = f.x + at;
+        const unsigned char* d8 = l.d8 + at;
+        const float* di = l.di + at;
+        double* __restrict R = f.r + at;
+        float* __restrict b = l.b + at;
+        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        L k = 0;
+#define TAKE(c) { const L u = k + c; double a; bool on; \
+          if (M) { on = d8[u] > 0; \
+            a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
+          } else { on = di[u] > 0.f; const double *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at; \
+            a = f.d[at+u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
+                                    + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
+          const double n = on ? scale * from[u * v.sk] - a : 0.0; \
+          R[u] = n; b[u] = (float)n; part[c] += n * n; }
+        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+        for (; k < l.nz; k++) TAKE(0)
+#undef TAKE
+        for (int c = 0; c < 8; c++) total += part[c];
+      }
+    return sum(t, total);
+  }
+  OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, double beta) {
+    return l.mask ? direction(true, l, p, t, r, beta) : direction(false, l, p, t, r, beta);
+  }
+  OUTLINED double advance_of(const Level& l, const Fine& f, Team& t, Range r, double alpha) {
+    return l.mask ? advance(true, l, f, t, r, alpha) : advance(false, l, f, t, r, alpha);
+  }
+  OUTLINED double true_residual_of(const Level& l, const Fine& f, const View& v, Team& t, Range r, double scale) {
+    return l.mask ? true_residual(true, l, f, v, t, r, scale) : true_residual(false, l, f, v, t, r, scale);
+  }
+  OUTLINED double load_of(const Level& l, const View& v, double* to, Team& t, Range r, double scale) {
+    return load(l, v, to, t, r, scale);
+  }
+
+  // Statuses as in solvers.core.Status.
+  enum { CONVERGED = 0, MAX_ITERATIONS = 1, STALLED = 2, NON_FINITE = 3, BREAKDOWN = 6 };
+  // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
+  // unit: what the couplings were divided by.
+  static void solve(const Plan& plan, Team& t, const Fine& f, const View& b, const View& x, bool guess,
+                    double unit, double rtol, int limit, double* report) {
+    const Level l = level(plan.rows, plan.system);
+    const Range r = share(t, l.nx);
+    const double bb = load_of(l, b, f.r, t, r, 1.0);
+    double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, refreshed = __builtin_inf();
+    int iteration = 0;
+    const bool finite = bb < __builtin_inf();
+    // Entries of about one keep single precision away from its limits.
+    const double n = (double)(l.nx * l.ny * l.nz);
+    const double scale = bb > 0.0 && finite ? __builtin_sqrt(n / bb) : 1.0;
+    for (L i = r.first; i <= r.last; i++) {
+      clear(f.p + i * l.PP, l.PP);
+      clear((float*)(f.x + i * l.PP), 2 * l.PP);
+    }
+    if (!finite || bb == 0.0) status = finite ? CONVERGED : NON_FINITE;
+    else {
+      if (guess) load_of(l, x, f.x, t, r, scale * unit);
+      wait(t);
+      rr = true_residual_of(l, f, b, t, r, scale);
+      const double goal = rtol * rtol * n;
+      bool restart = true;
+      if (rr <= goal) status = CONVERGED;
+      while (status == MAX_ITERATIONS && iteration < limit) {
+        iteration++;
+        const double fresh = sum(t, cycle(plan, t, 0, true));
+        if (!(fresh > 0.0)) { status = fresh <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+        const double energy = direction_of(l, f.p, t, r, restart ? 0.0 : fresh / zr);
+        zr = fresh;
+        restart = false;
+        if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+        rr = advance_of(l, f, t, r, zr / energy);
+        if (!(rr < __builtin_inf())) { status = NON_FINITE; break; }
+        if (rr > goal) continue;
+        wait(t);
+        rr = true_residual_of(l, f, b, t, r, scale);
+        if (rr <= goal) status = CONVERGED;
+        else if (rr > 0.25 * refreshed) status = STALLED;
+        else { refreshed = rr; refreshes += 1.0; restart = true; }
+      }
+      if (status != CONVERGED) { wait(t); rr = true_residual_of(l, f, b, t, r, scale); }
+    }
+    store(l, f.x, x, r, 1.0 / (scale * unit));
+    if (t.rank == 0) {
+      report[0] = status;
+      report[1] = iteration;
+      report[2] = bb > 0.0 ? __builtin_sqrt(rr / (finite ? n : 1.0)) : 0.0;
+      report[3] = refreshes;
+    }
+    wait(t);
+  }
