@@ -34,7 +34,7 @@ __all__ = ["CompiledMultigrid", "multigrid_kernel"]
 
 _TEXTS = ("multigrid_cycle.cpp", "multigrid_solve.cpp", "multigrid_setup.cpp")
 _HEADER, _ROW = 128, 24
-_SCAN, _FILL_MASK, _FILL, _COARSEN, _SOLVE, _CYCLE = range(6)
+_SCAN, _FILL_MASK, _FILL, _COARSEN, _SOLVE, _CYCLE, _IS_HELD, _FIND_RUNS = range(8)
 # Threads of a team wait for each other without sleep: two teams at once could starve.
 _team_lock = threading.Lock()
 
@@ -68,7 +68,7 @@ class _Level:
             self.offsets[name] = total
             # Vector loads may look a little beyond the last row.
             total += (size + 63) // 16 * 16
-        self.memory = torch.zeros(systems, total, dtype=torch.float32)
+        self.memory = _zeros(systems, total, dtype=np.float32)
         self.row = np.zeros(_ROW, dtype=np.int64)
         self.row[:9] = (nx, ny, nz, self.pitch, self.plane, is_mask, 0, self.memory.data_ptr(), total)
         for place, name in enumerate(("x", "b", "di", "cx", "cy", "cz", "e", "m", "d8", "run")):
@@ -81,6 +81,16 @@ class _Level:
         start = self.offsets[name] + self.plane
         stride = (self.memory.stride(0), self.plane, self.pitch, 1)
         return self.memory.as_strided((len(self.memory), nx, ny, nz), stride, start)
+
+
+    def diagonal(self) -> Tensor:
+        """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
+        start = self.offsets["d8"]
+        memory = self.memory[:, start : start + self.cells // 4 + 1].view(torch.uint8)
+        nx, ny, nz = self.shape
+        stride = (memory.stride(0), self.plane, self.pitch, 1)
+        offset = memory.storage_offset() + self.plane
+        return memory.as_strided((len(memory), nx, ny, nz), stride, offset)
 
 
 class CompiledMultigrid(PreparedPreconditioner):
@@ -125,30 +135,38 @@ class CompiledMultigrid(PreparedPreconditioner):
         self._reserve_work(shape)
         finest = _Level(shape, self._systems, is_mask=True, has_mass=False)
         self._place(finest)
-        report = self._run(_SCAN, 0)
-        if not np.isfinite(report[:, 2]).all() or (report[:, 1] < 0).any():
-            self._operator.check()
-        self._units = np.where(report[:, 0] > 0, report[:, 0], 1.0)
+        self._units = np.ones(self._systems)
         self._table[39] = self._units.ctypes.data
         self.is_mask = bool((self._run(_FILL_MASK, 0)[:, 0] != 0).all())
         if self.is_mask:
             order = self._emptiest_first(finest)
-            if order != self._order:
-                self._permute(order)
-                shape = tuple(shape[axis] for axis in order)
-                self._levels = []
-                self._place(_Level(shape, self._systems, is_mask=True, has_mass=False))
-                self._run(_FILL_MASK, 0)
+            if order != (0, 1, 2):
+                self._permute(finest, order)
         else:
+            report = self._run(_SCAN, 0)
+            if not np.isfinite(report[:, 2]).all() or (report[:, 1] < 0).any():
+                self._operator.check()
+            self._units[:] = np.where(report[:, 0] > 0, report[:, 0], 1.0)
             self._levels = []
             has_mass = self._operator.mass is not None
             self._place(_Level(shape, self._systems, is_mask=False, has_mass=has_mass))
             cells = self._levels[0].cells
-            self._doubles = torch.zeros(4, self._systems, cells + 64, dtype=torch.float64)
+            self._doubles = _zeros(4, self._systems, cells + 64)
             self._table[16:20] = [part.data_ptr() for part in self._doubles]
             self._table[20] = cells + 64
         stats = None if self.is_mask else self._run(_FILL, 0)
-        self._coarsen(stats)
+        self._coarsen(stats.copy() if stats is not None else None)
+        self._null_space = None if self._is_held() else self._operator.null_space()
+
+    def _is_held(self) -> bool:
+        """Whether every region is connected to a known value or has mass."""
+        nx, ny, nz = self._levels[0].shape
+        most = nx * ny * (nz // 2 + 1)
+        size = 4 * most + nx * ny + 1
+        # Touched only as far as there are runs of cells.
+        memory = np.empty((self._systems, size), dtype=np.int32)
+        self._table[41:44] = (most, memory.ctypes.data, size)
+        return bool((self._run(_IS_HELD, 0)[:, 0] != 0).all())
 
     def _describe_inputs(self) -> None:
         operator, axes = self._operator, len(self._operator.domain)
@@ -179,7 +197,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         longest = max(shape) + 64
         size = max(largest, 16 * longest)
         self._parts = max(self._systems, self._threads)
-        self._work = torch.zeros(self._parts, size // 2 + 8, dtype=torch.float64)
+        self._work = _zeros(self._parts, size // 2 + 8)
         self._table[6:8] = (self._work.data_ptr(), self._work.stride(0))
 
     def _place(self, level: _Level) -> None:
@@ -189,32 +207,26 @@ class CompiledMultigrid(PreparedPreconditioner):
 
     def _emptiest_first(self, level: _Level) -> tuple[int, int, int]:
         """The order of axes that leaves out most planes."""
-        start = level.offsets["d8"]
-        cells = level.memory[:, start : start + level.cells // 4 + 1].view(torch.uint8)
-        nx, ny, nz = level.shape
-        planes = cells.as_strided(
-            (len(cells), nx, ny, nz),
-            (cells.stride(0), level.plane, level.pitch, 1),
-            cells.storage_offset() + level.plane,
-        )
-        rows = planes.amax(dim=(0, 1)) > 0
+        cells = level.diagonal()
+        rows = cells.amax(dim=(0, 1)) > 0
         empty = [
             1.0 - float(line.double().mean())
-            for line in (planes.amax(dim=(0, 2, 3)) > 0, rows.any(1), rows.any(0))
+            for line in (cells.amax(dim=(0, 2, 3)) > 0, rows.any(1), rows.any(0))
         ]
         axis = int(np.argmax(empty))
         if empty[axis] < empty[0] + 0.1:
             return (0, 1, 2)
         return ((0, 1, 2), (1, 0, 2), (2, 0, 1))[axis]
 
-    def _permute(self, order: tuple[int, int, int]) -> None:
+    def _permute(self, level: _Level, order: tuple[int, int, int]) -> None:
+        """Turn the finest level, which is a mask, so that an axis with empty planes comes first."""
         self._order = order
-        for place in range(5):
-            start = 64 + 5 * place
-            self._table[start + 1 : start + 4] = self._table[start + 1 : start + 4][list(order)]
-        # The coupling of a new axis is that of the old axis it came from.
-        blocks = self._table[64:79].reshape(3, 5)
-        self._table[64:79] = blocks[list(order)].ravel()
+        shape = tuple(level.shape[axis] for axis in order)
+        turned = _Level(shape, self._systems, is_mask=True, has_mass=False)
+        turned.diagonal().copy_(level.diagonal().permute(0, *(1 + axis for axis in order)))
+        self._levels = []
+        self._place(turned)
+        self._run(_FIND_RUNS, 0)
 
     def _coarsen(self, stats: np.ndarray | None) -> None:
         level = 0
@@ -247,14 +259,7 @@ class CompiledMultigrid(PreparedPreconditioner):
 
     def _invert_mask(self, level: _Level) -> Tensor:
         """A grid so small that it is the coarsest level itself."""
-        start = level.offsets["d8"]
-        cells = level.memory[:, start : start + level.cells // 4 + 1].view(torch.uint8)
-        nx, ny, nz = level.shape
-        d = cells.as_strided(
-            (len(cells), nx, ny, nz),
-            (cells.stride(0), level.plane, level.pitch, 1),
-            cells.storage_offset() + level.plane,
-        ).double()
+        d = level.diagonal().double()
         on = (d > 0).double()
         couplings = []
         for axis in range(3):
@@ -304,7 +309,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
     ) -> Outcome | None:
         """Solve every right-hand side; one native call."""
-        free = self._operator.null_space()
+        free = self._null_space
         if free is None:
             return self._solve(b, x0, rtol, max_iterations)
         axes = tuple(range(-len(self._operator.domain), 0))
@@ -369,8 +374,8 @@ class CompiledMultigrid(PreparedPreconditioner):
         """Directions in single, iterates and residuals in double precision, kept between solves."""
         if self._iterates is None:
             size = self._levels[0].cells + 64
-            directions = torch.zeros(self._systems, size, dtype=torch.float32)
-            pair = torch.zeros(2, self._systems, size, dtype=torch.float64)
+            directions = _zeros(self._systems, size, dtype=np.float32)
+            pair = _zeros(2, self._systems, size)
             self._iterates = (directions, *pair)
             self._table[12:16] = (directions.data_ptr(), size, pair[0].data_ptr(), pair[1].data_ptr())
 
@@ -388,6 +393,13 @@ class CompiledMultigrid(PreparedPreconditioner):
     def _to_batch(self, rows: Tensor, batch: tuple[int, ...]) -> Tensor:
         """The way back."""
         return rows.transpose(0, 1).reshape((*batch, *rows.shape[2:]))
+
+
+def _zeros(*shape: int, dtype: type = np.float64) -> Tensor:
+    """Memory from numpy, which asks the system for large pages."""
+    array = np.empty(shape, dtype=dtype)
+    array.fill(0)
+    return torch.from_numpy(array)
 
 
 def _invert(inverse_diagonal: Tensor, couplings: list[Tensor]) -> Tensor:

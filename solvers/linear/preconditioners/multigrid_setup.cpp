@@ -12,42 +12,47 @@
     in.m = View::of(a + 20, system * a[24]);
     return in;
   }
-  // Largest and smallest coefficient and their sum (not finite if one is not), first coupling.
+  // out: largest, least, sum (not finite if an entry is not), updated with a row.
+  INLINED void scan_row(const double* row, L n, L step, double* out) {
+    double hi[8], lo[8], part[8];
+    for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
+    L k = 0;
+    for (; k + 8 <= n; k += 8)
+      for (int c = 0; c < 8; c++) {
+        const double v = row[(k + c) * step];
+        hi[c] = v > hi[c] ? v : hi[c];
+        lo[c] = v < lo[c] ? v : lo[c];
+        part[c] += v;
+      }
+    for (; k < n; k++) {
+      const double v = row[k * step];
+      hi[0] = v > hi[0] ? v : hi[0];
+      lo[0] = v < lo[0] ? v : lo[0];
+      part[0] += v;
+    }
+    for (int c = 0; c < 8; c++) {
+      out[0] = hi[c] > out[0] ? hi[c] : out[0];
+      out[1] = lo[c] < out[1] ? lo[c] : out[1];
+      out[2] += part[c];
+    }
+  }
+  // Largest coupling (largest coefficient if there is none), least coefficient, sum of all.
   static void scan(const Input& in, L nx, L ny, L nz, double* out) {
-    double largest = 0.0, least = 0.0, total = 0.0, first = 0.0;
     const View views[5] = {in.c0, in.c1, in.c2, in.e, in.m};
+    double couplings[3] = {0, 0, 0}, others[3] = {0, 0, 0};
     for (int a = 0; a < 4 + in.has_mass; a++) {
       const View& v = views[a];
-      const L mx = nx - (a == 0), my = ny - (a == 1), mz = nz - (a == 2);
-      double top = 0.0, low = 0.0, sum = 0.0;
-      for (L i = 0; i < mx; i++)
-        for (L j = 0; j < my; j++) {
+      for (L i = 0; i < nx - (a == 0); i++)
+        for (L j = 0; j < ny - (a == 1); j++) {
           const double* row = v.data + i * v.si + j * v.sj;
-          double hi[8], lo[8], part[8];
-          for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
-          for (L k = 0; k < mz; k += 8) {
-            const int m = (int)smaller(8, mz - k);
-            for (int c = 0; c < 8; c++) {
-              const double n = row[(k + (c < m ? c : 0)) * v.sk];
-              hi[c] = n > hi[c] ? n : hi[c];
-              lo[c] = n < lo[c] ? n : lo[c];
-              part[c] += n;
-            }
-          }
-          for (int c = 0; c < 8; c++) {
-            top = hi[c] > top ? hi[c] : top;
-            low = lo[c] < low ? lo[c] : low;
-            sum += part[c];
-          }
+          double* to = a < 3 ? couplings : others;
+          if (v.sk == 1) scan_row(row, nz - (a == 2), 1, to);
+          else scan_row(row, nz - (a == 2), v.sk, to);
         }
-      least = low < least ? low : least;
-      total += sum;
-      if (a < 3) largest = top > largest ? top : largest;
-      else first = top > first ? top : first;
     }
-    out[0] = largest > 0.0 ? largest : first;
-    out[1] = least;
-    out[2] = total;
+    out[0] = couplings[0] > 0.0 ? couplings[0] : others[0];
+    out[1] = couplings[1] < others[1] ? couplings[1] : others[1];
+    out[2] = couplings[2] + others[2];
   }
   // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
   struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
@@ -72,53 +77,57 @@
     Rows w = {work, work + n, work + 2*n, work + 3*n, work + 4*n, work + 5*n, work + 6*n};
     return w;
   }
+  // Some positive coupling, or one.
+  static double any_coupling(const Input& in, L nx, L ny, L nz) {
+    const View views[3] = {in.c0, in.c1, in.c2};
+    for (int a = 0; a < 3; a++)
+      for (L i = 0; i < nx - (a == 0); i++)
+        for (L j = 0; j < ny - (a == 1); j++)
+          for (L k = 0; k < nz - (a == 2); k++) {
+            const double c = views[a].data[i * views[a].si + j * views[a].sj + k * views[a].sk];
+            if (c > 0.0) return c;
+          }
+    return 1.0;
+  }
   // Fill a mask level; whether all couplings between unknowns are `unit` and the excess a multiple.
   static bool fill_mask(const Level& l, const Input& in, double unit, double* work) {
     const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
     const Rows w = rows_at(work, nz);
-    double faces = 0.0, off = 0.0;
-    __builtin_memset(l.d8, 0, (nx + 2) * PP);
+    L faces = 0, pairs = 0;
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        const double* __restrict m = w.m;
         unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
-        double count[8], wrong[8];
-        for (int c = 0; c < 8; c++) count[c] = wrong[c] = 0.0;
-        for (L k = 0; k < nz; k += 8) {
-          const int m = (int)smaller(8, nz - k);
-          for (int c = 0; c < 8; c++) {
-            const L u = k + (c < m ? c : 0);
-            const double s = ((w.z[u] + w.z[u+1]) + (w.ym[u] + w.y[u])) + (w.xm[u] + w.x[u]);
-            const double d = s + w.e[u] + w.m[u];
-            const double whole = (double)(int)(smaller_number(d, 200.0) + 0.5);
-            // Couplings are zero or one, so their sum is a whole number; near is near enough.
-            const double far = w.x[u] * (1.0 - w.x[u]) + w.y[u] * (1.0 - w.y[u])
-                               + w.z[u+1] * (1.0 - w.z[u+1]);
-            const double gap = (d - whole) * (d - whole) + far * far + w.m[u];
-            wrong[c] = gap > wrong[c] ? gap : wrong[c];
-            d8[u] = (unsigned char)(int)whole;
-            if (c < m) count[c] += w.x[u] + w.y[u] + w.z[u+1];
-          }
+        int bad = 0, count = 0;
+        for (L k = 0; k < nz; k++) {
+          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
+          const double d = s + w.e[k];
+          const double in_range = d < 7.0 ? d : 7.0;  // six faces at most
+          const int whole = (int)((in_range > 0.0 ? in_range : 0.0) + 0.5);
+          const int x = w.x[k] > 0.5, y = w.y[k] > 0.5, z = w.z[k+1] > 0.5;
+          const double gap = d - (double)whole, gx = w.x[k] - (double)x, gy = w.y[k] - (double)y;
+          const double gz = w.z[k+1] - (double)z;
+          bad |= whole > 6;
+          bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(w.e[k] > -1e-12);
+          count += x + y + z;
+          d8[k] = (unsigned char)whole;
         }
-        for (int c = 0; c < 8; c++) { faces += count[c]; off = wrong[c] > off ? wrong[c] : off; }
+        if (in.has_mass) for (L k = 0; k < nz; k++) bad |= m[k] != 0.0;
+        if (bad) return false;
+        faces += count;
       }
-    if (off > 1e-24) return false;
-    L pairs = 0;
     for (L i = 1; i <= nx; i++) {
       const unsigned char* d8 = l.d8 + i * PP;
       int here = 0;
-      for (L j = 0; j < ny; j++) {
-        for (L k = 0; k < nz; k++) {
-          const L q = j * P + k;
-          const int on = d8[q] > 0;
-          here += (on & (d8[q+1] > 0)) + (on & (d8[q+P] > 0)) + (on & (d8[q+PP] > 0));
-        }
-      }
+      for (L q = 0; q < ny * P; q++)
+        here += (d8[q] > 0) & (d8[q+1] > 0);
+      for (L q = 0; q < ny * P; q++) here += (d8[q] > 0) & (d8[q+P] > 0);
+      for (L q = 0; q < ny * P; q++) here += (d8[q] > 0) & (d8[q+PP] > 0);
       pairs += here;
     }
-    return (double)pairs > faces - 0.5 && (double)pairs < faces + 0.5;
+    return pairs == faces;
   }
-  INLINED double smaller_number(double a, double b) { return a < b ? a : b; }
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
@@ -158,7 +167,6 @@
       l.run[2*i+1] = (int)(first < n ? last : 0);
     }
   }
-  // Excess of level l without the mass, which coarsens by another rule.
   // The coarse operator of piecewise constant transfer: couplings of the fine faces between two
   // coarse cells, halved where the distance doubles; conductance to known values times `wall`.
   static void coarsen(const Level& l, const Level& c, double wall, float* work, double* stats) {
@@ -226,6 +234,67 @@
       if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
     }
   }
+
+  // ---- is every unknown connected to a known value or to mass? ----
+  struct Runs { int *start, *stop, *parent, *held, *row; };  // row: first run of every row of cells
+  INLINED int root(const Runs& u, int a) {
+    while (u.parent[a] != a) a = u.parent[a] = u.parent[u.parent[a]];
+    return a;
+  }
+  INLINED void unite(const Runs& u, int a, int b) {
+    a = root(u, a);
+    b = root(u, b);
+    if (a == b) return;
+    u.parent[b] = a;
+    u.held[a] |= u.held[b];
+  }
+  // Runs of two rows that touch; couplings between them, or null where all neighbours couple.
+  INLINED void unite_rows(const Runs& u, int row, int other, const float* c) {
+    int a = u.row[row], b = u.row[other];
+    while (a < u.row[row + 1] && b < u.row[other + 1]) {
+      const int low = u.start[a] > u.start[b] ? u.start[a] : u.start[b];
+      const int high = u.stop[a] < u.stop[b] ? u.stop[a] : u.stop[b];
+      bool joined = !c && low < high;
+      for (int k = low; c && !joined && k < high; k++) joined = c[k] > 0.f;
+      if (joined) unite(u, a, b);
+      if (u.stop[a] < u.stop[b]) a++; else b++;
+    }
+  }
+  static bool is_held(const Level& l, int* memory, L most) {
+    const L P = l.P, PP = l.PP;
+    const Runs u = {memory, memory + most, memory + 2 * most, memory + 3 * most, memory + 4 * most};
+    int count = 0, row = 0;
+    u.row[0] = 0;
+    for (L i = 1; i <= l.nx; i++)
+      for (L j = 0; j < l.ny; j++, row++) {
+        const L at = i * PP + j * P;
+        const unsigned char* d8 = l.d8 + at;
+        const float *cz = l.cz + at, *e = l.e + at;
+        for (L k = 0; k < l.nz;) {
+          if (!is_unknown(l, at + k)) { k++; continue; }
+          L end = k + 1;
+          if (l.mask) while (d8[end] > 0) end++;
+          else while (cz[end-1] > 0.f) end++;
+          int excess = 0;
+          if (l.mask)
+            for (L q = k; q < end; q++)
+              excess += d8[q] - ((d8[q-1] > 0) + (d8[q+1] > 0) + (d8[q-P] > 0) + (d8[q+P] > 0)
+                                 + (d8[q-PP] > 0) + (d8[q+PP] > 0));
+          else
+            for (L q = k; q < end; q++) excess |= e[q] > 0.f;
+          u.start[count] = (int)k;
+          u.stop[count] = (int)end;
+          u.parent[count] = count;
+          u.held[count++] = excess > 0;
+          k = end;
+        }
+        u.row[row + 1] = count;
+        if (j > 0) unite_rows(u, row, row - 1, l.mask ? nullptr : l.cy + at - P);
+        if (i > 1) unite_rows(u, row, row - (int)l.ny, l.mask ? nullptr : l.cx + at - PP);
+      }
+    for (int q = 0; q < count; q++) if (!u.held[root(u, q)]) return false;
+    return true;
+  }
 };
 
 const long long* const a = (const long long*)table;
@@ -259,7 +328,9 @@ if (op == 4) {
   double* const work = (double*)a[6] + a[7] * block;
   if (op == 0) Multigrid::scan(in, l.nx, l.ny, l.nz, out);
   else if (op == 1) {
-    out[0] = Multigrid::fill_mask(l, in, ((double*)a[39])[block], work);
+    double& unit = ((double*)a[39])[block];
+    unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
+    out[0] = Multigrid::fill_mask(l, in, unit, work);
     Multigrid::find_runs(l);
   } else if (op == 2) {
     const long long step = a[20] * block;
@@ -270,6 +341,12 @@ if (op == 4) {
     const Multigrid::Level c = Multigrid::level(rows + 24 * (a[8] + 1), block);
     Multigrid::coarsen(l, c, numbers[3], (float*)work, out);
     Multigrid::find_runs(c);
+  } else if (op == 7) {
+    Multigrid::find_runs(l);
+  } else if (op == 6) {
+    const long long most = a[41];
+    int* const memory = (int*)a[42] + block * a[43];
+    out[0] = Multigrid::is_held(l, memory, most);
   } else if (op == 5) {
     Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
     const Multigrid::Plan plan = {rows, (int)a[40], (int)a[9], block,

@@ -12,19 +12,20 @@
     double total = 0.0;
     if (M) {
       const unsigned char* d8 = l.d8 + at;
-      double part[32];
-      for (int k = 0; k < 32; k++) part[k] = 0.0;
-      for (L q = q0; q < q1; q += 32) {
-        const int m = (int)smaller(32, q1 - q);
-        for (int k = 0; k < 32; k++) {
-          const L u = q + (k < m ? k : 0);
-          const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P])
-                           + ((double)xm[u] + (double)xp[u]);
-          const double v = (double)x0[u];
-          part[k] += k < m ? v * ((double)d8[u] * v - s) : 0.0;
-        }
+      for (L q = q0; q < q1; q += 2048) {
+        const L end = smaller(q + 2048, q1);
+        float part[64];
+        for (int k = 0; k < 64; k++) part[k] = 0.f;
+        L u = q;
+#define TERM(k) { \
+          const L g = u + k; \
+          const float s = ((x0[g-1] + x0[g+1]) + (x0[g-P] + x0[g+P])) + (xm[g] + xp[g]); \
+          part[k] += x0[g] * ((float)d8[g] * x0[g] - s); }
+        for (; u + 64 <= end; u += 64) for (int k = 0; k < 64; k++) TERM(k)
+        for (; u < end; u++) TERM(0)
+#undef TERM
+        for (int k = 0; k < 64; k++) total += part[k];
       }
-      for (int k = 0; k < 32; k++) total += part[k];
       return total;
     }
     // Squares of differences: every term is positive, so single precision loses nothing to
@@ -50,7 +51,7 @@
     return total;
   }
   // p = z + beta p and p . A p; planes at the cuts of the team wait for the neighbours.
-  INLINED double direction(bool M, const Level& l, float* p, Team& t, Range r, double beta) {
+  INLINED double direction(bool M, const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
     const L PP = l.PP;
     const float be = (float)beta;
     const L first = t.size > 1 && M ? r.first + 1 : r.first, last = t.size > 1 ? r.last - 1 : r.last;
@@ -59,7 +60,9 @@
       if (i <= r.last) {
         float* __restrict pp = p + i * PP;
         const float* __restrict z = l.x + i * PP;
-        for (L q = l.run[2*i]; q < l.run[2*i+1]; q++) pp[q] = z[q] + be * pp[q];
+        const L q0 = l.run[2*i], q1 = l.run[2*i+1];
+        if (fresh) copy(pp + q0, z + q0, q1 - q0);
+        else for (L q = q0; q < q1; q++) pp[q] = z[q] + be * pp[q];
       }
       const L j = i - 1;
       if (j >= first && j <= last) total += energy_plane(M, l, p, j);
@@ -71,8 +74,9 @@
     }
     return sum(t, total);
   }
-  // x += alpha p, r -= alpha A p with the product in double, b = r in single; r . r
-  INLINED double advance(bool M, const Level& l, const Fine& f, Team& t, Range r, double alpha) {
+  // x += alpha p, r -= alpha A p with the product in double, b = scale r in single; r . r
+  INLINED double advance(bool M, bool fresh, const Level& l, const Fine& f, Team& t, Range r,
+                         double alpha, double scale) {
     const L P = l.P, PP = l.PP;
     double total = 0.0;
     for (L j = r.first; j <= r.last; j++) {
@@ -89,7 +93,7 @@
 #define STEP(k) { \
         const L u = q + k; \
         const double v = (double)x0[u]; \
-        X[u] += alpha * v; \
+        X[u] = fresh ? alpha * v : X[u] + alpha * v; \
         double n; \
         if (M) { \
           const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P]) \
@@ -101,7 +105,7 @@
                            + (cxm[u]*xm[u] + cx[u]*xp[u]); \
           n = R[u] - alpha * (d[u] * v - s); \
         } \
-        R[u] = n; b[u] = (float)n; part[k] += n * n; }
+        R[u] = n; b[u] = (float)(scale * n); part[k] += n * n; }
       L q = q0;
       for (; q + 16 <= q1; q += 16) for (int k = 0; k < 16; k++) STEP(k)
       for (; q < q1; q++) STEP(0)
@@ -119,43 +123,57 @@
       return v;
     }
   };
-  // r = scale b at the unknowns; r . r
-  INLINED double load(const Level& l, const View& v, double* to, Team& t, Range r, double scale) {
+  INLINED bool is_unknown(const Level& l, L q) { return l.mask ? l.d8[q] > 0 : l.di[q] > 0.f; }
+  // Sum of the squares of the caller's numbers at the unknowns.
+  OUTLINED double square(const Level& l, const View& v, Team& t, Range r) {
     double total = 0.0;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
         const double* from = v.data + (i - 1) * v.si + j * v.sj;
-        double* __restrict o = to + i * l.PP + j * l.P;
-        const unsigned char* d8 = l.d8 + i * l.PP + j * l.P;
-        const float* di = l.di + i * l.PP + j * l.P;
+        const L at = i * l.PP + j * l.P;
         double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
         L k = 0;
-#define TAKE(c) { const double n = (l.mask ? d8[k+c] > 0 : di[k+c] > 0.f) ? scale * from[(k+c)*v.sk] : 0.0; \
-                  o[k+c] = n; part[c] += n * n; }
-        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
-        for (; k < l.nz; k++) TAKE(0)
-#undef TAKE
+        for (; k + 8 <= l.nz; k += 8)
+          for (int c = 0; c < 8; c++) {
+            const double n = is_unknown(l, at + k + c) ? from[(k + c) * v.sk] : 0.0;
+            part[c] += n * n;
+          }
+        for (; k < l.nz; k++) {
+          const double n = is_unknown(l, at + k) ? from[k * v.sk] : 0.0;
+          part[0] += n * n;
+        }
         for (int c = 0; c < 8; c++) total += part[c];
       }
     return sum(t, total);
   }
-  static void store(const Level& l, const double* from, const View& v, Range r, double scale) {
+  // to = scale times the caller's numbers at the unknowns, b = single * to
+  OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
+                     double single) {
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
-        const double* o = from + i * l.PP + j * l.P;
-        double* to = v.data + (i - 1) * v.si + j * v.sj;
-        for (L k = 0; k < l.nz; k++) to[k * v.sk] = scale * o[k];
+        const L at = i * l.PP + j * l.P;
+        const double* from = v.data + (i - 1) * v.si + j * v.sj;
+        double* __restrict o = to + at;
+        float* __restrict s = b + at;
+        for (L k = 0; k < l.nz; k++) {
+          const double n = is_unknown(l, at + k) ? scale * from[k * v.sk] : 0.0;
+          o[k] = n;
+          if (b) s[k] = (float)(single * n);
+        }
       }
   }
-  // r = scale b - A x with the double iterate; r . r
-  INLINED double true_residual(bool M, const Level& l, const Fine& f, const View& v, Team& t, Range r,
-                               double scale) {
+  // The true residual b - A x of the double iterate: r . r, and on request r itself (with its copy
+  // in single precision) or the iterate for the caller.
+  INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
+                               const View& out, Team& t, Range r, double scale, double unit) {
     const L P = l.P, PP = l.PP;
     double total = 0.0;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
         const L at = i * PP + j * P;
         const double *from = v.data + (i - 1) * v.si + j * v.sj, *x = f.x + at;
+        const double *d = f.d + at, *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at;
+        double* __restrict to = out.data + (i - 1) * out.si + j * out.sj;
         const unsigned char* d8 = l.d8 + at;
         const float* di = l.di + at;
         double* __restrict R = f.r + at;
@@ -165,11 +183,12 @@
 #define TAKE(c) { const L u = k + c; double a; bool on; \
           if (M) { on = d8[u] > 0; \
             a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
-          } else { on = di[u] > 0.f; const double *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at; \
-            a = f.d[at+u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
-                                    + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
-          const double n = on ? scale * from[u * v.sk] - a : 0.0; \
-          R[u] = n; b[u] = (float)n; part[c] += n * n; }
+          } else { on = di[u] > 0.f; \
+            a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
+                               + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
+          const double n = on ? from[u * v.sk] - a : 0.0; \
+          if (keep) { R[u] = n; b[u] = (float)(scale * n); } else to[u * out.sk] = unit * x[u]; \
+          part[c] += n * n; }
         for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
         for (; k < l.nz; k++) TAKE(0)
 #undef TAKE
@@ -177,17 +196,26 @@
       }
     return sum(t, total);
   }
-  OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, double beta) {
-    return l.mask ? direction(true, l, p, t, r, beta) : direction(false, l, p, t, r, beta);
+  OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
+    return l.mask ? direction(true, l, p, t, r, fresh, beta) : direction(false, l, p, t, r, fresh, beta);
   }
-  OUTLINED double advance_of(const Level& l, const Fine& f, Team& t, Range r, double alpha) {
-    return l.mask ? advance(true, l, f, t, r, alpha) : advance(false, l, f, t, r, alpha);
+  OUTLINED double advance_of(bool fresh, const Level& l, const Fine& f, Team& t, Range r, double alpha,
+                             double scale) {
+    if (fresh)
+      return l.mask ? advance(true, true, l, f, t, r, alpha, scale)
+                    : advance(false, true, l, f, t, r, alpha, scale);
+    return l.mask ? advance(true, false, l, f, t, r, alpha, scale)
+                  : advance(false, false, l, f, t, r, alpha, scale);
   }
-  OUTLINED double true_residual_of(const Level& l, const Fine& f, const View& v, Team& t, Range r, double scale) {
-    return l.mask ? true_residual(true, l, f, v, t, r, scale) : true_residual(false, l, f, v, t, r, scale);
+  OUTLINED double keep_residual(const Level& l, const Fine& f, const View& v, const View& out, Team& t,
+                                Range r, double scale) {
+    return l.mask ? true_residual(true, true, l, f, v, out, t, r, scale, 1.0)
+                  : true_residual(false, true, l, f, v, out, t, r, scale, 1.0);
   }
-  OUTLINED double load_of(const Level& l, const View& v, double* to, Team& t, Range r, double scale) {
-    return load(l, v, to, t, r, scale);
+  OUTLINED double store_iterate(const Level& l, const Fine& f, const View& v, const View& out, Team& t,
+                                Range r, double unit) {
+    return l.mask ? true_residual(true, false, l, f, v, out, t, r, 1.0, unit)
+                  : true_residual(false, false, l, f, v, out, t, r, 1.0, unit);
   }
 
   // Statuses as in solvers.core.Status.
@@ -198,49 +226,57 @@
                     double unit, double rtol, int limit, double* report) {
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
-    const double bb = load_of(l, b, f.r, t, r, 1.0);
+    const double bb = square(l, b, t, r);
     double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, refreshed = __builtin_inf();
     int iteration = 0;
-    const bool finite = bb < __builtin_inf();
+    const bool finite = bb < __builtin_inf(), trivial = bb == 0.0 || !finite;
     // Entries of about one keep single precision away from its limits.
-    const double n = (double)(l.nx * l.ny * l.nz);
-    const double scale = bb > 0.0 && finite ? __builtin_sqrt(n / bb) : 1.0;
-    for (L i = r.first; i <= r.last; i++) {
-      clear(f.p + i * l.PP, l.PP);
-      clear((float*)(f.x + i * l.PP), 2 * l.PP);
-    }
-    if (!finite || bb == 0.0) status = finite ? CONVERGED : NON_FINITE;
-    else {
-      if (guess) load_of(l, x, f.x, t, r, scale * unit);
+    const double scale = trivial ? 1.0 : __builtin_sqrt((double)(l.nx * l.ny * l.nz) / bb);
+    const double goal = rtol * rtol * bb;
+    bool first = !guess;  // the iterate is zero, whatever stands in its memory
+    if (guess && !trivial) {
+      load(l, x, f.x, nullptr, r, unit, 0.0);
       wait(t);
-      rr = true_residual_of(l, f, b, t, r, scale);
-      const double goal = rtol * rtol * n;
-      bool restart = true;
+      rr = keep_residual(l, f, b, x, t, r, scale);
       if (rr <= goal) status = CONVERGED;
-      while (status == MAX_ITERATIONS && iteration < limit) {
-        iteration++;
-        const double fresh = sum(t, cycle(plan, t, 0, true));
-        if (!(fresh > 0.0)) { status = fresh <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
-        const double energy = direction_of(l, f.p, t, r, restart ? 0.0 : fresh / zr);
-        zr = fresh;
-        restart = false;
-        if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
-        rr = advance_of(l, f, t, r, zr / energy);
-        if (!(rr < __builtin_inf())) { status = NON_FINITE; break; }
-        if (rr > goal) continue;
-        wait(t);
-        rr = true_residual_of(l, f, b, t, r, scale);
-        if (rr <= goal) status = CONVERGED;
-        else if (rr > 0.25 * refreshed) status = STALLED;
-        else { refreshed = rr; refreshes += 1.0; restart = true; }
-      }
-      if (status != CONVERGED) { wait(t); rr = true_residual_of(l, f, b, t, r, scale); }
+    } else if (!trivial) {
+      load(l, b, f.r, l.b, r, 1.0, scale);
+      wait(t);
+    } else {
+      status = finite ? CONVERGED : NON_FINITE;
+      for (L i = r.first; i <= r.last; i++) clear((float*)(f.x + i * l.PP), 2 * l.PP);
+      wait(t);
     }
-    store(l, f.x, x, r, 1.0 / (scale * unit));
+    bool restart = true;
+    while (status == MAX_ITERATIONS && iteration < limit) {
+      iteration++;
+      const double overlap = sum(t, cycle(plan, t, 0, true));
+      if (!(overlap > 0.0)) { status = overlap <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+      const double energy = direction_of(l, f.p, t, r, restart, restart ? 0.0 : overlap / zr);
+      if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+      // The direction is that of the scaled residual.
+      rr = advance_of(first, l, f, t, r, overlap / (energy * scale), scale);
+      zr = overlap;
+      restart = first = false;
+      if (!(rr < __builtin_inf())) { status = NON_FINITE; break; }
+      if (rr > goal) continue;
+      rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
+      if (rr <= goal) { status = CONVERGED; break; }
+      if (rr > 0.25 * refreshed) { status = STALLED; break; }
+      refreshed = rr;
+      refreshes += 1.0;
+      restart = true;
+      rr = keep_residual(l, f, b, x, t, r, scale);
+    }
+    if (first) for (L i = r.first; i <= r.last; i++) clear((float*)(f.x + i * l.PP), 2 * l.PP);
+    if (iteration == 0 || status != CONVERGED) {
+      wait(t);
+      rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
+    }
     if (t.rank == 0) {
       report[0] = status;
       report[1] = iteration;
-      report[2] = bb > 0.0 ? __builtin_sqrt(rr / (finite ? n : 1.0)) : 0.0;
+      report[2] = bb > 0.0 ? __builtin_sqrt(rr / bb) : 0.0;
       report[3] = refreshes;
     }
     wait(t);
