@@ -26,21 +26,41 @@ from solvers.linear.operators._operator import LinearOperator
 __all__ = ["implicit_solve"]
 
 
+class _Preparation:
+    """The prepared solver of one call, and that of the batch which a vectorised call makes of it."""
+
+    def __init__(self, prepared: Prepared | None = None):
+        self.prepared = prepared
+        self._batched: _Preparation | None = None
+
+    @property
+    def batched(self) -> _Preparation:
+        if self._batched is None:
+            self._batched = _Preparation()
+        return self._batched
+
+
 class _Problem:
-    """Structure of a solve without its numbers; prepares at first use and keeps that."""
+    """Structure of a solve without its numbers.
+
+    Nothing here looks at numbers before `prepare`, which sees plain tensors even inside
+    transformations of `torch.func`.
+    """
 
     def __init__(
         self,
         solver: LinearSolver,
         operator: LinearOperator,
+        preparation: _Preparation,
         *,
-        prepared: Prepared | None = None,
+        is_transposed: bool = False,
         x0: Tensor | None = None,
         on_failure: OnFailure = "mask",
     ):
         self.solver = solver
         self.operator = operator
-        self.prepared = prepared
+        self.preparation = preparation
+        self.is_transposed = is_transposed
         self.x0 = x0
         self.on_failure = on_failure
         self.names = tuple(operator.coefficients)
@@ -49,24 +69,41 @@ class _Problem:
     def with_tensors(self, tensors: Sequence[Tensor]) -> LinearOperator:
         return self.operator.with_coefficients(dict(zip(self.names, tensors, strict=True)))
 
+    def pull_back(self, x: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of ``<y, A x>`` in the tensors; ``<y, A^T x> = <x, A y>``."""
+        if self.is_transposed:
+            x, y = y, x
+        slopes = self.with_tensors(tensors).pull_back(x, y)
+        return tuple(slopes[name] for name in self.names)
+
     def prepare(self, tensors: Sequence[Tensor]) -> Prepared:
-        if self.prepared is None:
+        preparation = self.preparation
+        if preparation.prepared is None:
             operator = self.with_tensors([tensor.detach() for tensor in tensors])
-            self.prepared = self.solver.prepare(operator)
-        return self.prepared
+            preparation.prepared = self.solver.prepare(operator)
+        return preparation.prepared.transpose() if self.is_transposed else preparation.prepared
 
-    def transpose(self, tensors: Sequence[Tensor]) -> _Problem:
-        prepared = self.prepare(tensors).transpose()
-        if prepared is self.prepared:
-            return _Problem(self.solver, self.operator, prepared=prepared)
-        operator = self.with_tensors(tensors).transpose()
-        return _Problem(self.solver, operator, prepared=prepared)
-
-    def for_batch(self, *, is_batched: bool) -> _Problem:
-        """The problem of a vectorised call; a batch of coefficients needs its own set-up."""
-        prepared = None if is_batched else self.prepared
+    def adjoint(self) -> _Problem:
+        """The transposed problem, with the same preparation."""
         return _Problem(
-            self.solver, self.operator, prepared=prepared, x0=self.x0, on_failure=self.on_failure
+            self.solver, self.operator, self.preparation, is_transposed=not self.is_transposed
+        )
+
+    def tangent(self) -> _Problem:
+        """The same problem without a guess."""
+        return _Problem(
+            self.solver, self.operator, self.preparation, is_transposed=self.is_transposed
+        )
+
+    def vectorised(self, *, is_batched: bool) -> _Problem:
+        """The problem of a vectorised call; a batch of coefficients has its own preparation."""
+        return _Problem(
+            self.solver,
+            self.operator,
+            self.preparation.batched if is_batched else self.preparation,
+            is_transposed=self.is_transposed,
+            x0=self.x0,
+            on_failure=self.on_failure,
         )
 
 
@@ -104,17 +141,14 @@ class _Solve(torch.autograd.Function):
         axes = len(problem.operator.domain)
         good = (status == Status.CONVERGED).reshape(*status.shape, *(1,) * axes)
         cotangent = torch.where(good, cotangent, 0.0)
-        multiplier = _solve(problem.transpose(tensors), cotangent, tensors)[0]
+        multiplier = _solve(problem.adjoint(), cotangent, tensors)[0]
         wanted = ctx.needs_input_grad[2:]
         if not any(wanted):
             return None, multiplier, *(None for _ in tensors)
         # A failed item must not bring its NaN into the gradients of shared coefficients.
         solution = torch.where(good, x, 0.0)
-        slopes = problem.with_tensors(tensors).pull_back(solution, -multiplier)
-        return None, multiplier, *(
-            slopes[name] if wants else None
-            for name, wants in zip(problem.names, wanted, strict=True)
-        )
+        slopes = problem.pull_back(solution, -multiplier, tensors)
+        return None, multiplier, *(s if w else None for s, w in zip(slopes, wanted, strict=True))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, b_dot: Tensor | None, *dots: Tensor | None) -> tuple[Any, ...]:
@@ -127,11 +161,13 @@ class _Solve(torch.autograd.Function):
                 for tensor, dot in zip(tensors, dots, strict=True)
             )
 
-            def product(*numbers: Tensor) -> Tensor:
-                return problem.with_tensors(numbers).apply(x)
+            def pull(y: Tensor) -> tuple[Tensor, ...]:
+                return problem.pull_back(x, y, tensors)
 
-            right = right - torch.func.jvp(product, tuple(tensors), tangents)[1]
-        x_dot = _solve(problem.for_batch(is_batched=False), right, tensors)[0]
+            # Transposed once more: forward mode does not nest, reverse mode does.
+            _, push = torch.func.vjp(pull, torch.zeros_like(x))
+            right = right - push(tangents)[0]
+        x_dot = _solve(problem.tangent(), right, tensors)[0]
         return x_dot, None, None, None
 
     @staticmethod
@@ -153,7 +189,7 @@ class _Solve(torch.autograd.Function):
                 continue
             axes = own + 1 + tensor.ndim - 1 - len(operator.batch)
             moved.append(_pad_batch(tensor.movedim(dim, 0), axes))
-        outputs = _Solve.apply(problem.for_batch(is_batched=is_batched), b, *moved)
+        outputs = _Solve.apply(problem.vectorised(is_batched=is_batched), b, *moved)
         return outputs, (0, 0, 0, 0)
 
 
@@ -194,7 +230,9 @@ def implicit_solve(
     if x0 is not None:
         operator.check_vector("x0", x0, shape=operator.domain)
         x0 = x0.detach()
-    problem = _Problem(solver, operator, prepared=prepared, x0=x0, on_failure=on_failure)
+    problem = _Problem(
+        solver, operator, _Preparation(prepared), x0=x0, on_failure=on_failure
+    )
     b = expand_right_hand_side(operator, b)
     tensors = tuple(operator.coefficients.values())
     value, status, iterations, residual = _solve(problem, b, tensors)

@@ -79,8 +79,8 @@ class DenseOperator(LinearOperator):
         return (self.matrix @ x.unsqueeze(-1)).squeeze(-1)
 
     def transpose(self) -> LinearOperator:
-        """The transposed matrix."""
-        if self.is_symmetric:
+        """The transposed matrix; symmetry is not measured for it."""
+        if self._is_symmetric:
             return self
         return DenseOperator(self.matrix.mT, is_symmetric=self._is_symmetric)
 
@@ -224,8 +224,8 @@ class SparseOperator(LinearOperator):
         return zero.index_add(-1, self.rows, terms)
 
     def transpose(self) -> LinearOperator:
-        """The transposed matrix."""
-        if self.is_symmetric:
+        """The transposed matrix; symmetry is not measured for it."""
+        if self._is_symmetric:
             return self
         turned = (self.shape[1], self.shape[0])
         return SparseOperator(

@@ -328,17 +328,22 @@ struct Multigrid {
     return after(false, l, c, s, r, w0, w1);
   }
 
-  // x = A^-1 b on the coarsest level, by the rows of the inverse.
-  OUTLINED void coarsest(const Level& l, const float* inverse, float* v) {
+  // x = A^-1 b on the coarsest level, by the rows of the inverse; x . b
+  OUTLINED double coarsest(const Level& l, const float* inverse, float* v) {
     const L n = l.nx * l.ny * l.nz;
     L m = 0;
     for (L i = 1; i <= l.nx; i++)
       for (L j = 0; j < l.ny; j++)
         for (L k = 0; k < l.nz; k++) v[m++] = l.b[i*l.PP + j*l.P + k];
     m = 0;
+    double zb = 0.0;
     for (L i = 1; i <= l.nx; i++)
       for (L j = 0; j < l.ny; j++)
-        for (L k = 0; k < l.nz; k++, m++) l.x[i*l.PP + j*l.P + k] = dot(inverse + m * n, v, n);
+        for (L k = 0; k < l.nz; k++, m++) {
+          const float x = l.x[i*l.PP + j*l.P + k] = dot(inverse + m * n, v, n);
+          zb += x * v[m];
+        }
+    return zb;
   }
 
   struct Plan {
@@ -358,7 +363,7 @@ struct Multigrid {
       wait(t);
       return zb;
     }
-    if (k == p.count - 1) { coarsest(l, p.inverse, p.scratch); return 0.0; }
+    if (k == p.count - 1) return coarsest(l, p.inverse, p.scratch);
     const Level c = level(p.rows + 24 * (k + 1), p.system);
     const Range r = share(t, l.nx);
     if (t.size > 1 && !from_zero) { copy_halo(l, p.scratch, r); wait(t); }

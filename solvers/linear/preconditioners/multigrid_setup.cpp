@@ -307,7 +307,7 @@ if (op == 4) {
   const long long system = size > 1 ? 0 : block;
   const long long count = a[3];
   Multigrid::Team team = {size > 1 ? block : 0, size, (long long*)a[4], 0, (double*)a[5], 0};
-  float* const scratch = (float*)a[6] + a[7] * block;
+  float* const scratch = (float*)((double*)a[6] + a[7] * block);
   const Multigrid::Plan plan = {rows, (int)a[8], (int)a[9], system,
                                 (const float*)a[10] + a[11] * system, scratch,
                                 (float)numbers[0], (float)numbers[1]};
