@@ -91,7 +91,8 @@ class SparseLU:
         >>> import scipy.sparse
         >>> from solvers.linear import SparseOperator, linear_solve
         >>> A = SparseOperator.from_scipy(scipy.sparse.csr_array([[0.0, 2.0], [1.0, 0.0]]))
-        >>> linear_solve(A, torch.tensor([2.0, 3.0], dtype=torch.float64), SparseLU()).value.tolist()
+        >>> b = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    >>> linear_solve(A, b, SparseLU()).value.tolist()
         [3.0, 1.0]
     """
 
@@ -199,14 +200,12 @@ def _items_of(operator: LinearOperator) -> list[LinearOperator]:
 
 
 def _judge(items: Items, x: Tensor) -> Outcome:
-    """Refine once, then measure the residual."""
+    """Measure the residual."""
     zero = items.b_norm == 0
     x = torch.where(items.spread(zero), 0.0, x)
     norm = items.norm(items.residual(x))
     items.end(~torch.isfinite(norm), Status.NON_FINITE)
     items.iterations = items.iterations + items.running
-    stalled = norm > items.limit
-    outside = ~stalled & (items._outside > items.limit)
-    items.end(stalled, Status.STALLED)
-    items.end(outside, Status.INFEASIBLE)
+    items.accept(norm <= items.limit)
+    items.end(norm > items.limit, Status.STALLED)
     return items.finish(x)

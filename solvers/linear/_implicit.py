@@ -27,7 +27,7 @@ __all__ = ["implicit_solve"]
 
 
 class _Preparation:
-    """The prepared solver of one call, and that of the batch which a vectorised call makes of it."""
+    """The prepared solver of one call, and that of the batch a vectorised call makes of it."""
 
     def __init__(self, prepared: Prepared | None = None):
         self.prepared = prepared
@@ -165,7 +165,7 @@ class _Solve(torch.autograd.Function):
                 return problem.pull_back(x, y, tensors)
 
             # Transposed once more: forward mode does not nest, reverse mode does.
-            _, push = torch.func.vjp(pull, torch.zeros_like(x))
+            push = torch.func.vjp(pull, torch.zeros_like(x))[1]
             right = right - push(tangents)[0]
         x_dot = _solve(problem.tangent(), right, tensors)[0]
         return x_dot, None, None, None
@@ -177,9 +177,7 @@ class _Solve(torch.autograd.Function):
         _, b_dim, *tensor_dims = in_dims
         is_batched = any(dim is not None for dim in tensor_dims)
         operator = problem.operator
-        own = max(
-            [len(operator.batch), b.ndim - len(operator.codomain) - (b_dim is not None)]
-        )
+        own = max([len(operator.batch), b.ndim - len(operator.codomain) - (b_dim is not None)])
         b = b.movedim(b_dim, 0) if b_dim is not None else b.expand(info.batch_size, *b.shape)
         b = _pad_batch(b, own + 1 + len(operator.codomain))
         moved = []
@@ -189,7 +187,9 @@ class _Solve(torch.autograd.Function):
                 continue
             axes = own + 1 + tensor.ndim - 1 - len(operator.batch)
             moved.append(_pad_batch(tensor.movedim(dim, 0), axes))
-        outputs = _Solve.apply(problem.vectorised(is_batched=is_batched), b, *moved)
+        outputs: tuple[Tensor, ...] = _Solve.apply(  # type: ignore[no-untyped-call]
+            problem.vectorised(is_batched=is_batched), b, *moved
+        )
         return outputs, (0, 0, 0, 0)
 
 
@@ -200,7 +200,9 @@ def _pad_batch(tensor: Tensor, axes: int) -> Tensor:
 
 def _solve(problem: _Problem, b: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Apply the rule to a right-hand side with all its preparations, differentiably."""
-    outputs: tuple[Tensor, ...] = _Solve.apply(problem, b, *tensors)
+    outputs: tuple[Tensor, ...] = _Solve.apply(  # type: ignore[no-untyped-call]
+        problem, b, *tensors
+    )
     return outputs
 
 
@@ -230,15 +232,11 @@ def implicit_solve(
     if x0 is not None:
         operator.check_vector("x0", x0, shape=operator.domain)
         x0 = x0.detach()
-    problem = _Problem(
-        solver, operator, _Preparation(prepared), x0=x0, on_failure=on_failure
-    )
+    problem = _Problem(solver, operator, _Preparation(prepared), x0=x0, on_failure=on_failure)
     b = expand_right_hand_side(operator, b)
     tensors = tuple(operator.coefficients.values())
     value, status, iterations, residual = _solve(problem, b, tensors)
-    report = Report(
-        status=status, iterations=iterations, residual=residual, counts=problem.counts
-    )
+    report = Report(status=status, iterations=iterations, residual=residual, counts=problem.counts)
     return Solution(value=value, report=report)
 
 

@@ -130,9 +130,9 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
     try:
         diagonal = operator.diagonal().detach()
     except SettingsError:
-        diagonal = None
-    has_diagonal = diagonal is not None and bool((diagonal != 0).all())
-    is_positive = has_diagonal and operator.is_symmetric and bool((diagonal > 0).all())
+        diagonal = torch.zeros(1)
+    has_diagonal = bool((diagonal != 0).all())
+    is_positive = operator.is_symmetric and bool((diagonal > 0).all())
     has_matrix = isinstance(operator, DenseOperator | SparseOperator)
     on_cpu = operator.device.type == "cpu"
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):

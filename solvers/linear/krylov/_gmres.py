@@ -90,7 +90,7 @@ class _PreparedGMRES(Prepared):
         while bool(items.running.any()) and steps < settings.max_iterations:
             norm = items.norm(r)
             items.end(~torch.isfinite(norm), Status.NON_FINITE)
-            items.end(norm <= items.limit, Status.CONVERGED)
+            items.accept(norm <= items.limit)
             items.end(norm > (1 - 1e-12) * last, Status.STALLED)
             if not bool(items.running.any()):
                 break
@@ -103,7 +103,7 @@ class _PreparedGMRES(Prepared):
         return items.finish(x)
 
     def _cycle(self, items: Items, r: Tensor, norm: Tensor, limit: int) -> tuple[Tensor, int]:
-        """One Arnoldi cycle: the step that minimises the residual, and how many products it took."""
+        """One Arnoldi cycle: the step that minimises the residual, and the products it took."""
         spread, dot = items.spread, items.dot
         tiny = torch.finfo(r.dtype).tiny
         basis = [r / spread(norm.clamp(min=tiny))]

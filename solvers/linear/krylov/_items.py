@@ -54,11 +54,13 @@ class Items:
 
     def dot(self, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of every item, shape ``(...)``."""
-        return (u * v).sum(self._axes)
+        total: Tensor = (u * v).sum(self._axes)
+        return total
 
     def norm(self, u: Tensor) -> Tensor:
         """Euclidean norm of every item, shape ``(...)``."""
-        return torch.linalg.vector_norm(u, dim=self._axes)
+        length: Tensor = torch.linalg.vector_norm(u, dim=self._axes)
+        return length
 
     def spread(self, a: Tensor) -> Tensor:
         """Give a number for each item the axes of a vector."""
@@ -69,6 +71,11 @@ class Items:
         which = which & self.running
         self.status = torch.where(which, int(status), self.status)
         self.running = self.running & ~which
+
+    def accept(self, which: Tensor) -> None:
+        """End items whose true residual in the range of the operator meets the tolerance."""
+        self.end(which & (self._outside <= self.limit), Status.CONVERGED)
+        self.end(which, Status.INFEASIBLE)
 
     def residual(self, x: Tensor) -> Tensor:
         """The true residual in the range of the operator."""
@@ -92,8 +99,7 @@ class Items:
             true = self.residual(x)
             true_norm = self.norm(true)
             good = met & (true_norm <= self.limit)
-            self.end(good & (self._outside <= self.limit), Status.CONVERGED)
-            self.end(good, Status.INFEASIBLE)
+            self.accept(good)
             restart = met & self.running
             stuck = restart & (true_norm > _LEAST_GAIN * self._refreshed)
             self.end(stuck, Status.STALLED)
@@ -109,13 +115,15 @@ class Items:
     def _keep_best(self, x: Tensor, norm: Tensor) -> None:
         better = norm < self._best_norm
         self._best_norm = torch.where(better, norm, self._best_norm)
-        self._best = x.clone() if self._best is None else torch.where(self.spread(better), x, self._best)
+        self._best = (
+            x.clone() if self._best is None else torch.where(self.spread(better), x, self._best)
+        )
 
     def finish(self, x: Tensor) -> Outcome:
         """Compute true residuals, choose the best iterates and report."""
         norm = self.norm(self.residual(x))
         # An iteration may meet the tolerance with its last step.
-        self.end((norm <= self.limit) & (self._outside <= self.limit), Status.CONVERGED)
+        self.accept(norm <= self.limit)
         if self._best is not None:
             failed = self.status != Status.CONVERGED
             best_norm = self.norm(self.residual(self._best))

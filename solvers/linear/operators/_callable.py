@@ -106,7 +106,7 @@ class CallableOperator(LinearOperator):
         def turned(y: Tensor, **coefficients: Tensor) -> Tensor:
             batch = y.shape[: y.ndim - len(self._codomain)]
             zero = torch.zeros((*batch, *domain), dtype=y.dtype, device=y.device)
-            _, pull = torch.func.vjp(lambda x: function(x, **coefficients), zero)
+            pull = torch.func.vjp(lambda x: function(x, **coefficients), zero)[1]
             result: Tensor = pull(y)[0]
             return result
 

@@ -82,9 +82,7 @@ def assemble(
                 sign = 1.0 if side == 1 else -1.0
                 source = source + torch.where(wall, sign / step * through, 0.0)
     mass_field = None if mass is None else _cell_field("mass", mass, kinds, beta) * fluid
-    return Assembled(
-        couplings=tuple(couplings), boundary=boundary, mass=mass_field, source=source
-    )
+    return Assembled(couplings=tuple(couplings), boundary=boundary, mass=mass_field, source=source)
 
 
 def _check_cells(cells: Tensor | np.ndarray[Any, Any]) -> Tensor:
@@ -159,7 +157,9 @@ def _neighbour(x: Tensor, axis: int, side: int, is_periodic: bool, beyond: float
     shape = list(x.shape)
     shape[axis] = 1
     edge = torch.full(shape, beyond, dtype=x.dtype, device=x.device)
-    parts = (edge, x.narrow(axis, 0, size - 1)) if side == 0 else (x.narrow(axis, 1, size - 1), edge)
+    parts = (
+        (edge, x.narrow(axis, 0, size - 1)) if side == 0 else (x.narrow(axis, 1, size - 1), edge)
+    )
     return torch.cat(parts, axis)
 
 

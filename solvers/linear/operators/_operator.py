@@ -33,6 +33,7 @@ class LinearOperator(ABC):
     of solves, composition, conversion) follows from these two.
 
     Example:
+        >>> from solvers.linear import DenseOperator
         >>> A = DenseOperator(torch.tensor([[2.0, 1.0], [1.0, 3.0]]))
         >>> (A @ torch.tensor([1.0, 0.0])).tolist()
         [2.0, 1.0]
@@ -93,7 +94,7 @@ class LinearOperator(ABC):
         def product(*tensors: Tensor) -> Tensor:
             return self.with_coefficients(dict(zip(names, tensors, strict=True))).apply(x)
 
-        _, pull = torch.func.vjp(product, *self.coefficients.values())
+        pull = torch.func.vjp(product, *self.coefficients.values())[1]
         return dict(zip(names, pull(y), strict=True))
 
     @abstractmethod

@@ -77,7 +77,7 @@ class PoissonOperator(LinearOperator):
             self._check_coupling(axis, coupling)
         if mass is not None and tuple(mass.shape[mass.ndim - axes :]) != self.domain:
             raise ShapeError(f"mass: got shape {tuple(mass.shape)}, expected (..., *{self.domain})")
-        self._regions: ConstantRegions | None | bool = False
+        self._regions: ConstantRegions | bool | None = False
         self._active: Tensor | None = None
 
     @classmethod

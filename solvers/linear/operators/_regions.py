@@ -67,7 +67,9 @@ class ConstantRegions(NullSpace):
     def remove(self, x: Tensor) -> Tensor:
         """Subtract the mean of every free region; differentiable."""
         grid = self.labels.shape[self.labels.ndim - self._axes :]
-        batch = torch.broadcast_shapes(x.shape[: x.ndim - self._axes], self.labels.shape[: -len(grid)])
+        batch = torch.broadcast_shapes(
+            x.shape[: x.ndim - self._axes], self.labels.shape[: -len(grid)]
+        )
         labels = self.labels.expand(*batch, *grid).reshape(-1, *grid)
         items = x.expand(*batch, *grid).reshape(-1, *grid)
         # Items that share labels still have their own means.
@@ -80,9 +82,7 @@ class ConstantRegions(NullSpace):
         return torch.where(labels > 0, items - means, items).reshape(*batch, *grid)
 
 
-def _components(
-    couplings: Sequence[np.ndarray], active: np.ndarray
-) -> tuple[np.ndarray, int]:
+def _components(couplings: Sequence[np.ndarray], active: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the connected parts of the active cells from 1; 0 elsewhere."""
     import scipy.ndimage
     import scipy.sparse

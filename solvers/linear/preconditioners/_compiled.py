@@ -10,6 +10,7 @@ import math
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,17 @@ class _Level:
             total += (size + 63) // 16 * 16
         self.memory = _zeros(systems, total, dtype=np.float32)
         self.row = np.zeros(_ROW, dtype=np.int64)
-        self.row[:9] = (nx, ny, nz, self.pitch, self.plane, is_mask, 0, self.memory.data_ptr(), total)
+        self.row[:9] = (
+            nx,
+            ny,
+            nz,
+            self.pitch,
+            self.plane,
+            is_mask,
+            0,
+            self.memory.data_ptr(),
+            total,
+        )
         for place, name in enumerate(("x", "b", "di", "cx", "cy", "cz", "e", "m", "d8", "run")):
             missing = -1 if name == "m" else 0
             self.row[9 + place] = self.offsets.get(name, missing)
@@ -81,7 +92,6 @@ class _Level:
         start = self.offsets[name] + self.plane
         stride = (self.memory.stride(0), self.plane, self.pitch, 1)
         return self.memory.as_strided((len(self.memory), nx, ny, nz), stride, start)
-
 
     def diagonal(self) -> Tensor:
         """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
@@ -112,9 +122,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self._systems = math.prod(self.batch)
         self._lead = 3 - len(operator.domain)
         self._numbers = np.zeros(8)
-        self._numbers[:2] = sorted(
-            chebyshev_steps(2, CHEBYSHEV_INTERVAL[0], CHEBYSHEV_INTERVAL[1])
-        )
+        self._numbers[:2] = sorted(chebyshev_steps(2, CHEBYSHEV_INTERVAL[0], CHEBYSHEV_INTERVAL[1]))
         self._table = np.zeros(_HEADER + 32 * _ROW, dtype=np.int64)
         self._table[1] = self._numbers.ctypes.data
         self._table[9] = cycle
@@ -328,9 +336,7 @@ class CompiledMultigrid(PreparedPreconditioner):
             counts=outcome.counts,
         )
 
-    def _solve(
-        self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int
-    ) -> Outcome:
+    def _solve(self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int) -> Outcome:
         rows = self._by_system(b)
         count = rows.shape[1]
         x = torch.empty(rows.shape, dtype=torch.float64)
@@ -377,7 +383,12 @@ class CompiledMultigrid(PreparedPreconditioner):
             directions = _zeros(self._systems, size, dtype=np.float32)
             pair = _zeros(2, self._systems, size)
             self._iterates = (directions, *pair)
-            self._table[12:16] = (directions.data_ptr(), size, pair[0].data_ptr(), pair[1].data_ptr())
+            self._table[12:16] = (
+                directions.data_ptr(),
+                size,
+                pair[0].data_ptr(),
+                pair[1].data_ptr(),
+            )
 
     def _by_system(self, b: Tensor) -> Tensor:
         """Bring a batch into the shape ``(systems, right-hand sides, *grid)``."""
@@ -397,7 +408,7 @@ class CompiledMultigrid(PreparedPreconditioner):
 
 def _zeros(*shape: int, dtype: type = np.float64) -> Tensor:
     """Memory from numpy, which asks the system for large pages."""
-    array = np.empty(shape, dtype=dtype)
+    array: np.ndarray[Any, Any] = np.empty(shape, dtype=dtype)
     array.fill(0)
     return torch.from_numpy(array)
 

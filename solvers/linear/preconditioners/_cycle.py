@@ -14,7 +14,6 @@ from solvers.linear.preconditioners._coarsening import (
     COARSEST_CELLS,
     REVISIT_BELOW,
     choose_axes,
-    coarse_shape,
     symmetric_inverse,
     wall_factor,
 )
@@ -148,7 +147,9 @@ def _outer_faces(coupling: Tensor, axis: int, size: int) -> Tensor:
     chosen = list(range(1, faces, 2))
     if faces == size and size % 2:
         chosen.append(size - 1)
-    return coupling.index_select(axis, torch.tensor(chosen, device=coupling.device, dtype=torch.long))
+    return coupling.index_select(
+        axis, torch.tensor(chosen, device=coupling.device, dtype=torch.long)
+    )
 
 
 def _matrix(level: _Level) -> Tensor:

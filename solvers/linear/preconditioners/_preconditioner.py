@@ -1,4 +1,4 @@
-"""What a preconditioner is: settings that, prepared for an operator, apply an approximate inverse."""
+"""What a preconditioner is: settings that, once prepared, apply an approximate inverse."""
 
 from __future__ import annotations
 
