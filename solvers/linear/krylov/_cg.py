@@ -106,18 +106,17 @@ class _PreparedConjugateGradient(Prepared):
         settings, precondition, A = self._settings, self.preconditioner.apply, self._plain
         items = Items(A, b, settings.rtol, A.null_space())
         dot, spread = items.dot, items.spread
-        x = torch.zeros_like(items.b) if x0 is None else A.mask(x0.expand_as(items.b))
+        x = items.start(x0)
         r = items.b.clone() if x0 is None else items.residual(x)
         p = torch.zeros_like(r)
         rz = torch.ones_like(items.b_norm)
-        items.end(items.b_norm == 0, Status.CONVERGED)
-        x = torch.where(spread(items.running), x, 0.0)
         r, restart = items.observe(x, r)
         restart = torch.ones_like(restart)
         previous = r
         for _ in range(settings.max_iterations):
             if not bool(items.running.any()):
                 break
+            items.iterations = items.iterations + items.running
             z = precondition(r)
             overlap = dot(z, r)
             items.end(overlap <= 0, Status.BREAKDOWN)

@@ -81,9 +81,7 @@ class _PreparedGMRES(Prepared):
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         A, settings = self._plain, self._settings
         items = Items(A, b, settings.rtol, A.null_space())
-        x = torch.zeros_like(items.b) if x0 is None else A.mask(x0.expand_as(items.b))
-        items.end(items.b_norm == 0, Status.CONVERGED)
-        x = torch.where(items.spread(items.running), x, 0.0)
+        x = items.start(x0)
         r = items.residual(x)
         last = torch.full_like(items.b_norm, torch.inf)
         steps = 0
@@ -112,6 +110,7 @@ class _PreparedGMRES(Prepared):
         right = r.new_zeros(*items.batch, limit + 1)
         right[..., 0] = norm
         coefficients = right[..., :0]
+        met = torch.zeros_like(items.running)
         for k in range(limit):
             direction = self.preconditioner.apply(basis[k])
             w = self._plain.apply(direction)
@@ -127,14 +126,15 @@ class _PreparedGMRES(Prepared):
             height = torch.where(height > 1e-14 * scale, height, 0.0)
             hessenberg[..., k + 1, k] = height
             basis.append(torch.where(spread(height > 0), w / spread(height.clamp(min=tiny)), 0.0))
-            items.iterations = items.iterations + items.running
+            items.iterations = items.iterations + (items.running & ~met)
             inner = torch.where(
                 items.running[..., None, None], hessenberg[..., : k + 2, : k + 1], 0.0
             )
             coefficients = torch.linalg.pinv(inner) @ right[..., : k + 2, None]
             rest = right[..., : k + 2, None] - inner @ coefficients
-            met = torch.linalg.vector_norm(rest, dim=(-2, -1)) <= 0.5 * items.limit
-            if bool((met | (height == 0) | ~items.running).all()):
+            rest_norm = torch.linalg.vector_norm(rest, dim=(-2, -1))
+            met = met | (height == 0) | (rest_norm <= 0.5 * items.limit)
+            if bool((met | ~items.running).all()):
                 break
         step = torch.zeros_like(r)
         for k, direction in enumerate(directions):

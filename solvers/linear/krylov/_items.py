@@ -23,6 +23,9 @@ class Items:
     less than half, the item has stalled. A failed item keeps its best iterate: the last one, or
     the best of those looked at every ten iterations.
 
+    Right-hand sides and solutions are in units of ``scale``, the norm of the right-hand side, so
+    that no square leaves the range of numbers.
+
     Args:
         operator: The operator, without gradients.
         b: Right-hand sides, shape ``(..., *codomain)``.
@@ -38,6 +41,10 @@ class Items:
         self.null_space = null_space
         self._axes = tuple(range(-len(operator.codomain), 0))
         b = operator.mask(b)
+        size = b.abs().amax(self._axes).clamp(min=torch.finfo(b.dtype).tiny)
+        self.scale = self.spread(size * self.norm(b / self.spread(size)))
+        self.scale = torch.where(self.scale > 0, self.scale, 1.0)
+        b = b / self.scale
         self.b_norm = self.norm(b)
         self.limit = rtol * self.b_norm
         self.b = b if null_space is None else null_space.remove(b)
@@ -51,6 +58,14 @@ class Items:
         self._refreshed = torch.full_like(self.b_norm, torch.inf)
         self._best_norm = torch.full_like(self.b_norm, torch.inf)
         self._best: Tensor | None = None
+
+    def start(self, x0: Tensor | None) -> Tensor:
+        """The first iterate in units of ``scale``; zero for items without a right-hand side."""
+        self.end(self.b_norm == 0, Status.CONVERGED)
+        if x0 is None:
+            return torch.zeros_like(self.b)
+        x = self.operator.mask(x0.expand_as(self.b)) / self.scale
+        return torch.where(self.spread(self.running), x, 0.0)
 
     def dot(self, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of every item, shape ``(...)``."""
@@ -82,7 +97,7 @@ class Items:
         return self.b - self.operator.apply(x)
 
     def observe(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at the iterates: end items, count an iteration of the others.
+        """Look at the iterates and end items.
 
         Args:
             x: Iterates.
@@ -109,7 +124,6 @@ class Items:
             r = torch.where(self.spread(met), true, r)
         if int(self.iterations.max()) % _LOOK_EVERY == 0:
             self._keep_best(x, norm)
-        self.iterations = self.iterations + self.running
         return r, restart
 
     def _keep_best(self, x: Tensor, norm: Tensor) -> None:
@@ -133,11 +147,10 @@ class Items:
         if self.null_space is not None:
             x = self.null_space.remove(x)
         total = torch.hypot(norm, self._outside)
-        scale = torch.where(self.b_norm > 0, self.b_norm, 1.0)
         return Outcome(
-            value=self.operator.mask(x),
+            value=self.operator.mask(x) * self.scale,
             status=self.status,
             iterations=self.iterations,
-            residual=(total / scale).double(),
+            residual=total.double(),
             counts={"refreshes": self.refreshes},
         )

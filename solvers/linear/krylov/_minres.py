@@ -81,9 +81,7 @@ class _PreparedMINRES(Prepared):
         A, precondition, settings = self._plain, self.preconditioner.apply, self._settings
         items = Items(A, b, settings.rtol, A.null_space())
         dot, spread = items.dot, items.spread
-        items.end(items.b_norm == 0, Status.CONVERGED)
-        x = torch.zeros_like(items.b) if x0 is None else A.mask(x0.expand_as(items.b))
-        x = torch.where(spread(items.running), x, 0.0)
+        x = items.start(x0)
         r = items.residual(x)
         start = items.norm(r)
         items.end(~torch.isfinite(start), Status.NON_FINITE)

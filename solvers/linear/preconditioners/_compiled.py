@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = ["CompiledMultigrid", "multigrid_kernel"]
 
 _TEXTS = ("multigrid_cycle.cpp", "multigrid_solve.cpp", "multigrid_setup.cpp")
 _HEADER, _ROW = 128, 24
+_SMALL = 1e-120
 _SCAN, _FILL_MASK, _FILL, _COARSEN, _SOLVE, _CYCLE, _IS_HELD, _FIND_RUNS = range(8)
 # Threads of a team wait for each other without sleep: two teams at once could starve.
 _team_lock = threading.Lock()
@@ -92,6 +94,11 @@ class _Level:
         start = self.offsets[name] + self.plane
         stride = (self.memory.stride(0), self.plane, self.pitch, 1)
         return self.memory.as_strided((len(self.memory), nx, ny, nz), stride, start)
+
+    def runs(self) -> Tensor:
+        """A view of the first and last unknowns of all planes."""
+        start = self.offsets["run"]
+        return self.memory[:, start : start + 2 * (self.shape[0] + 2)].view(torch.int32)
 
     def diagonal(self) -> Tensor:
         """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
@@ -163,6 +170,8 @@ class CompiledMultigrid(PreparedPreconditioner):
             self._table[16:20] = [part.data_ptr() for part in self._doubles]
             self._table[20] = cells + 64
         stats = None if self.is_mask else self._run(_FILL, 0)
+        if not self._levels[0].runs().any():
+            self._operator.check()
         self._coarsen(stats.copy() if stats is not None else None)
         self._null_space = None if self._is_held() else self._operator.null_space()
 
@@ -337,6 +346,22 @@ class CompiledMultigrid(PreparedPreconditioner):
         )
 
     def _solve(self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int) -> Outcome:
+        """Solve, once more in other units where squares leave the range of numbers."""
+        outcome = self._solve_once(b, x0, rtol, max_iterations)
+        if bool(((outcome.iterations == 0) & ~(outcome.residual > 0)).any()):
+            axes = tuple(range(-len(self._operator.domain), 0))
+            size = self._operator.mask(b).abs().amax(axes, keepdim=True)
+            is_extreme = ((size > 0) & (size < _SMALL)) | ((size > 1 / _SMALL) & size.isfinite())
+            if bool(is_extreme.any()):
+                unit = torch.where(is_extreme, size, 1.0)
+                guess = None if x0 is None else x0 / unit
+                outcome = self._solve_once(b / unit, guess, rtol, max_iterations)
+                outcome = replace(outcome, value=outcome.value * unit)
+        return outcome
+
+    def _solve_once(
+        self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int
+    ) -> Outcome:
         rows = self._by_system(b)
         count = rows.shape[1]
         x = torch.empty(rows.shape, dtype=torch.float64)
@@ -414,7 +439,7 @@ def _zeros(*shape: int, dtype: type = np.float64) -> Tensor:
 
 
 def _invert(inverse_diagonal: Tensor, couplings: list[Tensor]) -> Tensor:
-    """Inverse matrices of small grids, single precision, shape ``(systems, n * n)``."""
+    """Inverse matrices of small grids, shape ``(systems, n * n)``."""
     systems, *shape = inverse_diagonal.shape
     n = math.prod(shape)
     matrix = torch.zeros(systems, n, n, dtype=torch.float64)
@@ -428,4 +453,4 @@ def _invert(inverse_diagonal: Tensor, couplings: list[Tensor]) -> Tensor:
         between = coupling.narrow(axis + 1, 0, size).reshape(systems, -1)
         matrix[:, low, high] -= between
         matrix[:, high, low] -= between
-    return symmetric_inverse(matrix).float().reshape(systems, n * n).contiguous()
+    return symmetric_inverse(matrix).reshape(systems, n * n).contiguous()

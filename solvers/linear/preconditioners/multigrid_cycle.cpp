@@ -329,7 +329,7 @@ struct Multigrid {
   }
 
   // x = A^-1 b on the coarsest level, by the rows of the inverse; x . b
-  OUTLINED double coarsest(const Level& l, const float* inverse, float* v) {
+  OUTLINED double coarsest(const Level& l, const double* inverse, double* v) {
     const L n = l.nx * l.ny * l.nz;
     L m = 0;
     for (L i = 1; i <= l.nx; i++)
@@ -340,7 +340,14 @@ struct Multigrid {
     for (L i = 1; i <= l.nx; i++)
       for (L j = 0; j < l.ny; j++)
         for (L k = 0; k < l.nz; k++, m++) {
-          const float x = l.x[i*l.PP + j*l.P + k] = dot(inverse + m * n, v, n);
+          const double* __restrict row = inverse + m * n;
+          double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+          L q = 0;
+          for (; q + 8 <= n; q += 8) for (int c = 0; c < 8; c++) part[c] += row[q+c] * v[q+c];
+          for (; q < n; q++) part[0] += row[q] * v[q];
+          double x = 0.0;
+          for (int c = 0; c < 8; c++) x += part[c];
+          l.x[i*l.PP + j*l.P + k] = (float)x;
           zb += x * v[m];
         }
     return zb;
@@ -350,7 +357,7 @@ struct Multigrid {
     const L* rows;  // one row of the table a level
     int count, gamma;
     L system;
-    const float* inverse;
+    const double* inverse;
     float* scratch;
     float w0, w1;
   };
@@ -363,7 +370,7 @@ struct Multigrid {
       wait(t);
       return zb;
     }
-    if (k == p.count - 1) return coarsest(l, p.inverse, p.scratch);
+    if (k == p.count - 1) return coarsest(l, p.inverse, (double*)p.scratch);
     const Level c = level(p.rows + 24 * (k + 1), p.system);
     const Range r = share(t, l.nx);
     if (t.size > 1 && !from_zero) { copy_halo(l, p.scratch, r); wait(t); }

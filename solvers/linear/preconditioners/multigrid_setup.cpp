@@ -309,7 +309,7 @@ if (op == 4) {
   Multigrid::Team team = {size > 1 ? block : 0, size, (long long*)a[4], 0, (double*)a[5], 0};
   float* const scratch = (float*)((double*)a[6] + a[7] * block);
   const Multigrid::Plan plan = {rows, (int)a[8], (int)a[9], system,
-                                (const float*)a[10] + a[11] * system, scratch,
+                                (const double*)a[10] + a[11] * system, scratch,
                                 (float)numbers[0], (float)numbers[1]};
   const Multigrid::Fine fine = {(float*)a[12] + a[13] * system, (double*)a[14] + a[13] * system,
                                 (double*)a[15] + a[13] * system, (const double*)a[16] + a[20] * system,
@@ -350,7 +350,7 @@ if (op == 4) {
   } else if (op == 5) {
     Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
     const Multigrid::Plan plan = {rows, (int)a[40], (int)a[9], block,
-                                  (const float*)a[10] + a[11] * block, (float*)work,
+                                  (const double*)a[10] + a[11] * block, (float*)work,
                                   (float)numbers[0], (float)numbers[1]};
     Multigrid::cycle(plan, alone, 0, true);
   }
