@@ -17,7 +17,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-QUESTIONS = ("contact_step", "batch_size", "step_gradient", "accuracy", "penetration")
+QUESTIONS = (
+    "contact_step",
+    "batch_size",
+    "step_gradient",
+    "accuracy",
+    "penetration",
+    "linear_solve",
+    "linear_gradient",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
