@@ -303,3 +303,32 @@ def test_the_compiled_form_says_where_it_does_not_work() -> None:
     with pytest.raises(SettingsError, match="float64"):
         linear_solve(single, torch.zeros(8, 8), solver("kernel"))
     assert linear_solve(single, torch.ones(8, 8), solver(rtol=1e-5)).all_converged
+
+
+def test_without_a_compiler_tensors_give_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, build_scene: Scene
+) -> None:
+    from solvers.kernels import KernelBuildError
+    from solvers.linear.preconditioners import _compiled
+
+    A, b = build_scene("smoke", (14, 13, 12))
+    expected = linear_solve(A, b, solver("kernel")).value
+
+    def refuse() -> None:
+        raise KernelBuildError("no compiler", source="")
+
+    monkeypatch.setattr(_compiled, "multigrid_kernel", refuse)
+    torch.testing.assert_close(linear_solve(A, b).value, expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(KernelBuildError):
+        linear_solve(A, b, solver("kernel"))
+
+
+@pytest.mark.parametrize("factor", [1e-250, 1e250])
+def test_right_hand_sides_beyond_the_range_of_squares(factor: float, build_scene: Scene) -> None:
+    A, b = build_scene("smoke", (10, 9, 8))
+    one = linear_solve(A, b).value
+    both = torch.stack([b, factor * b])
+    for backend in BACKENDS:
+        x = linear_solve(A, both, solver(backend)).value
+        torch.testing.assert_close(x[1] / factor, one, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(x[0], one, rtol=1e-6, atol=1e-6)

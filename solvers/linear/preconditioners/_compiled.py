@@ -402,18 +402,13 @@ class CompiledMultigrid(PreparedPreconditioner):
         )
 
     def _reserve_iterates(self) -> None:
-        """Directions in single, iterates and residuals in double precision, kept between solves."""
+        """Directions in single, iterates in double precision, kept between solves."""
         if self._iterates is None:
             size = self._levels[0].cells + 64
             directions = _zeros(self._systems, size, dtype=np.float32)
-            pair = _zeros(2, self._systems, size)
-            self._iterates = (directions, *pair)
-            self._table[12:16] = (
-                directions.data_ptr(),
-                size,
-                pair[0].data_ptr(),
-                pair[1].data_ptr(),
-            )
+            iterates = _zeros(self._systems, size)
+            self._iterates = (directions, iterates)
+            self._table[12:15] = (directions.data_ptr(), size, iterates.data_ptr())
 
     def _by_system(self, b: Tensor) -> Tensor:
         """Bring a batch into the shape ``(systems, right-hand sides, *grid)``."""

@@ -3,9 +3,9 @@
 //
 // Cell (i, j, k) of a level stands at (i + 1) PP + j P + k with P = nz + 1, PP = (ny + 1) P: a column,
 // a row and two planes of zeros around the cells let every neighbour be read without a test. Each
-// plane has one run [first, last) of cells that matter. The cycle works in single precision; the
-// solution and its residual are double, and the residual is updated with the product in double of
-// the single-precision direction, so it stays the true one.
+// plane has one run [first, last) of cells that matter. The cycle and the residual are in
+// single precision. The solution is double, and so are the products with the directions, so that the
+// residual loses no more than its rounding; from time to time it is computed anew.
 //
 // A mask level has equal couplings between all neighbours: only the diagonal is kept, one byte a
 // cell, zero where there is no unknown.

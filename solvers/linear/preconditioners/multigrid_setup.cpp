@@ -312,7 +312,7 @@ if (op == 4) {
                                 (const double*)a[10] + a[11] * system, scratch,
                                 (float)numbers[0], (float)numbers[1]};
   const Multigrid::Fine fine = {(float*)a[12] + a[13] * system, (double*)a[14] + a[13] * system,
-                                (double*)a[15] + a[13] * system, (const double*)a[16] + a[20] * system,
+                                (const double*)a[16] + a[20] * system,
                                 (const double*)a[17] + a[20] * system, (const double*)a[18] + a[20] * system,
                                 (const double*)a[19] + a[20] * system};
   for (long long i = 0; i < count; i++) {

@@ -2,7 +2,7 @@
   // ---- conjugate gradients ----
   struct Fine {  // what the outer iteration has beyond the finest level
     float* p;
-    double *x, *r;
+    double* x;
     const double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
   };
   // p . A p of one plane.
@@ -74,9 +74,9 @@
     }
     return sum(t, total);
   }
-  // x += alpha p, r -= alpha A p with the product in double, b = scale r in single; r . r
+  // x += alpha p, b -= change A p with the product in double; b . b
   INLINED double advance(bool M, bool fresh, const Level& l, const Fine& f, Team& t, Range r,
-                         double alpha, double scale) {
+                         double alpha, double change) {
     const L P = l.P, PP = l.PP;
     double total = 0.0;
     for (L j = r.first; j <= r.last; j++) {
@@ -85,7 +85,6 @@
       const unsigned char* d8 = l.d8 + at;
       const double *d = f.d + at, *cx = f.cx + at, *cxm = cx - PP, *cy = f.cy + at, *cz = f.cz + at;
       double* __restrict X = f.x + at;
-      double* __restrict R = f.r + at;
       float* __restrict b = l.b + at;
       double part[16];
       for (int k = 0; k < 16; k++) part[k] = 0.0;
@@ -99,13 +98,13 @@
           const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P]) \
                            + ((double)xm[u] + (double)xp[u]); \
           const double c = (double)d8[u]; \
-          n = R[u] - (c > 0.0 ? alpha * (c * v - s) : 0.0); \
+          n = (double)b[u] - (c > 0.0 ? change * (c * v - s) : 0.0); \
         } else { \
           const double s = (cz[u-1]*x0[u-1] + cz[u]*x0[u+1]) + (cy[u-P]*x0[u-P] + cy[u]*x0[u+P]) \
                            + (cxm[u]*xm[u] + cx[u]*xp[u]); \
-          n = R[u] - alpha * (d[u] * v - s); \
+          n = (double)b[u] - change * (d[u] * v - s); \
         } \
-        R[u] = n; b[u] = (float)(scale * n); part[k] += n * n; }
+        b[u] = (float)n; part[k] += n * n; }
       L q = q0;
       for (; q + 16 <= q1; q += 16) for (int k = 0; k < 16; k++) STEP(k)
       for (; q < q1; q++) STEP(0)
@@ -146,7 +145,7 @@
       }
     return sum(t, total);
   }
-  // to = scale times the caller's numbers at the unknowns, b = single * to
+  // to = scale times the caller's numbers at the unknowns, b = single * to; either may be null
   OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
                      double single) {
     for (L i = r.first; i <= r.last; i++)
@@ -157,13 +156,13 @@
         float* __restrict s = b + at;
         for (L k = 0; k < l.nz; k++) {
           const double n = is_unknown(l, at + k) ? scale * from[k * v.sk] : 0.0;
-          o[k] = n;
+          if (to) o[k] = n;
           if (b) s[k] = (float)(single * n);
         }
       }
   }
-  // The true residual b - A x of the double iterate: r . r, and on request r itself (with its copy
-  // in single precision) or the iterate for the caller.
+  // The true residual of the double iterate: its square, and on request itself, scaled and in single
+  // precision, or the iterate for the caller.
   INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
                                const View& out, Team& t, Range r, double scale, double unit) {
     const L P = l.P, PP = l.PP;
@@ -176,7 +175,6 @@
         double* __restrict to = out.data + (i - 1) * out.si + j * out.sj;
         const unsigned char* d8 = l.d8 + at;
         const float* di = l.di + at;
-        double* __restrict R = f.r + at;
         float* __restrict b = l.b + at;
         double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
         L k = 0;
@@ -187,7 +185,7 @@
             a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
                                + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
           const double n = on ? from[u * v.sk] - a : 0.0; \
-          if (keep) { R[u] = n; b[u] = (float)(scale * n); } else to[u * out.sk] = unit * x[u]; \
+          if (keep) b[u] = (float)(scale * n); else to[u * out.sk] = unit * x[u]; \
           part[c] += n * n; }
         for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
         for (; k < l.nz; k++) TAKE(0)
@@ -200,12 +198,12 @@
     return l.mask ? direction(true, l, p, t, r, fresh, beta) : direction(false, l, p, t, r, fresh, beta);
   }
   OUTLINED double advance_of(bool fresh, const Level& l, const Fine& f, Team& t, Range r, double alpha,
-                             double scale) {
+                             double change) {
     if (fresh)
-      return l.mask ? advance(true, true, l, f, t, r, alpha, scale)
-                    : advance(false, true, l, f, t, r, alpha, scale);
-    return l.mask ? advance(true, false, l, f, t, r, alpha, scale)
-                  : advance(false, false, l, f, t, r, alpha, scale);
+      return l.mask ? advance(true, true, l, f, t, r, alpha, change)
+                    : advance(false, true, l, f, t, r, alpha, change);
+    return l.mask ? advance(true, false, l, f, t, r, alpha, change)
+                  : advance(false, false, l, f, t, r, alpha, change);
   }
   OUTLINED double keep_residual(const Level& l, const Fine& f, const View& v, const View& out, Team& t,
                                 Range r, double scale) {
@@ -227,7 +225,7 @@
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
-    double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, refreshed = __builtin_inf();
+    double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, renewed = bb;
     int iteration = 0;
     const bool finite = bb < __builtin_inf(), trivial = bb == 0.0 || !finite;
     // Entries of about one keep single precision away from its limits.
@@ -237,10 +235,10 @@
     if (guess && !trivial) {
       load(l, x, f.x, nullptr, r, unit, 0.0);
       wait(t);
-      rr = keep_residual(l, f, b, x, t, r, scale);
+      rr = renewed = keep_residual(l, f, b, x, t, r, scale);
       if (rr <= goal) status = CONVERGED;
     } else if (!trivial) {
-      load(l, b, f.r, l.b, r, 1.0, scale);
+      load(l, b, nullptr, l.b, r, 1.0, scale);
       wait(t);
     } else {
       status = finite ? CONVERGED : NON_FINITE;
@@ -255,18 +253,21 @@
       const double energy = direction_of(l, f.p, t, r, restart, restart ? 0.0 : overlap / zr);
       if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
       // The direction is that of the scaled residual.
-      rr = advance_of(first, l, f, t, r, overlap / (energy * scale), scale);
+      const double change = overlap / energy;
+      rr = advance_of(first, l, f, t, r, change / scale, change) / (scale * scale);
       zr = overlap;
       restart = first = false;
       if (!(rr < __builtin_inf())) { status = NON_FINITE; break; }
-      if (rr > goal) continue;
-      rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
-      if (rr <= goal) { status = CONVERGED; break; }
-      if (rr > 0.25 * refreshed) { status = STALLED; break; }
-      refreshed = rr;
-      refreshes += 1.0;
-      restart = true;
+      if (rr <= goal) {
+        rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
+        if (rr <= goal) { status = CONVERGED; break; }
+        refreshes += 1.0;
+        restart = true;
+      } else if (rr > 1e-6 * renewed) continue;
+      // Rounding of the residual has gathered to about 1e-4 of it.
       rr = keep_residual(l, f, b, x, t, r, scale);
+      if (rr > 0.25 * renewed) { status = STALLED; break; }
+      renewed = rr;
     }
     if (first) for (L i = r.first; i <= r.last; i++) clear((float*)(f.x + i * l.PP), 2 * l.PP);
     if (iteration == 0 || status != CONVERGED) {
