@@ -332,3 +332,16 @@ def test_right_hand_sides_beyond_the_range_of_squares(factor: float, build_scene
         x = linear_solve(A, both, solver(backend)).value
         torch.testing.assert_close(x[1] / factor, one, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(x[0], one, rtol=1e-6, atol=1e-6)
+
+
+def test_one_prepared_solver_may_be_called_from_several_threads(build_scene: Scene) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    A, _ = build_scene("smoke", (24, 20, 22))
+    prepared = solver("kernel").prepare(A)
+    right = [A.mask(randn(24, 20, 22, seed=seed)) for seed in range(8)]
+    expected = [prepared.solve(b).value for b in right]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda b: prepared.solve(b).value, right))
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)

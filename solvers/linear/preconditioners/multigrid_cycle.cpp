@@ -363,7 +363,7 @@ struct Multigrid {
   };
   // One cycle from level k down; z . b of the thread's planes.
   static double cycle(const Plan& p, Team& t, int k, bool from_zero) {
-    const Level l = level(p.rows + 24 * k, p.system);
+    const Level l = level(p.rows + ROW * k, p.system);
     if (t.size > 1 && (k == p.count - 1 || l.nx < 8 * t.size)) {
       Team alone = {0, 1, nullptr, 0, nullptr, 0};
       const double zb = t.rank == 0 ? cycle(p, alone, k, from_zero) : 0.0;
@@ -371,7 +371,7 @@ struct Multigrid {
       return zb;
     }
     if (k == p.count - 1) return coarsest(l, p.inverse, (double*)p.scratch);
-    const Level c = level(p.rows + 24 * (k + 1), p.system);
+    const Level c = level(p.rows + ROW * (k + 1), p.system);
     const Range r = share(t, l.nx);
     if (t.size > 1 && !from_zero) { copy_halo(l, p.scratch, r); wait(t); }
     if (l.mask) before_mask(l, c, p.scratch, r, p.w0, p.w1, from_zero);

@@ -298,60 +298,56 @@
 };
 
 const long long* const a = (const long long*)table;
-const long long* const rows = a + 128;
-const int op = (int)a[0];
-double* const numbers = (double*)a[1];
-if (op == 4) {
-  // The whole solve: a team on one system, or one thread for each system of a batch.
-  const int size = (int)a[2];
-  const long long system = size > 1 ? 0 : block;
-  const long long count = a[3];
-  Multigrid::Team team = {size > 1 ? block : 0, size, (long long*)a[4], 0, (double*)a[5], 0};
-  float* const scratch = (float*)((double*)a[6] + a[7] * block);
-  const Multigrid::Plan plan = {rows, (int)a[8], (int)a[9], system,
-                                (const double*)a[10] + a[11] * system, scratch,
-                                (float)numbers[0], (float)numbers[1]};
-  const Multigrid::Fine fine = {(float*)a[12] + a[13] * system, (double*)a[14] + a[13] * system,
-                                (const double*)a[16] + a[20] * system,
-                                (const double*)a[17] + a[20] * system, (const double*)a[18] + a[20] * system,
-                                (const double*)a[19] + a[20] * system};
+const long long* const rows = a + HEADER;
+const int op = (int)a[SLOT_OP];
+double* const numbers = (double*)a[SLOT_NUMBERS];
+// A team works on one system; otherwise a block is a system with a thread of its own.
+const int team_size = op == OP_SOLVE ? (int)a[SLOT_TEAM] : 1;
+const long long system = team_size > 1 ? 0 : block;
+double* const work = (double*)a[SLOT_WORK] + a[SLOT_WORK_STEP] * block;
+const long long part = a[SLOT_CELLS] * system;
+const Multigrid::Plan plan = {rows, (int)a[SLOT_LEVELS], (int)a[SLOT_VISITS], system,
+                              (const double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
+                              (float*)work, (float)numbers[NUMBER_FIRST_STEP],
+                              (float)numbers[NUMBER_SECOND_STEP]};
+const Multigrid::Fine fine = {
+  (float*)a[SLOT_DIRECTIONS] + part, (double*)a[SLOT_ITERATES] + part,
+  (double*)a[SLOT_DIAGONALS] + part, (double*)a[SLOT_COUPLINGS_X] + part,
+  (double*)a[SLOT_COUPLINGS_Y] + part, (double*)a[SLOT_COUPLINGS_Z] + part};
+double& unit = ((double*)a[SLOT_UNITS])[system];
+const Multigrid::Input in = Multigrid::input(a + SLOT_INPUTS, system);
+const Multigrid::Level l = Multigrid::level(rows + ROW * a[SLOT_LEVEL], system);
+double* const out = (double*)a[SLOT_REPORT] + 16 * system;
+if (op == OP_SOLVE) {
+  Multigrid::Team team = {team_size > 1 ? block : 0, team_size, (long long*)a[SLOT_COUNTER], 0,
+                          (double*)a[SLOT_SUMS], 0};
+  const long long count = a[SLOT_COUNT];
   for (long long i = 0; i < count; i++) {
-    const Multigrid::View b = Multigrid::View::of(a + 24, system * a[28] + i * a[29]);
-    const Multigrid::View x = Multigrid::View::of(a + 32, system * a[36] + i * a[37]);
-    Multigrid::solve(plan, team, fine, b, x, a[38] != 0, ((double*)a[39])[system], numbers[2],
-                     (int)a[21], (double*)a[22] + 4 * (system * count + i));
+    const long long *right = a + SLOT_RIGHT, *solution = a + SLOT_SOLUTION;
+    const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
+    const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
+    Multigrid::solve(plan, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit, numbers[NUMBER_RTOL],
+                     (int)a[SLOT_LIMIT], (double*)a[SLOT_REPORT] + 4 * (system * count + i));
   }
-} else {
-  const Multigrid::Input in = Multigrid::input(a + 64, block);
-  const Multigrid::Level l = Multigrid::level(rows + 24 * a[8], block);
-  double* const out = (double*)a[22] + 16 * block;
-  double* const work = (double*)a[6] + a[7] * block;
-  if (op == 0) Multigrid::scan(in, l.nx, l.ny, l.nz, out);
-  else if (op == 1) {
-    double& unit = ((double*)a[39])[block];
-    unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
-    out[0] = Multigrid::fill_mask(l, in, unit, work);
-    Multigrid::find_runs(l);
-  } else if (op == 2) {
-    const long long step = a[20] * block;
-    Multigrid::fill_general(l, in, ((double*)a[39])[block], work, (double*)a[16] + step,
-                            (double*)a[17] + step, (double*)a[18] + step, (double*)a[19] + step, out);
-    Multigrid::find_runs(l);
-  } else if (op == 3) {
-    const Multigrid::Level c = Multigrid::level(rows + 24 * (a[8] + 1), block);
-    Multigrid::coarsen(l, c, numbers[3], (float*)work, out);
-    Multigrid::find_runs(c);
-  } else if (op == 7) {
-    Multigrid::find_runs(l);
-  } else if (op == 6) {
-    const long long most = a[41];
-    int* const memory = (int*)a[42] + block * a[43];
-    out[0] = Multigrid::is_held(l, memory, most);
-  } else if (op == 5) {
-    Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
-    const Multigrid::Plan plan = {rows, (int)a[40], (int)a[9], block,
-                                  (const double*)a[10] + a[11] * block, (float*)work,
-                                  (float)numbers[0], (float)numbers[1]};
-    Multigrid::cycle(plan, alone, 0, true);
-  }
+} else if (op == OP_CYCLE) {
+  Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
+  Multigrid::cycle(plan, alone, 0, true);
+} else if (op == OP_SCAN) {
+  Multigrid::scan(in, l.nx, l.ny, l.nz, out);
+} else if (op == OP_FILL_MASK) {
+  unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
+  out[0] = Multigrid::fill_mask(l, in, unit, work);
+  Multigrid::find_runs(l);
+} else if (op == OP_FILL) {
+  Multigrid::fill_general(l, in, unit, work, fine.d, fine.cx, fine.cy, fine.cz, out);
+  Multigrid::find_runs(l);
+} else if (op == OP_FIND_RUNS) {
+  Multigrid::find_runs(l);
+} else if (op == OP_COARSEN) {
+  const Multigrid::Level c = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
+  Multigrid::coarsen(l, c, numbers[NUMBER_WALL], (float*)work, out);
+  Multigrid::find_runs(c);
+} else if (op == OP_IS_HELD) {
+  int* const memory = (int*)a[SLOT_RUNS] + a[SLOT_RUNS_STEP] * system;
+  out[0] = Multigrid::is_held(l, memory, a[SLOT_MOST_RUNS]);
 }

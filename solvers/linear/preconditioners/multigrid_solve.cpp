@@ -3,7 +3,7 @@
   struct Fine {  // what the outer iteration has beyond the finest level
     float* p;
     double* x;
-    const double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
+    double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
   };
   // p . A p of one plane.
   INLINED double energy_plane(bool M, const Level& l, const float* p, L j) {
