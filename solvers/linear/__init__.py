@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from solvers.linear._direct import Cholesky, SparseLU
+from solvers.linear._fallback import Fallback
 from solvers.linear._fast import FastDiagonalization
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear._select import as_operator, choose_solver, linear_solve
@@ -26,6 +27,7 @@ __all__ = [
     "Cholesky",
     "ConjugateGradient",
     "DenseOperator",
+    "Fallback",
     "FastDiagonalization",
     "GMRES",
     "Jacobi",

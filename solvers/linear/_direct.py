@@ -92,7 +92,7 @@ class SparseLU:
         >>> from solvers.linear import SparseOperator, linear_solve
         >>> A = SparseOperator.from_scipy(scipy.sparse.csr_array([[0.0, 2.0], [1.0, 0.0]]))
         >>> b = torch.tensor([2.0, 3.0], dtype=torch.float64)
-    >>> linear_solve(A, b, SparseLU()).value.tolist()
+        >>> linear_solve(A, b, SparseLU()).value.tolist()
         [3.0, 1.0]
     """
 

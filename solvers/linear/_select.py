@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import OnFailure, SettingsError, ShapeError, Solution
 from solvers.linear._direct import Cholesky, SparseLU
+from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
 from solvers.linear._prepared import LinearSolver
 from solvers.linear.krylov._cg import ConjugateGradient
@@ -15,6 +19,7 @@ from solvers.linear.krylov._gmres import GMRES
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
+from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
 
@@ -22,6 +27,8 @@ __all__ = ["as_operator", "choose_solver", "linear_solve"]
 
 _DENSE_SIZE = 512
 _DIRECT_SIZE = 20_000
+# So many cycles cost less than the set-up of algebraic multigrid.
+_PATIENCE = 250
 
 
 def linear_solve(
@@ -107,7 +114,8 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
     ========================================  =====================================================
     Operator                                  Method
     ========================================  =====================================================
-    `PoissonOperator`                         `ConjugateGradient` with `Multigrid`
+    `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; after 250 steps
+                                              with `AlgebraicMultigrid`, if PyAMG is installed
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
     other matrix of moderate size             `SparseLU` (up to 20 000 unknowns, on the CPU)
     symmetric, positive diagonal, larger      `ConjugateGradient` with `Jacobi`
@@ -126,7 +134,7 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
         Cholesky(rtol=1e-08)
     """
     if isinstance(operator, PoissonOperator):
-        return ConjugateGradient(preconditioner=Multigrid(), rtol=rtol)
+        return _choose_for_grid(operator, rtol)
     try:
         diagonal = operator.diagonal().detach()
     except SettingsError:
@@ -142,6 +150,17 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
     if is_positive:
         return ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
     return GMRES(preconditioner=Jacobi() if has_diagonal else None, rtol=rtol)
+
+
+def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
+    solver = ConjugateGradient(preconditioner=Multigrid(), rtol=rtol)
+    has_algebraic = find_spec("pyamg") is not None and operator.device.type == "cpu"
+    if operator.batch or not has_algebraic:
+        return solver
+    return Fallback(
+        replace(solver, max_iterations=_PATIENCE),
+        ConjugateGradient(preconditioner=AlgebraicMultigrid(), rtol=rtol),
+    )
 
 
 def _is_definite(operator: LinearOperator) -> bool:

@@ -23,8 +23,8 @@ class Items:
     less than half, the item has stalled. A failed item keeps its best iterate: the last one, or
     the best of those looked at every ten iterations.
 
-    Right-hand sides and solutions are in units of ``scale``, the norm of the right-hand side, so
-    that no square leaves the range of numbers.
+    Right-hand sides and solutions are in units of ``scale``, the power of two nearest to the norm
+    of the right-hand side, so that no square leaves the range of numbers.
 
     Args:
         operator: The operator, without gradients.
@@ -42,8 +42,8 @@ class Items:
         self._axes = tuple(range(-len(operator.codomain), 0))
         b = operator.mask(b)
         size = b.abs().amax(self._axes).clamp(min=torch.finfo(b.dtype).tiny)
-        self.scale = self.spread(size * self.norm(b / self.spread(size)))
-        self.scale = torch.where(self.scale > 0, self.scale, 1.0)
+        exponent = torch.frexp(size * self.norm(b / self.spread(size))).exponent
+        self.scale = self.spread(torch.ldexp(torch.ones_like(size), exponent.clamp(-1000, 1000)))
         b = b / self.scale
         self.b_norm = self.norm(b)
         self.limit = rtol * self.b_norm
@@ -151,6 +151,6 @@ class Items:
             value=self.operator.mask(x) * self.scale,
             status=self.status,
             iterations=self.iterations,
-            residual=total.double(),
+            residual=(total / torch.where(self.b_norm > 0, self.b_norm, 1.0)).double(),
             counts={"refreshes": self.refreshes},
         )
