@@ -347,3 +347,27 @@ def test_noise_of_contrast_a_million_is_solved() -> None:
     b = randn(24, 24, 24)
     solution = linear_solve(A, b)
     assert float((A @ solution.value - b).norm() / b.norm()) <= 1e-8
+
+
+def test_a_preconditioner_that_breaks_leaves_a_finite_iterate() -> None:
+    class Broken:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def prepare(self, operator: object) -> object:
+            return self
+
+        label = "broken"
+
+        def conjugate_gradient(self, *_: object, **__: object) -> None:
+            return None
+
+        def apply(self, r: Tensor) -> Tensor:
+            self.calls += 1
+            return r if self.calls < 4 else torch.full_like(r, torch.nan)
+
+    solver = ConjugateGradient(preconditioner=Broken())  # type: ignore[arg-type]
+    solution = linear_solve(DenseOperator(matrix(30)), randn(30), solver, on_failure="mask")
+    assert int(solution.status) == Status.NON_FINITE
+    assert torch.isfinite(solution.value).all()
+    assert float(solution.residual_norm) < 1

@@ -119,14 +119,14 @@ class _PreparedConjugateGradient(Prepared):
             items.iterations = items.iterations + items.running
             z = precondition(r)
             overlap = dot(z, r)
-            items.end(overlap <= 0, Status.BREAKDOWN)
+            items.demand_positive(overlap)
             new = overlap - dot(z, previous) if settings.is_flexible else overlap
             beta = torch.where(restart | ~items.running, 0.0, new / rz)
             p = torch.addcmul(z, spread(beta), p)
             rz = torch.where(items.running, overlap, 1.0)
             Ap = A.apply(p)
             curvature = dot(p, Ap)
-            items.end(curvature <= 0, Status.BREAKDOWN)
+            items.demand_positive(curvature)
             alpha = spread(torch.where(items.running, rz / curvature, 0.0))
             x = _advance(x, alpha, p)
             previous = r
@@ -138,4 +138,4 @@ class _PreparedConjugateGradient(Prepared):
 def _advance(x: Tensor, alpha: Tensor, p: Tensor) -> Tensor:
     """``x + alpha p``, untouched where ``alpha`` is zero even if ``p`` is not finite."""
     moved = torch.addcmul(x, alpha, p)
-    return moved if alpha.numel() == 1 else torch.where(alpha == 0, x, moved)
+    return moved if bool((alpha != 0).all()) else torch.where(alpha == 0, x, moved)

@@ -87,6 +87,11 @@ class Items:
         self.status = torch.where(which, int(status), self.status)
         self.running = self.running & ~which
 
+    def demand_positive(self, product: Tensor) -> None:
+        """End items for which a product that definiteness makes positive is not."""
+        self.end(~torch.isfinite(product), Status.NON_FINITE)
+        self.end(product <= 0, Status.BREAKDOWN)
+
     def accept(self, which: Tensor) -> None:
         """End items whose true residual in the range of the operator meets the tolerance."""
         self.end(which & (self._outside <= self.limit), Status.CONVERGED)
