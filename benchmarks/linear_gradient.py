@@ -37,8 +37,8 @@ def run(size: Size, seed: int = 0) -> Result:
         title=TITLE,
         columns=(
             Column("what", "what"),
-            Column("first", "forward | loop", ".4g"),
-            Column("second", "backward | batch", ".4g"),
+            Column("first", "forward, or loop", ".4g"),
+            Column("second", "backward, or batch", ".4g"),
             Column("ratio", "second / first", ".2f"),
         ),
         rows=rows,
