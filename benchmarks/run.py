@@ -30,6 +30,7 @@ QUESTIONS = (
     "penetration",
     "linear_solve",
     "linear_gradient",
+    "linear_hard",
 )
 
 

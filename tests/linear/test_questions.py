@@ -44,3 +44,11 @@ def test_scenes_are_open_and_follow_their_seed(answer: Any) -> None:
         assert float(b[~A.active].abs().max()) == 0.0
         assert all(map(lambda p, q: p.equal(q), A.couplings, again.couplings))
         assert not all(map(lambda p, q: p.equal(q), A.couplings, other.couplings))
+
+
+def test_linear_hard(answer: Any) -> None:
+    rows = answer("linear_hard").rows
+    assert len(rows) == 14
+    for row in rows:
+        assert row["residual"] <= 1e-8
+        assert row["status"] == "CONVERGED" or row["family"] == "binary noise 1e+06"
