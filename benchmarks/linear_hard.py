@@ -1,8 +1,8 @@
 """Where is multigrid weak? Hard coefficients, beside PyAMG's Ruge-Stüben solver.
 
 Log-normal fields, anisotropy, stretched grids, porous rock, slits, layers, thin channels, noise.
-One thread, CPU time of set-up and solve. What multigrid alone does not solve is timed with the method
-that `linear_solve` picks, which hands it over.
+One thread, CPU time of set-up and solve. What multigrid alone does not solve is timed with the
+method that `linear_solve` picks, which hands it over.
 """
 
 from __future__ import annotations
