@@ -170,7 +170,9 @@ def test_moving_and_converting() -> None:
     torch.testing.assert_close((B @ x.float()).double(), A @ x, rtol=1e-5, atol=1e-5)
     M = A.to_scipy()
     from_torch = SparseOperator.from_torch(
-        torch.sparse_coo_tensor(np.vstack(M.nonzero()), torch.from_numpy(M.tocoo().data), M.shape)
+        torch.sparse_coo_tensor(
+            np.vstack(M.nonzero()), torch.from_numpy(M.tocoo().data), M.shape, check_invariants=True
+        )
     )
     torch.testing.assert_close(from_torch @ x.flatten(), (A @ x).flatten())
 
