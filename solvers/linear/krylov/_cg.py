@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
