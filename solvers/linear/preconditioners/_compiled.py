@@ -30,6 +30,7 @@ from solvers.linear.preconditioners._native import (
     Op,
     Slot,
     multigrid_kernel,
+    rest_address,
     zeros,
 )
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
@@ -37,7 +38,7 @@ from solvers.linear.preconditioners._preconditioner import PreparedPreconditione
 __all__ = ["CompiledMultigrid"]
 
 _SMALL = 1e-120
-# Threads of a team wait for each other without sleep: two teams at once could starve.
+# Threads of a team wait for each other: two teams at once could starve.
 _team_lock = threading.Lock()
 
 
@@ -316,7 +317,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self._numbers[Number.RTOL] = rtol
         table = self._table
         table[Slot.OP] = Op.SOLVE
-        self._set(Slot.TEAM, team, count, counter.ctypes.data, sums.ctypes.data)
+        self._set(Slot.TEAM, team, count, counter.ctypes.data, sums.ctypes.data, rest_address())
         table[Slot.LIMIT], table[Slot.REPORT] = max_iterations, report.ctypes.data
         table[Slot.HAS_GUESS] = x0 is not None
         for start, tensor in ((Slot.RIGHT, rows), (Slot.SOLUTION, x)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from solvers.core import SettingsError, check_choice, check_positive
+from solvers.core import PerformanceWarning, SettingsError, check_choice, check_positive
+from solvers.kernels import KernelBuildError
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
 from solvers.linear.preconditioners._cycle import ReferenceMultigrid
@@ -87,9 +89,14 @@ class Multigrid:
 
         try:
             return CompiledMultigrid(operator, cycle=visits, threads=self.threads)
-        except (ImportError, RuntimeError):
+        except (ImportError, KernelBuildError) as error:
             if self.backend == "kernel":
                 raise
+            warnings.warn(
+                f"Multigrid runs on tensors, several times slower: {str(error).splitlines()[0]}",
+                PerformanceWarning,
+                stacklevel=2,
+            )
             return ReferenceMultigrid(operator, cycle=visits)
 
 

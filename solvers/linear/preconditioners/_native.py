@@ -18,7 +18,17 @@ from torch import Tensor
 
 from solvers.kernels import Kernel, build_kernel
 
-__all__ = ["HEADER", "ROW", "Level", "Number", "Op", "Slot", "multigrid_kernel", "zeros"]
+__all__ = [
+    "HEADER",
+    "ROW",
+    "Level",
+    "Number",
+    "Op",
+    "Slot",
+    "multigrid_kernel",
+    "rest_address",
+    "zeros",
+]
 
 HEADER, ROW = 128, 24
 """Slots before the rows of the levels, and slots of a row."""
@@ -48,6 +58,7 @@ class Slot(IntEnum):
     COUNT = auto()  # right-hand sides of a system
     COUNTER = auto()  # address of the integer that a team counts its steps in
     SUMS = auto()  # address of the partial sums of a team
+    REST = auto()  # address of a function that lets other programs run, or 0
     WORK = auto()
     WORK_STEP = auto()
     LEVEL = auto()  # the level that an operation is about
@@ -153,6 +164,18 @@ class Level:
     def _view(self, memory: Tensor, start: int) -> Tensor:
         stride = (memory.stride(0), self.plane, self.pitch, 1)
         return memory.as_strided((len(memory), *self.shape), stride, start + self.plane)
+
+
+@cache
+def rest_address() -> int:
+    """Address of the C library's ``sched_yield``; 0 where there is none."""
+    import ctypes
+
+    try:
+        function = ctypes.CDLL(None).sched_yield
+    except (AttributeError, OSError, TypeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def zeros(*shape: int, dtype: type = np.float64) -> Tensor:

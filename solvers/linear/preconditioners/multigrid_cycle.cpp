@@ -18,6 +18,7 @@ struct Multigrid {
     unsigned char* d8;
     int* run;
   };
+  typedef signed (*Rest)();
   // One thread of a team that works on one system.
   struct Team {
     int rank, size;
@@ -25,6 +26,7 @@ struct Multigrid {
     L epoch;
     double* slots;
     L turn;
+    Rest rest;  // lets other programs run; may be null
   };
   struct Range { L first, last; };
 
@@ -55,10 +57,12 @@ struct Multigrid {
     if (t.size == 1) return;
     t.epoch += t.size;
     __atomic_fetch_add(t.counter, 1, __ATOMIC_ACQ_REL);
-    while (__atomic_load_n(t.counter, __ATOMIC_ACQUIRE) < t.epoch) {
+    for (int spins = 1; __atomic_load_n(t.counter, __ATOMIC_ACQUIRE) < t.epoch; spins++) {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
+      // The thread waited for may be without a processor.
+      if (t.rest && spins % 512 == 0) t.rest();
     }
   }
   // Sum over the team in the order of the ranks: the same bits in every thread.
@@ -365,7 +369,7 @@ struct Multigrid {
   static double cycle(const Plan& p, Team& t, int k, bool from_zero) {
     const Level l = level(p.rows + ROW * k, p.system);
     if (t.size > 1 && (k == p.count - 1 || l.nx < 8 * t.size)) {
-      Team alone = {0, 1, nullptr, 0, nullptr, 0};
+      Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
       const double zb = t.rank == 0 ? cycle(p, alone, k, from_zero) : 0.0;
       wait(t);
       return zb;

@@ -320,7 +320,7 @@ const Multigrid::Level l = Multigrid::level(rows + ROW * a[SLOT_LEVEL], system);
 double* const out = (double*)a[SLOT_REPORT] + 16 * system;
 if (op == OP_SOLVE) {
   Multigrid::Team team = {team_size > 1 ? block : 0, team_size, (long long*)a[SLOT_COUNTER], 0,
-                          (double*)a[SLOT_SUMS], 0};
+                          (double*)a[SLOT_SUMS], 0, (Multigrid::Rest)a[SLOT_REST]};
   const long long count = a[SLOT_COUNT];
   for (long long i = 0; i < count; i++) {
     const long long *right = a + SLOT_RIGHT, *solution = a + SLOT_SOLUTION;
@@ -330,7 +330,7 @@ if (op == OP_SOLVE) {
                      (int)a[SLOT_LIMIT], (double*)a[SLOT_REPORT] + 4 * (system * count + i));
   }
 } else if (op == OP_CYCLE) {
-  Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0};
+  Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
   Multigrid::cycle(plan, alone, 0, true);
 } else if (op == OP_SCAN) {
   Multigrid::scan(in, l.nx, l.ny, l.nz, out);
