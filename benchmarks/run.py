@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 import time
 from pathlib import Path
 
-import torch
-from rich.console import Console
+# One thread for everybody: read by the libraries of peers when they are imported.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 GROUPS = {
     "simulator": (
@@ -26,6 +31,7 @@ GROUPS = {
         "work_precision",
         "penetration",
     ),
+    "linear": ("linear_solve", "linear_gradient", "linear_hard"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)

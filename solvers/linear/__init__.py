@@ -1,0 +1,52 @@
+"""Linear systems: operators, iterative and direct solvers, preconditioners, one gradient rule."""
+
+from __future__ import annotations
+
+from solvers.linear._direct import Cholesky, SparseLU
+from solvers.linear._fallback import Fallback
+from solvers.linear._fast import FastDiagonalization
+from solvers.linear._prepared import LinearSolver, Outcome, Prepared
+from solvers.linear._select import as_operator, choose_solver, linear_solve
+from solvers.linear.krylov._cg import ConjugateGradient
+from solvers.linear.krylov._gmres import GMRES
+from solvers.linear.krylov._minres import MINRES
+from solvers.linear.operators._callable import CallableOperator
+from solvers.linear.operators._composed import ProductOperator, ScaledOperator, SumOperator
+from solvers.linear.operators._matrix import DenseOperator, SparseOperator
+from solvers.linear.operators._operator import LinearOperator, NullSpace
+from solvers.linear.operators._poisson import PoissonOperator
+from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
+from solvers.linear.preconditioners._jacobi import Chebyshev, Jacobi
+from solvers.linear.preconditioners._multigrid import Multigrid
+from solvers.linear.preconditioners._preconditioner import Preconditioner, PreparedPreconditioner
+
+__all__ = [
+    "AlgebraicMultigrid",
+    "CallableOperator",
+    "Chebyshev",
+    "Cholesky",
+    "ConjugateGradient",
+    "DenseOperator",
+    "Fallback",
+    "FastDiagonalization",
+    "GMRES",
+    "Jacobi",
+    "LinearOperator",
+    "LinearSolver",
+    "MINRES",
+    "Multigrid",
+    "NullSpace",
+    "Outcome",
+    "PoissonOperator",
+    "Preconditioner",
+    "Prepared",
+    "PreparedPreconditioner",
+    "ProductOperator",
+    "ScaledOperator",
+    "SparseLU",
+    "SparseOperator",
+    "SumOperator",
+    "as_operator",
+    "choose_solver",
+    "linear_solve",
+]

@@ -1,0 +1,211 @@
+"""Direct solvers: factor once, solve any number of right-hand sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers.core import SettingsError, Status, check_positive
+from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear.krylov._items import Items
+from solvers.linear.operators._operator import LinearOperator
+
+__all__ = ["Cholesky", "SparseLU"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cholesky:
+    """Dense Cholesky factors, for small symmetric positive definite systems and batches of them.
+
+    A system that is not positive definite ends as ``BREAKDOWN``; the others of a batch are not
+    touched.
+
+    Args:
+        rtol: An item whose relative residual is larger ends as ``STALLED``.
+
+    Cost: n^3 / 3 operations and n^2 numbers a system.
+    """
+
+    rtol: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive("rtol", self.rtol)
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        """Form the matrix and factor it.
+
+        Args:
+            operator: Symmetric operator.
+
+        Raises:
+            SettingsError: If it is not symmetric.
+        """
+        if not operator.is_symmetric:
+            raise SettingsError(f"Cholesky: {operator!r} is not symmetric; use SparseLU or GMRES")
+        return _PreparedCholesky(operator, self)
+
+
+class _PreparedCholesky(Prepared):
+    def __init__(self, operator: LinearOperator, solver: Cholesky):
+        super().__init__(operator, solver, "Cholesky")
+        self._plain = operator.detach()
+        self._plain.check()
+        self._rtol = solver.rtol
+        matrix = _dense(self._plain)
+        # Empty rows are no unknowns; one on their diagonal keeps them apart.
+        empty = (matrix == 0).all(-1)
+        matrix = matrix + torch.diag_embed(empty.to(matrix.dtype))
+        self._null_space = self._plain.null_space()
+        self._factor, self._info = torch.linalg.cholesky_ex(matrix)
+
+    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        operator = self._plain
+        items = Items(operator, b, self._rtol, self._null_space)
+        items.end(self._info.expand(items.batch) != 0, Status.BREAKDOWN)
+        flat = items.b.reshape(*items.batch, operator.size, 1)
+        x = torch.cholesky_solve(flat, self._factor).reshape(items.b.shape)
+        x = torch.where(items.spread(items.running), x, 0.0)
+        return _judge(items, x)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseLU:
+    """Sparse LU factors with pivoting, by SuperLU; any square regular matrix on the CPU.
+
+    Rows and columns without entries (cells that are no unknowns) are left out, and each region in
+    which the solution is free by a constant is held at one unknown.
+
+    Args:
+        rtol: An item whose relative residual is larger ends as ``STALLED``.
+
+    Cost: fill-in; about n^1.5 operations on planar meshes, n^2 in space, where iterative methods
+    soon win.
+    Reference: Demmel, Eisenstat, Gilbert, Li & Liu 1999, "A supernodal approach to sparse partial
+    pivoting".
+
+    Example:
+        >>> import scipy.sparse
+        >>> from solvers.linear import SparseOperator, linear_solve
+        >>> A = SparseOperator.from_scipy(scipy.sparse.csr_array([[0.0, 2.0], [1.0, 0.0]]))
+        >>> b = torch.tensor([2.0, 3.0], dtype=torch.float64)
+        >>> linear_solve(A, b, SparseLU()).value.tolist()
+        [3.0, 1.0]
+    """
+
+    rtol: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive("rtol", self.rtol)
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        """Form the matrix and factor it.
+
+        Args:
+            operator: Square operator.
+
+        Raises:
+            SettingsError: If it is not square.
+        """
+        if operator.domain != operator.codomain:
+            raise SettingsError(
+                f"SparseLU: {operator!r} is not square; solve a least-squares problem instead"
+            )
+        return _PreparedLU(operator, self)
+
+
+class _PreparedLU(Prepared):
+    def __init__(self, operator: LinearOperator, solver: SparseLU):
+        super().__init__(operator, solver, "SparseLU")
+        self._plain = operator.detach()
+        self._plain.check()
+        self._rtol = solver.rtol
+        self._null_space = self._plain.null_space()
+        flat = _items_of(self._plain)
+        self._factors = [_FactoredItem(item, self._null_space) for item in flat]
+
+    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        items = Items(self._plain, b, self._rtol, self._null_space)
+        flat = items.b.reshape(-1, self._plain.size).cpu().double().numpy()
+        index = torch.arange(len(self._factors)).reshape(self._plain.batch)
+        which = index.expand(items.batch).flatten().tolist()
+        solved = [self._factors[i].solve(row) for i, row in zip(which, flat, strict=True)]
+        broken = torch.tensor([s is None for s in solved]).reshape(items.batch)
+        items.end(broken.to(b.device), Status.BREAKDOWN)
+        values = np.stack([np.zeros(self._plain.size) if s is None else s for s in solved])
+        return _judge(items, torch.from_numpy(values).to(b).reshape(items.b.shape))
+
+
+class _FactoredItem:
+    """One matrix without its empty rows, factored; None as solution if it is singular."""
+
+    def __init__(self, operator: LinearOperator, null_space: Any):
+        import scipy.sparse.linalg
+
+        matrix = operator.to_scipy().tocsc().astype(np.float64)
+        self.size = matrix.shape[0]
+        filled = (np.diff(matrix.indptr) > 0) & (np.diff(matrix.tocsr().indptr) > 0)
+        if null_space is not None:
+            labels = null_space.labels.reshape(-1, self.size).cpu().numpy().max(0)
+            _, held = np.unique(labels, return_index=True)
+            filled[held[labels[held] > 0]] = False
+        self.kept = np.flatnonzero(filled)
+        inner = matrix[self.kept][:, self.kept]
+        try:
+            self.factors = scipy.sparse.linalg.splu(inner) if self.kept.size else None
+            self.is_singular = False
+        except RuntimeError:
+            self.is_singular = True
+
+    def solve(self, b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+        if self.is_singular:
+            return None
+        x = np.zeros(self.size)
+        if self.factors is not None:
+            x[self.kept] = self.factors.solve(b[self.kept])
+        return x
+
+
+def _dense(operator: LinearOperator) -> Tensor:
+    """The matrix of every system, shape ``(*batch, n, n)``."""
+    size = operator.size
+    unit = torch.eye(size, dtype=operator.dtype, device=operator.device)
+    unit = unit.reshape(size, *(1,) * len(operator.batch), *operator.domain)
+    with torch.no_grad():
+        columns = operator.apply(unit).expand(size, *operator.batch, *operator.domain)
+    return columns.reshape(size, *operator.batch, size).movedim(0, -1)
+
+
+def _items_of(operator: LinearOperator) -> list[LinearOperator]:
+    """The systems of a batch one by one."""
+    if not operator.batch:
+        return [operator]
+    axes = {name: t.ndim for name, t in operator.coefficients.items()}
+    count = len(operator.batch)
+    least = min(axes.values())
+    return [
+        operator.with_coefficients(
+            {
+                name: tensor.expand(*operator.batch, *tensor.shape[-(tensor.ndim - count) :])[index]
+                if tensor.ndim >= least
+                else tensor
+                for name, tensor in operator.coefficients.items()
+            }
+        )
+        for index in np.ndindex(*operator.batch)
+    ]
+
+
+def _judge(items: Items, x: Tensor) -> Outcome:
+    """Measure the residual."""
+    zero = items.b_norm == 0
+    x = torch.where(items.spread(zero), 0.0, x)
+    norm = items.norm(items.residual(x))
+    items.end(~torch.isfinite(norm), Status.NON_FINITE)
+    items.iterations = items.iterations + items.running
+    items.accept(norm <= items.limit)
+    items.end(norm > items.limit, Status.STALLED)
+    return items.finish(x)

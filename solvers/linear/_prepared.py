@@ -1,0 +1,123 @@
+"""A solver is settings; prepared for an operator it holds the set-up and solves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.core import OnFailure, Solution
+from solvers.linear.operators._operator import LinearOperator
+
+__all__ = ["LinearSolver", "Outcome", "Prepared", "expand_right_hand_side"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a solve without gradients gives: the solution and how each item ended.
+
+    Attributes:
+        value: Solutions, shape ``(..., *domain)``.
+        status: :class:`solvers.core.Status` of each item as int64, shape ``(...)``.
+        iterations: Iterations of each item.
+        residual: Relative residual ``|b - A x| / |b|`` of each item in float64.
+        counts: What else was counted.
+    """
+
+    value: Tensor
+    status: Tensor
+    iterations: Tensor
+    residual: Tensor
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class LinearSolver(Protocol):
+    """Settings of a method; frozen, shared by any number of solves."""
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        """Do everything that does not depend on the right-hand side."""
+        ...
+
+
+class Prepared(ABC):
+    """A solver prepared for one operator: hierarchy, factors, scratch memory.
+
+    Attributes:
+        operator: The operator as given, with gradients.
+        solver: The settings.
+        label: What solves, in words.
+    """
+
+    def __init__(self, operator: LinearOperator, solver: LinearSolver, label: str):
+        self.operator = operator
+        self.solver = solver
+        self.label = label
+
+    def solve(
+        self,
+        b: Float[Tensor, "..."],
+        *,
+        x0: Float[Tensor, "..."] | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> Solution[Tensor]:
+        """Solve ``A x = b``; see :func:`linear_solve`.
+
+        Args:
+            b: Right-hand sides, shape ``(..., *codomain)``.
+            x0: First guess, same shape; zero by default. It carries no gradient.
+            on_failure: ``"raise"``, ``"warn"`` or ``"mask"``.
+
+        Returns:
+            Solution with the report of every item.
+        """
+        from solvers.linear._implicit import implicit_solve
+
+        return implicit_solve(
+            self.solver, self.operator, b, x0=x0, on_failure=on_failure, prepared=self
+        )
+
+    @abstractmethod
+    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        """Solve without gradients.
+
+        Where there is no unknown (`LinearOperator.mask`) ``b`` is not read and the value is zero.
+
+        Args:
+            b: Right-hand sides without gradient.
+            x0: First guess or None.
+        """
+
+    def transpose(self) -> Prepared:
+        """The same solver for the transposed operator; itself if that is the same operator."""
+        if self.operator.is_symmetric:
+            return self
+        return self.solver.prepare(self.operator.transpose())
+
+    def update(self, operator: LinearOperator) -> Prepared:
+        """Prepare for an operator of the same structure whose numbers have changed.
+
+        Args:
+            operator: The new operator.
+
+        Returns:
+            A prepared solver; this one keeps serving the old operator.
+        """
+        return self.solver.prepare(operator)
+
+
+def expand_right_hand_side(operator: LinearOperator, b: Tensor) -> Tensor:
+    """Give the right-hand side the batch axes of the operator.
+
+    Args:
+        operator: The operator, possibly a batch of systems.
+        b: Right-hand sides.
+    """
+    axes = len(operator.codomain)
+    batch = torch.broadcast_shapes(b.shape[: b.ndim - axes], operator.batch)
+    return b.expand(*batch, *operator.codomain)

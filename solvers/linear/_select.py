@@ -1,0 +1,169 @@
+"""One call for every linear system, and the choice of a method that suits it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.core import OnFailure, SettingsError, ShapeError, Solution
+from solvers.linear._direct import Cholesky, SparseLU
+from solvers.linear._fallback import Fallback
+from solvers.linear._implicit import implicit_solve
+from solvers.linear._prepared import LinearSolver
+from solvers.linear.krylov._cg import ConjugateGradient
+from solvers.linear.krylov._gmres import GMRES
+from solvers.linear.operators._matrix import DenseOperator, SparseOperator
+from solvers.linear.operators._operator import LinearOperator
+from solvers.linear.operators._poisson import PoissonOperator
+from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
+from solvers.linear.preconditioners._jacobi import Jacobi
+from solvers.linear.preconditioners._multigrid import Multigrid
+
+__all__ = ["as_operator", "choose_solver", "linear_solve"]
+
+_DENSE_SIZE = 512
+_DIRECT_SIZE = 20_000
+# So many cycles cost less than the set-up of algebraic multigrid.
+_PATIENCE = 250
+
+
+def linear_solve(
+    A: LinearOperator | Tensor | object,
+    b: Float[Tensor, "..."],
+    solver: LinearSolver | None = None,
+    *,
+    x0: Float[Tensor, "..."] | None = None,
+    on_failure: OnFailure = "raise",
+) -> Solution[Tensor]:
+    r"""Solve ``A x = b``, differentiable in ``b`` and in every tensor of ``A``.
+
+    Args:
+        A: An operator, a dense tensor ``(..., n, n)``, a sparse torch tensor or a ``scipy.sparse``
+            matrix.
+        b: Right-hand sides, shape ``(..., *A.codomain)``; every leading index is an item of its
+            own with its own stopping and status.
+        solver: The method, for example ``ConjugateGradient(preconditioner=Multigrid())``. None
+            takes `choose_solver`; ask that function what it picks.
+        x0: First guess, shape of the solution; zero by default. It carries no gradient.
+        on_failure: ``"raise"`` (default), ``"warn"`` or ``"mask"``, for items that fail.
+
+    Returns:
+        Solution with ``value``, ``status``, ``iterations`` and ``residual_norm``, the true relative
+        residual :math:`\|b - A x\| / \|b\|` of each item. A failed item holds its best iterate.
+
+    Raises:
+        ShapeError: If shapes do not fit.
+        SettingsError: If types do not fit, or the method does not suit the operator.
+        NotConvergedError: If ``on_failure="raise"`` and an item fails.
+
+    Gradients: implicit, by one more solve with the transposed operator; of any order; zero for
+    items that failed.
+    Cost: see the solvers.
+
+    Example:
+        >>> cells = torch.zeros(16, 16, dtype=torch.long)
+        >>> A = PoissonOperator.from_cells(cells, outside=2)
+        >>> b = torch.ones(16, 16, dtype=torch.float64, requires_grad=True)
+        >>> solution = linear_solve(A, b)
+        >>> solution.all_converged
+        True
+        >>> solution.value.sum().backward()
+        >>> torch.allclose(b.grad, solution.value)
+        True
+    """
+    operator = as_operator(A)
+    if operator.domain != operator.codomain:
+        raise ShapeError(
+            f"A: got a map from {operator.domain} to {operator.codomain}, expected a square one; "
+            "solve the normal equations with A.T @ A"
+        )
+    chosen = choose_solver(operator) if solver is None else solver
+    return implicit_solve(chosen, operator, b, x0=x0, on_failure=on_failure)
+
+
+def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:
+    """Take a matrix of any kind as an operator.
+
+    Args:
+        A: An operator (given back as it is), a dense or sparse torch tensor, or a
+            ``scipy.sparse`` matrix.
+
+    Raises:
+        SettingsError: If it is none of these.
+    """
+    if isinstance(A, LinearOperator):
+        return A
+    if isinstance(A, Tensor):
+        is_dense = A.layout is torch.strided
+        return DenseOperator(A) if is_dense else SparseOperator.from_torch(A)
+    if hasattr(A, "tocsr") and hasattr(A, "shape"):
+        return SparseOperator.from_scipy(A)
+    raise SettingsError(
+        f"A: got {type(A).__name__}, expected a LinearOperator, a torch tensor or a scipy.sparse "
+        "matrix; wrap a function in CallableOperator"
+    )
+
+
+def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolver:
+    """Pick a method by the kind, symmetry and size of an operator.
+
+    ========================================  =====================================================
+    Operator                                  Method
+    ========================================  =====================================================
+    `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; after 250 steps
+                                              with `AlgebraicMultigrid`, if PyAMG is installed
+    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
+    other matrix of moderate size             `SparseLU` (up to 20 000 unknowns, on the CPU)
+    symmetric, positive diagonal, larger      `ConjugateGradient` with `Jacobi`
+    anything else                             `GMRES`, with `Jacobi` if there is a full diagonal
+    ========================================  =====================================================
+
+    Args:
+        operator: The operator.
+        rtol: Relative tolerance of the residual.
+
+    Returns:
+        The settings; print them to see the choice.
+
+    Example:
+        >>> choose_solver(DenseOperator(torch.eye(3)))
+        Cholesky(rtol=1e-08)
+    """
+    if isinstance(operator, PoissonOperator):
+        return _choose_for_grid(operator, rtol)
+    try:
+        diagonal = operator.diagonal().detach()
+    except SettingsError:
+        diagonal = torch.zeros(1)
+    has_diagonal = bool((diagonal != 0).all())
+    is_positive = operator.is_symmetric and bool((diagonal > 0).all())
+    has_matrix = isinstance(operator, DenseOperator | SparseOperator)
+    on_cpu = operator.device.type == "cpu"
+    if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
+        return Cholesky(rtol=rtol)
+    if has_matrix and on_cpu and operator.size <= _DIRECT_SIZE:
+        return SparseLU(rtol=rtol)
+    if is_positive:
+        return ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
+    return GMRES(preconditioner=Jacobi() if has_diagonal else None, rtol=rtol)
+
+
+def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
+    solver = ConjugateGradient(preconditioner=Multigrid(), rtol=rtol)
+    has_algebraic = find_spec("pyamg") is not None and operator.device.type == "cpu"
+    if operator.batch or not has_algebraic:
+        return solver
+    return Fallback(
+        replace(solver, max_iterations=_PATIENCE),
+        ConjugateGradient(preconditioner=AlgebraicMultigrid(), rtol=rtol),
+    )
+
+
+def _is_definite(operator: LinearOperator) -> bool:
+    if not isinstance(operator, DenseOperator):
+        return not operator.batch
+    return bool((torch.linalg.cholesky_ex(operator.matrix.detach())[1] == 0).all())

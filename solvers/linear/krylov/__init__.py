@@ -1,0 +1,1 @@
+"""Iterative methods that build a space from products with the operator."""

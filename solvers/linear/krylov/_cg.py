@@ -1,0 +1,141 @@
+r"""The conjugate gradient method, preconditioned, plain or flexible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.core import SettingsError, check_positive
+from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear.krylov._items import Items
+from solvers.linear.operators._operator import LinearOperator
+from solvers.linear.preconditioners._preconditioner import Identity, Preconditioner
+
+__all__ = ["ConjugateGradient"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConjugateGradient:
+    r"""Conjugate gradients for symmetric positive (semi)definite operators.
+
+    Each step minimises :math:`\|x - A^{-1} b\|_A` over the space built so far. The flexible form
+    uses :math:`\beta = \langle z_{k+1}, r_{k+1} - r_k\rangle / \langle z_k, r_k\rangle` and allows
+    a preconditioner that changes from step to step.
+
+    Where the preconditioner has the whole iteration as one compiled call (`Multigrid` on a
+    `PoissonOperator` on the CPU), that runs.
+
+    Args:
+        preconditioner: Approximate inverse; none by default.
+        rtol: Stop at :math:`\|b - A x\| \le` ``rtol`` :math:`\|b\|`.
+        max_iterations: Limit of the iterations.
+        is_flexible: Use the flexible form.
+
+    Raises:
+        SettingsError: If ``rtol`` or ``max_iterations`` is not positive.
+
+    Cost: a step takes one product with ``A``, one preconditioning, two inner products.
+    Reference: Hestenes & Stiefel 1952; Golub & Ye 1999, "Inexact preconditioned conjugate gradient
+    method with inner-outer iteration" (the flexible form).
+
+    Example:
+        >>> from solvers.linear import DenseOperator, linear_solve
+        >>> A = DenseOperator(torch.tensor([[4.0, 1.0], [1.0, 3.0]], dtype=torch.float64))
+        >>> b = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        >>> solution = linear_solve(A, b, ConjugateGradient(rtol=1e-12))
+        >>> int(solution.iterations), float((A @ solution.value - b).norm()) < 1e-11
+        (2, True)
+    """
+
+    preconditioner: Preconditioner | None = None
+    rtol: float = 1e-8
+    max_iterations: int = 1000
+    is_flexible: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive("rtol", self.rtol)
+        check_positive("max_iterations", self.max_iterations)
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        """Prepare the preconditioner and the null space.
+
+        Args:
+            operator: Symmetric, positive definite or semidefinite.
+
+        Raises:
+            SettingsError: If the operator is not symmetric.
+        """
+        if not operator.is_symmetric:
+            raise SettingsError(
+                f"ConjugateGradient: {operator!r} is not symmetric; use GMRES, or solve the normal "
+                "equations with A.T @ A"
+            )
+        return _PreparedConjugateGradient(operator, self)
+
+
+class _PreparedConjugateGradient(Prepared):
+    def __init__(self, operator: LinearOperator, solver: ConjugateGradient):
+        plain = operator.detach()
+        preconditioner = solver.preconditioner
+        self.preconditioner = (
+            Identity() if preconditioner is None else preconditioner.prepare(plain)
+        )
+        inner = self.preconditioner.label
+        super().__init__(operator, solver, f"ConjugateGradient{f' with {inner}' if inner else ''}")
+        self._plain = plain
+        self._settings = solver
+        self._is_checked = False
+
+    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        settings = self._settings
+        if not settings.is_flexible:
+            outcome = self.preconditioner.conjugate_gradient(
+                b, x0, rtol=settings.rtol, max_iterations=settings.max_iterations
+            )
+            if outcome is not None:
+                return outcome
+        if not self._is_checked:
+            self._plain.check()
+            self._is_checked = True
+        with torch.no_grad():
+            return self._iterate(b, x0)
+
+    def _iterate(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        settings, precondition, A = self._settings, self.preconditioner.apply, self._plain
+        items = Items(A, b, settings.rtol, A.null_space())
+        dot, spread = items.dot, items.spread
+        x = items.start(x0)
+        r = items.b.clone() if x0 is None else items.residual(x)
+        p = torch.zeros_like(r)
+        rz = torch.ones_like(items.b_norm)
+        r, restart = items.observe(x, r)
+        restart = torch.ones_like(restart)
+        previous = r
+        for _ in range(settings.max_iterations):
+            if not bool(items.running.any()):
+                break
+            items.iterations = items.iterations + items.running
+            z = precondition(r)
+            overlap = dot(z, r)
+            items.demand_positive(overlap)
+            new = overlap - dot(z, previous) if settings.is_flexible else overlap
+            beta = torch.where(restart | ~items.running, 0.0, new / rz)
+            p = torch.addcmul(z, spread(beta), p)
+            rz = torch.where(items.running, overlap, 1.0)
+            Ap = A.apply(p)
+            curvature = dot(p, Ap)
+            items.demand_positive(curvature)
+            alpha = spread(torch.where(items.running, rz / curvature, 0.0))
+            x = _advance(x, alpha, p)
+            previous = r
+            r = _advance(r, -alpha, Ap)
+            r, restart = items.observe(x, r)
+        return items.finish(x)
+
+
+def _advance(x: Tensor, alpha: Tensor, p: Tensor) -> Tensor:
+    """``x + alpha p``, untouched where ``alpha`` is zero even if ``p`` is not finite."""
+    moved = torch.addcmul(x, alpha, p)
+    return moved if bool((alpha != 0).all()) else torch.where(alpha == 0, x, moved)

@@ -1,0 +1,185 @@
+"""The native multigrid text, and the table of integers through which it is called.
+
+The text stands in three files beside this one, in the order of its parts: the cycle, the conjugate
+gradients around it, the set-up. Addresses and sizes travel in one table: named slots, then a row
+for each level. Both languages take the names from here.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers.kernels import Kernel, build_kernel
+
+__all__ = [
+    "HEADER",
+    "ROW",
+    "Level",
+    "Number",
+    "Op",
+    "Slot",
+    "multigrid_kernel",
+    "rest_address",
+    "zeros",
+]
+
+HEADER, ROW = 128, 24
+"""Slots before the rows of the levels, and slots of a row."""
+
+_TEXTS = ("multigrid_cycle.cpp", "multigrid_solve.cpp", "multigrid_setup.cpp")
+
+
+class Op(IntEnum):
+    """What a call does."""
+
+    SCAN = 0
+    FILL_MASK = auto()
+    FILL = auto()
+    FIND_RUNS = auto()
+    COARSEN = auto()
+    IS_HELD = auto()
+    SOLVE = auto()
+    CYCLE = auto()
+
+
+class Slot(IntEnum):
+    """Places of the table; ``_STEP`` is the distance from one system or thread to the next."""
+
+    OP = 0
+    NUMBERS = auto()  # address of what `Number` names
+    TEAM = auto()  # threads that share one system
+    COUNT = auto()  # right-hand sides of a system
+    COUNTER = auto()  # address of the integer that a team counts its steps in
+    SUMS = auto()  # address of the partial sums of a team
+    REST = auto()  # address of a function that lets other programs run, or 0
+    WORK = auto()
+    WORK_STEP = auto()
+    LEVEL = auto()  # the level that an operation is about
+    LEVELS = auto()
+    VISITS = auto()
+    INVERSE = auto()
+    INVERSE_STEP = auto()
+    DIRECTIONS = auto()
+    ITERATES = auto()
+    CELLS = auto()  # distance of these two and of the next four
+    DIAGONALS = auto()
+    COUPLINGS_X = auto()
+    COUPLINGS_Y = auto()
+    COUPLINGS_Z = auto()
+    LIMIT = auto()
+    REPORT = auto()
+    UNITS = auto()
+    HAS_GUESS = auto()
+    MOST_RUNS = auto()
+    RUNS = auto()
+    RUNS_STEP = auto()
+    # Address, three steps, distance of systems, distance of right-hand sides.
+    RIGHT = 32
+    SOLUTION = 40
+    # Couplings of three axes, boundary, mass: address, three steps, distance of systems.
+    INPUTS = 64
+
+
+class Number(IntEnum):
+    """Places of the floating-point arguments."""
+
+    FIRST_STEP = 0
+    SECOND_STEP = auto()
+    RTOL = auto()
+    WALL = auto()
+
+
+@cache
+def multigrid_kernel() -> Kernel:
+    """Compile the native text, or load it from the cache of kernels."""
+    names = [f"{kind.__name__.upper()}_{m.name} = {m.value}" for kind in _NAMED for m in kind]
+    names += [f"HEADER = {HEADER}", f"ROW = {ROW}"]
+    folder = Path(__file__).parent
+    texts = [(folder / name).read_text() for name in _TEXTS]
+    body = f"enum {{ {', '.join(names)} }};\n" + "".join(texts)
+    return build_kernel("multigrid", body, [("table", "double*")], lanes=1)
+
+
+_NAMED: tuple[type[IntEnum], ...] = (Op, Slot, Number)
+
+
+class Level:
+    """One level of all systems: a row of the table and the memory that it points into.
+
+    Args:
+        shape: Cells along three axes.
+        systems: Number of systems.
+        is_mask: Whether all couplings are equal, so that a byte a cell is enough.
+        has_mass: Whether there is a mass term.
+    """
+
+    def __init__(self, shape: tuple[int, ...], systems: int, *, is_mask: bool, has_mass: bool):
+        nx, ny, nz = self.shape = shape
+        self.is_mask = is_mask
+        self.pitch = nz + 1
+        self.plane = (ny + 1) * self.pitch
+        self.cells = (nx + 2) * self.plane
+        names = ["x", "b"] if is_mask else ["x", "b", "di", "cx", "cy", "cz", "e"]
+        sizes = dict.fromkeys(names, self.cells)
+        if is_mask:
+            sizes["d8"] = self.cells // 4 + 1
+        elif has_mass:
+            sizes["m"] = self.cells
+        sizes["run"] = 2 * (nx + 2)
+        self.offsets: dict[str, int] = {}
+        total = 0
+        for name, size in sizes.items():
+            self.offsets[name] = total
+            # Vector loads may look a little beyond the last row.
+            total += (size + 63) // 16 * 16
+        self.memory = zeros(systems, total, dtype=np.float32)
+        start = (nx, ny, nz, self.pitch, self.plane, is_mask, 0, self.memory.data_ptr(), total)
+        places = [
+            self.offsets.get(name, -1 if name == "m" else 0)
+            for name in ("x", "b", "di", "cx", "cy", "cz", "e", "m", "d8", "run")
+        ]
+        self.row = np.zeros(ROW, dtype=np.int64)
+        self.row[: len(start) + len(places)] = (*start, *places)
+
+    def field(self, name: str) -> Tensor:
+        """A view of the cells of one array, shape ``(systems, *shape)``."""
+        return self._view(self.memory, self.offsets[name])
+
+    def diagonal(self) -> Tensor:
+        """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
+        return self._view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
+
+    def runs(self) -> Tensor:
+        """A view of the first and last unknowns of all planes."""
+        start = self.offsets["run"]
+        return self.memory[:, start : start + 2 * (self.shape[0] + 2)].view(torch.int32)
+
+    def _view(self, memory: Tensor, start: int) -> Tensor:
+        stride = (memory.stride(0), self.plane, self.pitch, 1)
+        return memory.as_strided((len(memory), *self.shape), stride, start + self.plane)
+
+
+@cache
+def rest_address() -> int:
+    """Address of the C library's ``sched_yield``; 0 where there is none."""
+    import ctypes
+
+    try:
+        function = ctypes.CDLL(None).sched_yield
+    except (AttributeError, OSError, TypeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def zeros(*shape: int, dtype: type = np.float64) -> Tensor:
+    """Memory from numpy, which asks the system for large pages."""
+    array: np.ndarray[Any, Any] = np.empty(shape, dtype=dtype)
+    array.fill(0)
+    return torch.from_numpy(array)

@@ -1,0 +1,59 @@
+"""What a preconditioner is: settings that, once prepared, apply an approximate inverse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from solvers.linear._prepared import Outcome
+from solvers.linear.operators._operator import LinearOperator
+
+__all__ = ["Identity", "Preconditioner", "PreparedPreconditioner"]
+
+
+class PreparedPreconditioner(ABC):
+    """An approximate inverse of one operator."""
+
+    label = ""
+
+    @abstractmethod
+    def apply(self, r: Tensor) -> Tensor:
+        """Approximate ``A^-1 r`` for ``r`` of shape ``(..., *domain)``.
+
+        Linear in ``r``, and symmetric positive definite if ``A`` is.
+        """
+
+    def conjugate_gradient(
+        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
+    ) -> Outcome | None:
+        """Run the whole preconditioned conjugate gradient iteration at once, if it can.
+
+        Args:
+            b: Right-hand sides.
+            x0: First guess or None.
+            rtol: Relative tolerance.
+            max_iterations: Limit of the iterations.
+
+        Returns:
+            The outcome, or None if the caller should iterate.
+        """
+        return None
+
+
+@runtime_checkable
+class Preconditioner(Protocol):
+    """Settings of a preconditioner."""
+
+    def prepare(self, operator: LinearOperator) -> PreparedPreconditioner:
+        """Do everything that does not depend on the residual."""
+        ...
+
+
+class Identity(PreparedPreconditioner):
+    """No preconditioning."""
+
+    def apply(self, r: Tensor) -> Tensor:
+        """Give the residual back."""
+        return r

@@ -1,0 +1,353 @@
+
+  // ---- set-up ----
+  // What the caller's operator gives: couplings (one entry less along their axis), boundary, mass.
+  struct Input { View c0, c1, c2, e, m; bool has_mass; };
+  INLINED Input input(const L* a, L system) {
+    Input in;
+    in.c0 = View::of(a, system * a[4]);
+    in.c1 = View::of(a + 5, system * a[9]);
+    in.c2 = View::of(a + 10, system * a[14]);
+    in.e = View::of(a + 15, system * a[19]);
+    in.has_mass = a[20] != 0;
+    in.m = View::of(a + 20, system * a[24]);
+    return in;
+  }
+  // out: largest, least, sum (not finite if an entry is not), updated with a row.
+  INLINED void scan_row(const double* row, L n, L step, double* out) {
+    double hi[8], lo[8], part[8];
+    for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
+    L k = 0;
+    for (; k + 8 <= n; k += 8)
+      for (int c = 0; c < 8; c++) {
+        const double v = row[(k + c) * step];
+        hi[c] = v > hi[c] ? v : hi[c];
+        lo[c] = v < lo[c] ? v : lo[c];
+        part[c] += v;
+      }
+    for (; k < n; k++) {
+      const double v = row[k * step];
+      hi[0] = v > hi[0] ? v : hi[0];
+      lo[0] = v < lo[0] ? v : lo[0];
+      part[0] += v;
+    }
+    for (int c = 0; c < 8; c++) {
+      out[0] = hi[c] > out[0] ? hi[c] : out[0];
+      out[1] = lo[c] < out[1] ? lo[c] : out[1];
+      out[2] += part[c];
+    }
+  }
+  // Largest coupling (largest coefficient if there is none), least coefficient, sum of all.
+  static void scan(const Input& in, L nx, L ny, L nz, double* out) {
+    const View views[5] = {in.c0, in.c1, in.c2, in.e, in.m};
+    double couplings[3] = {0, 0, 0}, others[3] = {0, 0, 0};
+    for (int a = 0; a < 4 + in.has_mass; a++) {
+      const View& v = views[a];
+      for (L i = 0; i < nx - (a == 0); i++)
+        for (L j = 0; j < ny - (a == 1); j++) {
+          const double* row = v.data + i * v.si + j * v.sj;
+          double* to = a < 3 ? couplings : others;
+          if (v.sk == 1) scan_row(row, nz - (a == 2), 1, to);
+          else scan_row(row, nz - (a == 2), v.sk, to);
+        }
+    }
+    out[0] = couplings[0] > 0.0 ? couplings[0] : others[0];
+    out[1] = couplings[1] < others[1] ? couplings[1] : others[1];
+    out[2] = couplings[2] + others[2];
+  }
+  // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
+  struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
+  INLINED void take(double* __restrict to, const View& v, bool there, L i, L j, L n, double over) {
+    if (!there) { for (L k = 0; k < n; k++) to[k] = 0.0; return; }
+    const double* from = v.data + i * v.si + j * v.sj;
+    if (v.sk == 1) for (L k = 0; k < n; k++) to[k] = over * from[k];
+    else for (L k = 0; k < n; k++) to[k] = over * from[k * v.sk];
+  }
+  INLINED void read(const Input& in, const Rows& w, L nx, L ny, L nz, L i, L j, double over) {
+    w.z[0] = w.z[nz] = 0.0;
+    take(w.z + 1, in.c2, true, i, j, nz - 1, over);
+    take(w.ym, in.c1, j > 0, i, j - 1, nz, over);
+    take(w.y, in.c1, j + 1 < ny, i, j, nz, over);
+    take(w.xm, in.c0, i > 0, i - 1, j, nz, over);
+    take(w.x, in.c0, i + 1 < nx, i, j, nz, over);
+    take(w.e, in.e, true, i, j, nz, over);
+    take(w.m, in.m, in.has_mass, i, j, nz, over);
+  }
+  INLINED Rows rows_at(double* work, L nz) {
+    const L n = nz + 8;
+    Rows w = {work, work + n, work + 2*n, work + 3*n, work + 4*n, work + 5*n, work + 6*n};
+    return w;
+  }
+  // Some positive coupling, or one.
+  static double any_coupling(const Input& in, L nx, L ny, L nz) {
+    const View views[3] = {in.c0, in.c1, in.c2};
+    for (int a = 0; a < 3; a++)
+      for (L i = 0; i < nx - (a == 0); i++)
+        for (L j = 0; j < ny - (a == 1); j++)
+          for (L k = 0; k < nz - (a == 2); k++) {
+            const double c = views[a].data[i * views[a].si + j * views[a].sj + k * views[a].sk];
+            if (c > 0.0) return c;
+          }
+    return 1.0;
+  }
+  // Fill a mask level; whether all couplings between unknowns are `unit` and the excess a multiple.
+  static bool fill_mask(const Level& l, const Input& in, double unit, double* work) {
+    const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
+    const Rows w = rows_at(work, nz);
+    L faces = 0, pairs = 0;
+    for (L i = 0; i < nx; i++)
+      for (L j = 0; j < ny; j++) {
+        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        const double* __restrict m = w.m;
+        unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
+        int bad = 0, count = 0;
+        for (L k = 0; k < nz; k++) {
+          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
+          const double d = s + w.e[k];
+          const double in_range = d < 7.0 ? d : 7.0;  // six faces at most
+          const int whole = (int)((in_range > 0.0 ? in_range : 0.0) + 0.5);
+          const int x = w.x[k] > 0.5, y = w.y[k] > 0.5, z = w.z[k+1] > 0.5;
+          const double gap = d - (double)whole, gx = w.x[k] - (double)x, gy = w.y[k] - (double)y;
+          const double gz = w.z[k+1] - (double)z;
+          bad |= whole > 6;
+          bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(w.e[k] > -1e-12);
+          count += x + y + z;
+          d8[k] = (unsigned char)whole;
+        }
+        if (in.has_mass) for (L k = 0; k < nz; k++) bad |= m[k] != 0.0;
+        if (bad) return false;
+        faces += count;
+      }
+    for (L i = 1; i <= nx; i++) {
+      const unsigned char* d8 = l.d8 + i * PP;
+      int here = 0;
+      for (L q = 0; q < ny * P; q++)
+        here += (d8[q] > 0) & (d8[q+1] > 0);
+      for (L q = 0; q < ny * P; q++) here += (d8[q] > 0) & (d8[q+P] > 0);
+      for (L q = 0; q < ny * P; q++) here += (d8[q] > 0) & (d8[q+PP] > 0);
+      pairs += here;
+    }
+    return pairs == faces;
+  }
+  static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
+                           double* cx, double* cy, double* cz, double* stats) {
+    const L nx = l.nx, ny = l.ny, nz = l.nz;
+    const Rows w = rows_at(work, nz);
+    for (L i = 0; i < nx; i++)
+      for (L j = 0; j < ny; j++) {
+        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        const L at = (i + 1) * l.PP + j * l.P;
+        for (L k = 0; k < nz; k++) {
+          const L q = at + k;
+          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
+          const double excess = w.e[k] + w.m[k], all = s + excess;
+          d[q] = all; cx[q] = w.x[k]; cy[q] = w.y[k]; cz[q] = w.z[k+1];
+          l.di[q] = all > 0.0 ? (float)(1.0 / all) : 0.f;
+          l.cx[q] = (float)w.x[k]; l.cy[q] = (float)w.y[k]; l.cz[q] = (float)w.z[k+1];
+          l.e[q] = (float)excess;
+          if (l.m) l.m[q] = (float)w.m[k];
+        }
+        double sx = 0, sy = 0, sz = 0, nx_ = 0, ny_ = 0, nz_ = 0;
+        for (L k = 0; k < nz; k++) {
+          sx += w.x[k]; sy += w.y[k]; sz += w.z[k+1];
+          nx_ += w.x[k] > 0; ny_ += w.y[k] > 0; nz_ += w.z[k+1] > 0;
+        }
+        stats[0] += sx; stats[1] += sy; stats[2] += sz;
+        stats[3] += nx_; stats[4] += ny_; stats[5] += nz_;
+      }
+  }
+  // First and last unknown of every plane.
+  static void find_runs(const Level& l) {
+    l.run[0] = l.run[1] = l.run[2 * (l.nx + 1)] = l.run[2 * (l.nx + 1) + 1] = 0;
+    for (L i = 1; i <= l.nx; i++) {
+      const L at = i * l.PP, n = l.ny * l.P;
+      L first = 0, last = n;
+      while (first < n && !(l.mask ? l.d8[at+first] > 0 : l.di[at+first] > 0.f)) first++;
+      while (last > first && !(l.mask ? l.d8[at+last-1] > 0 : l.di[at+last-1] > 0.f)) last--;
+      l.run[2*i] = (int)(first < n ? first : 0);
+      l.run[2*i+1] = (int)(first < n ? last : 0);
+    }
+  }
+  // The coarse operator of piecewise constant transfer: couplings of the fine faces between two
+  // coarse cells, halved where the distance doubles; conductance to known values times `wall`.
+  static void coarsen(const Level& l, const Level& c, double wall, float* work, double* stats) {
+    const L P = l.P, PP = l.PP, nz = l.nz, n = nz + 16;
+    const int X = l.axes & 1, Y = (l.axes >> 1) & 1, Z = (l.axes >> 2) & 1;
+    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n, *ta = tm + n;
+    for (L I = 1; I <= c.nx; I++)
+      for (L J = 0; J < c.ny; J++) {
+        clear(work, 6 * n);
+        for (int a = 0; a <= X; a++)
+          for (int b = 0; b <= Y; b++) {
+            const L i = X ? 2*I - 1 + a : I, j = Y ? 2*J + b : J;
+            if (i > l.nx || j >= l.ny) continue;
+            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm, ta);
+          }
+        const L at = I * c.PP + J * c.P;
+        const float fx = X ? .5f : 1.f, fy = Y ? .5f : 1.f, fz = Z ? .5f : 1.f, we = (float)wall;
+        double s[6] = {0, 0, 0, 0, 0, 0};
+        for (L K = 0; K < c.nz; K++) {
+          const L k = Z ? 2*K : K, k1 = Z ? 2*K + 1 : K;  // past the end there are zeros
+          const float other = Z ? 1.f : 0.f;
+          const float x = fx * (tx[k] + other * tx[k1]), y = fy * (ty[k] + other * ty[k1]);
+          const float z = fz * tz[k1], m = tm[k] + other * tm[k1];
+          c.cx[at+K] = x; c.cy[at+K] = y; c.cz[at+K] = z;
+          c.e[at+K] = we * (te[k] + other * te[k1]) + m;
+          if (c.m) c.m[at+K] = m;
+          c.di[at+K] = ta[k] + other * ta[k1];
+          s[0] += x; s[1] += y; s[2] += z;
+          s[3] += x > 0.f; s[4] += y > 0.f; s[5] += z > 0.f;
+        }
+        for (int q = 0; q < 6; q++) stats[q] += s[q];
+      }
+    for (L I = 1; I <= c.nx; I++)
+      for (L J = 0; J < c.ny; J++) {
+        const L at = I * c.PP + J * c.P;
+        for (L q = at; q < at + c.nz; q++) {
+          const float d = c.e[q] + ((c.cx[q] + c.cx[q-c.PP]) + (c.cy[q] + c.cy[q-c.P]) + (c.cz[q] + c.cz[q-1]));
+          c.di[q] = c.di[q] > 0.f ? (d > 0.f ? 1.f / d : 1.f) : 0.f;
+        }
+      }
+  }
+  INLINED void add_row(const Level& l, L at, bool last_x, bool last_y, float* __restrict tx,
+                       float* __restrict ty, float* __restrict tz, float* __restrict te,
+                       float* __restrict tm, float* __restrict ta) {
+    const L P = l.P, PP = l.PP, nz = l.nz;
+    const float wx = last_x ? 1.f : 0.f, wy = last_y ? 1.f : 0.f;
+    if (l.mask) {
+      const unsigned char *d0 = l.d8 + at;
+      for (L k = 0; k < nz; k++) {
+        const float on = d0[k] > 0 ? 1.f : 0.f;
+        const float xp = d0[k+PP] > 0 ? on : 0.f, xm = d0[k-PP] > 0 ? on : 0.f;
+        const float yp = d0[k+P] > 0 ? on : 0.f, ym = d0[k-P] > 0 ? on : 0.f;
+        const float zp = d0[k+1] > 0 ? on : 0.f, zm = d0[k-1] > 0 ? on : 0.f;
+        tx[k] += wx * xp; ty[k] += wy * yp; tz[k] += zp;
+        te[k] += (float)d0[k] - ((xp + xm) + (yp + ym) + (zp + zm));
+        ta[k] += on;
+      }
+    } else {
+      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at, *di = l.di + at;
+      const float* m = l.m ? l.m + at : nullptr;
+      for (L k = 0; k < nz; k++) {
+        tx[k] += wx * cx[k]; ty[k] += wy * cy[k]; tz[k] += cz[k];
+        te[k] += e[k]; ta[k] += di[k] > 0.f ? 1.f : 0.f;
+      }
+      if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
+    }
+  }
+
+  // ---- is every unknown connected to a known value or to mass? ----
+  struct Runs { int *start, *stop, *parent, *held, *row; };  // row: first run of every row of cells
+  INLINED int root(const Runs& u, int a) {
+    while (u.parent[a] != a) a = u.parent[a] = u.parent[u.parent[a]];
+    return a;
+  }
+  INLINED void unite(const Runs& u, int a, int b) {
+    a = root(u, a);
+    b = root(u, b);
+    if (a == b) return;
+    u.parent[b] = a;
+    u.held[a] |= u.held[b];
+  }
+  // Runs of two rows that touch; couplings between them, or null where all neighbours couple.
+  INLINED void unite_rows(const Runs& u, int row, int other, const float* c) {
+    int a = u.row[row], b = u.row[other];
+    while (a < u.row[row + 1] && b < u.row[other + 1]) {
+      const int low = u.start[a] > u.start[b] ? u.start[a] : u.start[b];
+      const int high = u.stop[a] < u.stop[b] ? u.stop[a] : u.stop[b];
+      bool joined = !c && low < high;
+      for (int k = low; c && !joined && k < high; k++) joined = c[k] > 0.f;
+      if (joined) unite(u, a, b);
+      if (u.stop[a] < u.stop[b]) a++; else b++;
+    }
+  }
+  static bool is_held(const Level& l, int* memory, L most) {
+    const L P = l.P, PP = l.PP;
+    const Runs u = {memory, memory + most, memory + 2 * most, memory + 3 * most, memory + 4 * most};
+    int count = 0, row = 0;
+    u.row[0] = 0;
+    for (L i = 1; i <= l.nx; i++)
+      for (L j = 0; j < l.ny; j++, row++) {
+        const L at = i * PP + j * P;
+        const unsigned char* d8 = l.d8 + at;
+        const float *cz = l.cz + at, *e = l.e + at;
+        for (L k = 0; k < l.nz;) {
+          if (!is_unknown(l, at + k)) { k++; continue; }
+          L end = k + 1;
+          if (l.mask) while (d8[end] > 0) end++;
+          else while (cz[end-1] > 0.f) end++;
+          int excess = 0;
+          if (l.mask)
+            for (L q = k; q < end; q++)
+              excess += d8[q] - ((d8[q-1] > 0) + (d8[q+1] > 0) + (d8[q-P] > 0) + (d8[q+P] > 0)
+                                 + (d8[q-PP] > 0) + (d8[q+PP] > 0));
+          else
+            for (L q = k; q < end; q++) excess |= e[q] > 0.f;
+          u.start[count] = (int)k;
+          u.stop[count] = (int)end;
+          u.parent[count] = count;
+          u.held[count++] = excess > 0;
+          k = end;
+        }
+        u.row[row + 1] = count;
+        if (j > 0) unite_rows(u, row, row - 1, l.mask ? nullptr : l.cy + at - P);
+        if (i > 1) unite_rows(u, row, row - (int)l.ny, l.mask ? nullptr : l.cx + at - PP);
+      }
+    for (int q = 0; q < count; q++) if (!u.held[root(u, q)]) return false;
+    return true;
+  }
+};
+
+const long long* const a = (const long long*)table;
+const long long* const rows = a + HEADER;
+const int op = (int)a[SLOT_OP];
+double* const numbers = (double*)a[SLOT_NUMBERS];
+// A team works on one system; otherwise a block is a system with a thread of its own.
+const int team_size = op == OP_SOLVE ? (int)a[SLOT_TEAM] : 1;
+const long long system = team_size > 1 ? 0 : block;
+double* const work = (double*)a[SLOT_WORK] + a[SLOT_WORK_STEP] * block;
+const long long part = a[SLOT_CELLS] * system;
+const Multigrid::Plan plan = {rows, (int)a[SLOT_LEVELS], (int)a[SLOT_VISITS], system,
+                              (const double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
+                              (float*)work, (float)numbers[NUMBER_FIRST_STEP],
+                              (float)numbers[NUMBER_SECOND_STEP]};
+const Multigrid::Fine fine = {
+  (float*)a[SLOT_DIRECTIONS] + part, (double*)a[SLOT_ITERATES] + part,
+  (double*)a[SLOT_DIAGONALS] + part, (double*)a[SLOT_COUPLINGS_X] + part,
+  (double*)a[SLOT_COUPLINGS_Y] + part, (double*)a[SLOT_COUPLINGS_Z] + part};
+double& unit = ((double*)a[SLOT_UNITS])[system];
+const Multigrid::Input in = Multigrid::input(a + SLOT_INPUTS, system);
+const Multigrid::Level l = Multigrid::level(rows + ROW * a[SLOT_LEVEL], system);
+double* const out = (double*)a[SLOT_REPORT] + 16 * system;
+if (op == OP_SOLVE) {
+  Multigrid::Team team = {team_size > 1 ? block : 0, team_size, (long long*)a[SLOT_COUNTER], 0,
+                          (double*)a[SLOT_SUMS], 0, (Multigrid::Rest)a[SLOT_REST]};
+  const long long count = a[SLOT_COUNT];
+  for (long long i = 0; i < count; i++) {
+    const long long *right = a + SLOT_RIGHT, *solution = a + SLOT_SOLUTION;
+    const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
+    const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
+    Multigrid::solve(plan, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit, numbers[NUMBER_RTOL],
+                     (int)a[SLOT_LIMIT], (double*)a[SLOT_REPORT] + 4 * (system * count + i));
+  }
+} else if (op == OP_CYCLE) {
+  Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
+  Multigrid::cycle(plan, alone, 0, true);
+} else if (op == OP_SCAN) {
+  Multigrid::scan(in, l.nx, l.ny, l.nz, out);
+} else if (op == OP_FILL_MASK) {
+  unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
+  out[0] = Multigrid::fill_mask(l, in, unit, work);
+  Multigrid::find_runs(l);
+} else if (op == OP_FILL) {
+  Multigrid::fill_general(l, in, unit, work, fine.d, fine.cx, fine.cy, fine.cz, out);
+  Multigrid::find_runs(l);
+} else if (op == OP_FIND_RUNS) {
+  Multigrid::find_runs(l);
+} else if (op == OP_COARSEN) {
+  const Multigrid::Level c = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
+  Multigrid::coarsen(l, c, numbers[NUMBER_WALL], (float*)work, out);
+  Multigrid::find_runs(c);
+} else if (op == OP_IS_HELD) {
+  int* const memory = (int*)a[SLOT_RUNS] + a[SLOT_RUNS_STEP] * system;
+  out[0] = Multigrid::is_held(l, memory, a[SLOT_MOST_RUNS]);
+}

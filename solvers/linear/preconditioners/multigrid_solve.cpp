@@ -1,0 +1,284 @@
+
+  // ---- conjugate gradients ----
+  struct Fine {  // what the outer iteration has beyond the finest level
+    float* p;
+    double* x;
+    double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
+  };
+  // p . A p of one plane.
+  INLINED double energy_plane(bool M, const Level& l, const float* p, L j) {
+    const L P = l.P, PP = l.PP, at = j * PP, q0 = l.run[2*j], q1 = l.run[2*j+1];
+    const float *x0 = p + at, *xm = x0 - PP, *xp = x0 + PP;
+    double total = 0.0;
+    if (M) {
+      const unsigned char* d8 = l.d8 + at;
+      for (L q = q0; q < q1; q += 2048) {
+        const L end = smaller(q + 2048, q1);
+        float part[64];
+        for (int k = 0; k < 64; k++) part[k] = 0.f;
+        L u = q;
+#define TERM(k) { \
+          const L g = u + k; \
+          const float s = ((x0[g-1] + x0[g+1]) + (x0[g-P] + x0[g+P])) + (xm[g] + xp[g]); \
+          part[k] += x0[g] * ((float)d8[g] * x0[g] - s); }
+        for (; u + 64 <= end; u += 64) for (int k = 0; k < 64; k++) TERM(k)
+        for (; u < end; u++) TERM(0)
+#undef TERM
+        for (int k = 0; k < 64; k++) total += part[k];
+      }
+      return total;
+    }
+    // Squares of differences: every term is positive, so single precision loses nothing to
+    // cancellation however large the contrast is.
+    const float *e = l.e + at, *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at;
+    for (L q = q0; q < q1; q += 1024) {
+      const L end = smaller(q + 1024, q1);
+      float part[64];
+      for (int k = 0; k < 64; k++) part[k] = 0.f;
+      L u = q;
+      for (; u + 64 <= end; u += 64)
+        for (int k = 0; k < 64; k++) {
+          const L g = u + k;
+          const float v = x0[g], dx = xp[g] - v, dy = x0[g+P] - v, dz = x0[g+1] - v;
+          part[k] += e[g] * v * v + cx[g] * dx * dx + cy[g] * dy * dy + cz[g] * dz * dz;
+        }
+      for (; u < end; u++) {
+        const float v = x0[u], dx = xp[u] - v, dy = x0[u+P] - v, dz = x0[u+1] - v;
+        part[0] += e[u] * v * v + cx[u] * dx * dx + cy[u] * dy * dy + cz[u] * dz * dz;
+      }
+      for (int k = 0; k < 64; k++) total += part[k];
+    }
+    return total;
+  }
+  // p = z + beta p and p . A p; planes at the cuts of the team wait for the neighbours.
+  INLINED double direction(bool M, const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
+    const L PP = l.PP;
+    const float be = (float)beta;
+    const L first = t.size > 1 && M ? r.first + 1 : r.first, last = t.size > 1 ? r.last - 1 : r.last;
+    double total = 0.0;
+    for (L i = r.first; i <= r.last + 1; i++) {
+      if (i <= r.last) {
+        float* __restrict pp = p + i * PP;
+        const float* __restrict z = l.x + i * PP;
+        const L q0 = l.run[2*i], q1 = l.run[2*i+1];
+        if (fresh) copy(pp + q0, z + q0, q1 - q0);
+        else for (L q = q0; q < q1; q++) pp[q] = z[q] + be * pp[q];
+      }
+      const L j = i - 1;
+      if (j >= first && j <= last) total += energy_plane(M, l, p, j);
+    }
+    if (t.size > 1) {
+      wait(t);
+      if (M) total += energy_plane(M, l, p, r.first);
+      total += energy_plane(M, l, p, r.last);
+    }
+    return sum(t, total);
+  }
+  // x += alpha p, b -= change A p with the product in double; b . b
+  INLINED double advance(bool M, bool fresh, const Level& l, const Fine& f, Team& t, Range r,
+                         double alpha, double change) {
+    const L P = l.P, PP = l.PP;
+    double total = 0.0;
+    for (L j = r.first; j <= r.last; j++) {
+      const L at = j * PP;
+      const float *x0 = f.p + at, *xm = x0 - PP, *xp = x0 + PP;
+      const unsigned char* d8 = l.d8 + at;
+      const double *d = f.d + at, *cx = f.cx + at, *cxm = cx - PP, *cy = f.cy + at, *cz = f.cz + at;
+      double* __restrict X = f.x + at;
+      float* __restrict b = l.b + at;
+      double part[16];
+      for (int k = 0; k < 16; k++) part[k] = 0.0;
+      const L q0 = l.run[2*j], q1 = l.run[2*j+1];
+#define STEP(k) { \
+        const L u = q + k; \
+        const double v = (double)x0[u]; \
+        X[u] = fresh ? alpha * v : X[u] + alpha * v; \
+        double n; \
+        if (M) { \
+          const double s = ((double)x0[u-1] + (double)x0[u+1]) + ((double)x0[u-P] + (double)x0[u+P]) \
+                           + ((double)xm[u] + (double)xp[u]); \
+          const double c = (double)d8[u]; \
+          n = (double)b[u] - (c > 0.0 ? change * (c * v - s) : 0.0); \
+        } else { \
+          const double s = (cz[u-1]*x0[u-1] + cz[u]*x0[u+1]) + (cy[u-P]*x0[u-P] + cy[u]*x0[u+P]) \
+                           + (cxm[u]*xm[u] + cx[u]*xp[u]); \
+          n = (double)b[u] - change * (d[u] * v - s); \
+        } \
+        b[u] = (float)n; part[k] += n * n; }
+      L q = q0;
+      for (; q + 16 <= q1; q += 16) for (int k = 0; k < 16; k++) STEP(k)
+      for (; q < q1; q++) STEP(0)
+#undef STEP
+      for (int k = 0; k < 16; k++) total += part[k];
+    }
+    return sum(t, total);
+  }
+  // Right-hand side and iterates of the caller: any strides, unit step last if it can be.
+  struct View {
+    double* data;
+    L si, sj, sk;
+    INLINED View of(const L* a, L offset) {
+      View v = {(double*)a[0] + offset, a[1], a[2], a[3]};
+      return v;
+    }
+  };
+  INLINED bool is_unknown(const Level& l, L q) { return l.mask ? l.d8[q] > 0 : l.di[q] > 0.f; }
+  // Sum of the squares of the caller's numbers at the unknowns.
+  OUTLINED double square(const Level& l, const View& v, Team& t, Range r) {
+    double total = 0.0;
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const double* from = v.data + (i - 1) * v.si + j * v.sj;
+        const L at = i * l.PP + j * l.P;
+        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        L k = 0;
+        for (; k + 8 <= l.nz; k += 8)
+          for (int c = 0; c < 8; c++) {
+            const double n = is_unknown(l, at + k + c) ? from[(k + c) * v.sk] : 0.0;
+            part[c] += n * n;
+          }
+        for (; k < l.nz; k++) {
+          const double n = is_unknown(l, at + k) ? from[k * v.sk] : 0.0;
+          part[0] += n * n;
+        }
+        for (int c = 0; c < 8; c++) total += part[c];
+      }
+    return sum(t, total);
+  }
+  // to = scale times the caller's numbers at the unknowns, b = single * to; either may be null
+  OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
+                     double single) {
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const L at = i * l.PP + j * l.P;
+        const double* from = v.data + (i - 1) * v.si + j * v.sj;
+        double* __restrict o = to + at;
+        float* __restrict s = b + at;
+        for (L k = 0; k < l.nz; k++) {
+          const double n = is_unknown(l, at + k) ? scale * from[k * v.sk] : 0.0;
+          if (to) o[k] = n;
+          if (b) s[k] = (float)(single * n);
+        }
+      }
+  }
+  // The true residual of the double iterate: its square, and on request itself, scaled and in single
+  // precision, or the iterate for the caller.
+  INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
+                               const View& out, Team& t, Range r, double scale, double unit) {
+    const L P = l.P, PP = l.PP;
+    double total = 0.0;
+    for (L i = r.first; i <= r.last; i++)
+      for (L j = 0; j < l.ny; j++) {
+        const L at = i * PP + j * P;
+        const double *from = v.data + (i - 1) * v.si + j * v.sj, *x = f.x + at;
+        const double *d = f.d + at, *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at;
+        double* __restrict to = out.data + (i - 1) * out.si + j * out.sj;
+        const unsigned char* d8 = l.d8 + at;
+        const float* di = l.di + at;
+        float* __restrict b = l.b + at;
+        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        L k = 0;
+#define TAKE(c) { const L u = k + c; double a; bool on; \
+          if (M) { on = d8[u] > 0; \
+            a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
+          } else { on = di[u] > 0.f; \
+            a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
+                               + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
+          const double n = on ? from[u * v.sk] - a : 0.0; \
+          if (keep) b[u] = (float)(scale * n); else to[u * out.sk] = unit * x[u]; \
+          part[c] += n * n; }
+        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+        for (; k < l.nz; k++) TAKE(0)
+#undef TAKE
+        for (int c = 0; c < 8; c++) total += part[c];
+      }
+    return sum(t, total);
+  }
+  OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
+    return l.mask ? direction(true, l, p, t, r, fresh, beta) : direction(false, l, p, t, r, fresh, beta);
+  }
+  OUTLINED double advance_of(bool fresh, const Level& l, const Fine& f, Team& t, Range r, double alpha,
+                             double change) {
+    if (fresh)
+      return l.mask ? advance(true, true, l, f, t, r, alpha, change)
+                    : advance(false, true, l, f, t, r, alpha, change);
+    return l.mask ? advance(true, false, l, f, t, r, alpha, change)
+                  : advance(false, false, l, f, t, r, alpha, change);
+  }
+  OUTLINED double keep_residual(const Level& l, const Fine& f, const View& v, const View& out, Team& t,
+                                Range r, double scale) {
+    return l.mask ? true_residual(true, true, l, f, v, out, t, r, scale, 1.0)
+                  : true_residual(false, true, l, f, v, out, t, r, scale, 1.0);
+  }
+  OUTLINED double store_iterate(const Level& l, const Fine& f, const View& v, const View& out, Team& t,
+                                Range r, double unit) {
+    return l.mask ? true_residual(true, false, l, f, v, out, t, r, 1.0, unit)
+                  : true_residual(false, false, l, f, v, out, t, r, 1.0, unit);
+  }
+
+  // Statuses as in solvers.core.Status.
+  enum { CONVERGED = 0, MAX_ITERATIONS = 1, STALLED = 2, NON_FINITE = 3, BREAKDOWN = 6 };
+  // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
+  // unit: what the couplings were divided by.
+  static void solve(const Plan& plan, Team& t, const Fine& f, const View& b, const View& x, bool guess,
+                    double unit, double rtol, int limit, double* report) {
+    const Level l = level(plan.rows, plan.system);
+    const Range r = share(t, l.nx);
+    const double bb = square(l, b, t, r);
+    double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, renewed = bb;
+    int iteration = 0;
+    const bool finite = bb < __builtin_inf(), trivial = bb == 0.0 || !finite;
+    // Entries of about one keep single precision away from its limits.
+    const double scale = trivial ? 1.0 : __builtin_sqrt((double)(l.nx * l.ny * l.nz) / bb);
+    const double goal = rtol * rtol * bb;
+    bool first = !guess;  // the iterate is zero, whatever stands in its memory
+    if (guess && !trivial) {
+      load(l, x, f.x, nullptr, r, unit, 0.0);
+      wait(t);
+      rr = renewed = keep_residual(l, f, b, x, t, r, scale);
+      if (rr <= goal) status = CONVERGED;
+    } else if (!trivial) {
+      load(l, b, nullptr, l.b, r, 1.0, scale);
+      wait(t);
+    } else {
+      status = finite ? CONVERGED : NON_FINITE;
+      for (L i = r.first; i <= r.last; i++) clear((float*)(f.x + i * l.PP), 2 * l.PP);
+      wait(t);
+    }
+    bool restart = true;
+    while (status == MAX_ITERATIONS && iteration < limit) {
+      iteration++;
+      const double overlap = sum(t, cycle(plan, t, 0, true));
+      if (!(overlap > 0.0)) { status = overlap <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+      const double energy = direction_of(l, f.p, t, r, restart, restart ? 0.0 : overlap / zr);
+      if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
+      // The direction is that of the scaled residual.
+      const double change = overlap / energy;
+      rr = advance_of(first, l, f, t, r, change / scale, change) / (scale * scale);
+      zr = overlap;
+      restart = first = false;
+      if (!(rr < __builtin_inf())) { status = NON_FINITE; break; }
+      if (rr <= goal) {
+        rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
+        if (rr <= goal) { status = CONVERGED; break; }
+        refreshes += 1.0;
+        restart = true;
+      } else if (rr > 1e-6 * renewed) continue;
+      // Rounding of the residual has gathered to about 1e-4 of it.
+      rr = keep_residual(l, f, b, x, t, r, scale);
+      if (rr > 0.25 * renewed) { status = STALLED; break; }
+      renewed = rr;
+    }
+    if (first) for (L i = r.first; i <= r.last; i++) clear((float*)(f.x + i * l.PP), 2 * l.PP);
+    if (iteration == 0 || status != CONVERGED) {
+      wait(t);
+      rr = store_iterate(l, f, b, x, t, r, 1.0 / unit);
+    }
+    if (t.rank == 0) {
+      report[0] = status;
+      report[1] = iteration;
+      report[2] = bb > 0.0 ? __builtin_sqrt(rr / bb) : 0.0;
+      report[3] = refreshes;
+    }
+    wait(t);
+  }
