@@ -49,7 +49,7 @@ class SolverSettings:
     newton_first: int = 4
     newton_iterations: int = 10
     newton_tolerance: float = 1e-6
-    gain_cap: float = 1e4
+    gain_cap: float = 1e3
     rescue_smoothing: float = 1e-7
     soft_rescue: float = 1e-2
     tolerance: float = 1e-9
