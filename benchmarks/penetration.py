@@ -1,9 +1,9 @@
 """How far do bodies sink, and do they creep?
 
 A box falls tilted on a floor, and one is put on a slope of 20 degrees that friction should hold
-(coefficient 0.5). physim's contact is hard, up to its smoothing. MuJoCo's is a spring and damper by
-design, whose stiffness and slip are the user's choice: shown are its defaults, elliptic cones, and
-its own means against slip (``impratio`` and the no-slip solver).
+(coefficient 0.5). physim's contact is hard, exactly or up to its smoothing. MuJoCo's is a spring
+and damper by design, whose stiffness and slip are the user's choice: shown are its defaults,
+elliptic cones, and its own means against slip (``impratio`` and the no-slip solver).
 """
 
 from __future__ import annotations

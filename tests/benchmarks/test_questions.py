@@ -67,9 +67,8 @@ def test_penetration(answer: Any) -> None:
     rows = {row["engine"]: row for row in record["rows"]}
     assert rows["physim"]["impact"] < 1e-6
     assert rows["MuJoCo elliptic"]["impact"] > 1.0
-    # Creep is proportional to the smoothing.
-    ours = rows["physim"]["creep"] / rows["physim, smoothing 1e-9"]["creep"]
-    assert ours == pytest.approx(100.0, rel=0.05)
+    # Creep is what the smoothing allows, and nothing without.
+    assert rows["physim"]["creep"] < 1e-3 * rows["physim, smoothing 1e-9"]["creep"]
 
 
 def test_work_precision(answer: Any) -> None:

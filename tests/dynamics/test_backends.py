@@ -46,8 +46,8 @@ def test_kernel_and_reference_agree(
         assert report.all_converged
         assert other.all_converged
         touched = min(touched, float(report.counts["min_gap"].min()))
-        torch.testing.assert_close(now[0].q, now[1].q, atol=1e-9, rtol=0)
-        torch.testing.assert_close(now[0].v, now[1].v, atol=1e-9 / 0.02, rtol=0)
+        torch.testing.assert_close(now[0].q, now[1].q, atol=5e-9, rtol=0)
+        torch.testing.assert_close(now[0].v, now[1].v, atol=5e-9 / 0.02, rtol=0)
     assert touched < 1e-5
 
 

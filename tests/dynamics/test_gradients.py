@@ -29,7 +29,7 @@ MODEL = """<mujoco><compiler angle="radian"/><worldbody>
 <actuator><motor joint="elbow" gear="2"/><position joint="elbow" kp="1" kv="0.05"/></actuator>
 </mujoco>"""
 MODES = ("flight", "sliding", "sticking", "impact", "limit", "rolling")
-TIGHT = SolverSettings(tolerance=1e-12, path_tolerance=1e-9)
+TIGHT = SolverSettings(newton_tolerance=1e-9, tolerance=1e-12, path_tolerance=1e-9)
 Inputs = dict[str, Tensor]
 
 

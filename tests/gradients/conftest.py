@@ -17,7 +17,7 @@ from physim.dynamics import SolverSettings
 DOUBLE = torch.float64
 # A difference quotient divides the solver's error by its step, so the solve must be far tighter
 # than the simulation's default.
-TIGHT = SolverSettings(tolerance=1e-13, path_tolerance=1e-9)
+TIGHT = SolverSettings(newton_tolerance=1e-9, tolerance=1e-13, path_tolerance=1e-9)
 # In units of an input's own size.
 STEPS = (3e-4, 1e-4, 5e-5, 2e-5, 1e-5)
 
@@ -320,7 +320,7 @@ def tight() -> SolverSettings:
 @pytest.fixture(scope="session")
 def firm() -> SolverSettings:
     """Settings for solves that are compared: as exact as positions near 1 m allow."""
-    return SolverSettings(tolerance=1e-12, path_tolerance=1e-7)
+    return SolverSettings(newton_tolerance=1e-9, tolerance=1e-12, path_tolerance=1e-7)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ y[4] = vexp(a); y[5] = vtanh(b); y[6] = vsqrt(a); y[7] = vabs(b);
 y[8] = vmax(a, b); y[9] = vmin(a, b); y[10] = vmax_number(a, 0.3); y[11] = vmin_number(a, -0.3);
 y[12] = vselect(m, a, b); y[13] = vbool(m);
 y[14] = vany(m) ? 1.0 : 0.0; y[15] = vall(m) ? 1.0 : 0.0;
-y[16] = vsum(a); y[17] = vlane(b, 0);
+y[16] = vsum(a); V kept = a; vput(kept, 0, vlane(b, 0)); y[17] = kept;
 y[18] = a < 0.0 ? V(__builtin_inf()) : V(__builtin_nan(""));
 y[19] = LANES + sizeof(VBITS);
 """
