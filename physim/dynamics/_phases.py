@@ -261,13 +261,12 @@ class StepPhases:
         q: list[Scalar],
         timestep: Scalar,
         numbers: Numbers,
-        rate: Scalar | None = None,
     ) -> list[Scalar]:
-        """Gap velocities of all lower, then all upper limits; ``rate`` is one over ``timestep``."""
+        """Gap velocities of all lower, then all upper limits."""
         lower: list[Scalar] = []
         upper: list[Scalar] = []
         recovery = self.mechanism.recovery
-        inverse = sc.reciprocal(timestep) if rate is None else rate
+        inverse = sc.reciprocal(timestep)
         for dof, coordinate in self.mechanism.limits:
             low, high = numbers.dof("limit_lower", dof), numbers.dof("limit_upper", dof)
             for side, now, then in (

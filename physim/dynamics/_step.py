@@ -251,10 +251,13 @@ def _pull_back_parts(
         state=law.smoothing.state / count, gradient=None if soft is None else soft / count
     )
     one = _Law(law.solver, part_smoothing, 1)
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "second derivatives through a step that was taken in parts are not available; "
+            "use a smaller timestep"
+        )
     with torch.enable_grad():
-        values = [getattr(data, name) for name in _NAMES]
-        if not torch.is_grad_enabled() or not any(y.requires_grad for y in values):
-            values = [y.detach().requires_grad_() for y in values]
+        values = [getattr(data, name).detach().requires_grad_() for name in _NAMES]
         q, v, control, force, past, timestep, numbers = values
         part, warm = timestep / count, None
         for _ in range(count):
