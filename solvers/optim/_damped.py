@@ -11,6 +11,7 @@ The decrease that the model predicts needs no further product, because
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,15 +80,15 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LocalModel:
+class LocalModel(ABC):
     """A quadratic model of a loss; ``step`` is None where the damped system is not definite."""
 
     gradient: Float[Tensor, " n"]
     metric: Metric
 
+    @abstractmethod
     def step(self, damping: float) -> Float[Tensor, " n"] | None:
         """Minimise the model with damping times the metric added."""
-        raise NotImplementedError
 
     def predicted(self, step: Float[Tensor, " n"], damping: float) -> float:
         """Decrease of the model without damping along its damped minimiser."""

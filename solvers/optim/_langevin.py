@@ -24,6 +24,7 @@ References: Welling & Teh 2011, "Bayesian learning via stochastic gradient Lange
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -38,7 +39,7 @@ from solvers.core import SettingsError, ShapeError, check_finite, check_positive
 __all__ = ["SGLD", "SphereMoments", "SphericalLangevin", "equator_ratio", "langevin_average"]
 
 
-class _Sampler(Optimizer):
+class _Sampler(Optimizer, ABC):
     """An optimizer whose steps draw noise from a generator of its own."""
 
     def __init__(
@@ -71,8 +72,9 @@ class _Sampler(Optimizer):
                     self._move(p, p.grad, group, place)
         return loss
 
+    @abstractmethod
     def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any], place: int) -> None:
-        raise NotImplementedError
+        """Move one tensor along its gradient and the noise."""
 
     def _noise(self, p: Tensor) -> Tensor:
         # Drawn on the CPU so that a seed means the same numbers on every device.
