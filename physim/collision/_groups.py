@@ -245,6 +245,8 @@ def build_groups(
     """
     allowed = None if shapes is None else {model.shape(name).index for name in shapes}
     members: dict[tuple[str, tuple[float, float, float] | None], list[Candidate]] = {}
+    p = model.parameters()
+    places = body_positions(tree, model, p["body_position"])
     for index, pair in enumerate(model.pairs):
         moving = [s for s in (pair.shape_a, pair.shape_b) if model.shapes[s].kind != "plane"]
         if allowed is not None and not all(s in allowed for s in moving):
@@ -263,7 +265,10 @@ def build_groups(
             else:
                 candidate = Candidate(link_a=link_b, link_b=-1, pair=index, feature=feature)
             if candidate.link_a >= 0:
-                normal = None if kind == "segments" else _plane_normal(tree, model, pair)
+                normal = None
+                if kind != "segments":
+                    x, y, z = _plane(tree, model, places, p, pair)[0].tolist()
+                    normal = (x, y, z)
                 members.setdefault((kind, normal), []).append(candidate)
     groups = []
     for kind in WITNESS:
@@ -274,10 +279,3 @@ def build_groups(
                 ContactGroup(name=name, kind=kind, candidates=tuple(members[key]), normal=key[1])
             )
     return tuple(pruned(tree, model, group) if prune else group for group in groups)
-
-
-def _plane_normal(tree: Tree, model: Model, pair: Pair) -> tuple[float, float, float]:
-    p = model.parameters()
-    places = body_positions(tree, model, p["body_position"])
-    x, y, z = _plane(tree, model, places, p, pair)[0].tolist()
-    return x, y, z

@@ -10,7 +10,7 @@ import numpy as np
 from physim.model.tree import body_positions, rotate
 
 if TYPE_CHECKING:
-    from physim.collision._groups import ContactGroup
+    from physim.collision._groups import ContactGroup, Parameters, Places
     from physim.model import Model
     from physim.model.tree import Tree
 
@@ -25,14 +25,14 @@ def pruned(tree: Tree, model: Model, group: ContactGroup) -> ContactGroup:
     """
     if group.kind != "ball":
         return group
-    p = model.parameters()
+    p = {name: value.detach() for name, value in model.parameters().items()}
     places = body_positions(tree, model, p["body_position"])
     rows = np.array([row.numpy(force=True) for row in group.numbers(tree, model, places, p)])
     alive = [True] * len(rows)
     links = [candidate.link_a for candidate in group.candidates]
     for i, row in enumerate(rows):
         frames = [(links[i], row[4:7])]
-        above = _in_parent(tree, model, links[i], row[4:7])
+        above = _in_parent(tree, model, places, p, links[i], row[4:7])
         if above is not None:
             frames.append(above)
         for link, center in frames:
@@ -66,18 +66,16 @@ def _is_hidden(center: np.ndarray, radius: float, peers: list[np.ndarray]) -> bo
 
 
 def _in_parent(
-    tree: Tree, model: Model, link: int, center: np.ndarray
+    tree: Tree, model: Model, places: Places, p: Parameters, link: int, center: np.ndarray
 ) -> tuple[int, np.ndarray] | None:
     """A point on the axis of a link's only hinge, in the axes of the parent link."""
     joints, parent = tree.links[link].joints, tree.links[link].parent
     if parent < 0 or len(joints) != 1 or joints[0].kind != "hinge":
         return None
-    p = {name: value.detach() for name, value in model.parameters().items()}
     arm = center - p["joint_anchor"][joints[0].index].numpy()
     if float(np.linalg.norm(np.cross(arm, joints[0].axis))) > TOLERANCE:
         return None
     body = model.bodies[tree.links[link].body]
-    places = body_positions(tree, model, p["body_position"])
     turn = tree.placements[body.parent].rotation
     origin = (places[body.parent] + rotate(turn, p["body_position"][body.index])).numpy()
     return parent, origin + np.array(tree.links[link].rotation) @ center
