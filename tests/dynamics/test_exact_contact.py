@@ -121,14 +121,14 @@ def test_friction_of_any_size(simulator: Build) -> None:
 
 @pytest.mark.slow
 def test_random_contact_states(simulator: Build, locomotion_file: Path) -> None:
-    """2000 states of each robot on the floor: solved, finite gradients, right in a sample."""
+    """2000 states of each robot under full torques: all solved, all gradients finite."""
     sim = simulator(locomotion_file, timestep=0.01, gradient_smoothing=1e-4)
     batch = 200
     generator = torch.Generator().manual_seed(4)
     v = torch.randn(batch, sim.model.nv, generator=generator, dtype=torch.float64)
     state = sim.initial_state(v=v, on_penetration="ignore")
     state = sim.rollout(state, controls(sim, 100, batch, 1.0), on_failure="mask").state(-1)
-    failures = solves = 0
+    failures = 0
     for step in range(10):
         u = controls(sim, 1, batch, 1.0, seed=10 + step)[0].requires_grad_()
         v = state.v.clone().requires_grad_()
@@ -138,7 +138,6 @@ def test_random_contact_states(simulator: Build, locomotion_file: Path) -> None:
         for gradient in gradients:
             assert bool(torch.isfinite(gradient).all())
         failures += int((~report.converged).sum())
-        solves += batch
         ahead = controls(sim, 10, batch, 1.0, seed=100 + step)
         state = sim.rollout(following.detach(), ahead, on_failure="mask").state(-1)
-    assert failures <= 1e-3 * solves
+    assert failures == 0
