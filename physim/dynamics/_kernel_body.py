@@ -27,8 +27,11 @@ _MARKERS = (
 SLOTS_MOST = 16
 """Contacts between links that an environment may push with at once before Newton gives up."""
 
-TEAM_MOST = 32
-"""Blocks of lanes that share one gathering of unsolved environments."""
+TEAM_MOST = 256
+"""Most blocks of lanes that one thread serves from one set of queues."""
+
+PATIENCE = 8
+"""Rounds for which an environment waits until a block of its kind has gathered."""
 
 _FIELDS = (
     ("cn", CONTACT_NODE),
@@ -78,7 +81,20 @@ def _tables(mechanism: Mechanism) -> str:
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
-    return "\n".join(lines)
+    return "\n".join([*lines, _reals("contact_rank", _ranks(mechanism))])
+
+
+def _ranks(mechanism: Mechanism) -> list[float]:
+    """What a pushing contact adds to an environment's likeness to others.
+
+    Contacts between links cost most, so environments with as many of them come together first.
+    """
+    ranks = []
+    for group in mechanism.groups:
+        for _ in range(group.count):
+            bit = 2.0 ** (len(ranks) % 20)
+            ranks.append(2.0**42 + bit if group.is_between_links else 2.0**20 * bit)
+    return ranks or [0.0]
 
 
 def _records(mechanism: Mechanism) -> str:
@@ -299,7 +315,7 @@ def step_body(
     for what in ("NODE", "PRESS", "INCREMENT", "RECHECK"):
         loop = contact_loop(mechanism, what, kinds)
         newton = newton.replace(f"@NEWTON:{what}@", loop)
-    batch = _template("step_batch.cpp")
+    batch = _template("step_batch.cpp").replace("@BLOCK_STEP@", _template("block_step.cpp"))
     for name, block in phases.blocks.items():
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
@@ -384,6 +400,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "NEWTON_FIRST": settings.newton_first,
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
+        "PATIENCE": PATIENCE,
         "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
         "SLOTS_MOST": SLOTS_MOST,
         "FAILED": int(Status.MAX_ITERATIONS),
