@@ -314,16 +314,18 @@ def adjoint_body(
     zeros: frozenset[int],
     weights: Weights,
     *,
+    frame: str | None = None,
     with_numbers: bool,
     is_exact: bool,
 ) -> str:
-    """C++ text of a step's adjoint.
+    """C++ text of the adjoint of steps.
 
     Args:
         mechanism: Structure of the equations.
         settings: Solver settings.
         zeros: Slots of the flat numbers that are zero by structure.
         weights: Effective masses.
+        frame: Text that calls the adjoint of one step; one call per block if None.
         with_numbers: Whether cotangents of the numbers are wanted.
         is_exact: Whether contact is exact.
     """
@@ -337,7 +339,8 @@ def adjoint_body(
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
     text = flags + _template("adjoint_loop.cpp")
     filled = _filled(mechanism, text, phases.blocks, kinds)
-    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
+    frame = frame or _template("adjoint_single.cpp")
+    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled, frame])
 
 
 def _template(name: str) -> str:
