@@ -54,6 +54,7 @@ class Advance:
         impulses: Impulses of all constraints in the last step (B, w): limits, dry friction, then
             normal and two friction impulses per contact.
         soft: Solutions that gradients belong to (T, B, nq), if asked for.
+        path: Impulses of all steps (T, B, w), if asked for.
     """
 
     q: Tensor
@@ -61,6 +62,7 @@ class Advance:
     report: Tensor
     impulses: Tensor
     soft: Tensor | None = None
+    path: Tensor | None = None
 
     def only(self) -> Advance:
         """The result of a single step, without its time axis."""

@@ -8,21 +8,6 @@ const int end = batch < begin + team * LANES ? batch : begin + team * LANES;
 const V none = V(0.0), unit = V(1.0);
 const M everyone = none < unit;
 
-// Which environments sit in the lanes of a block; lanes from `real` on repeat the last one.
-struct Seats { int item[LANES]; int real; };
-const auto gather = [&](const double* source, int width, const Seats& at, V* target) {
-  for (int l = 0; l < LANES; ++l) {
-    const double* const row = source + (size_t)at.item[l] * width;
-    for (int i = 0; i < width; ++i) vput(target[i], l, row[i]);
-  }
-};
-const auto scatter = [&](const V* source, int width, const Seats& at, double* target) {
-  for (int l = 0; l < at.real; ++l) {
-    double* const row = target + (size_t)at.item[l] * width;
-    for (int i = 0; i < width; ++i) row[i] = vlane(source[i], l);
-  }
-};
-
 // One block of lanes: what a step takes, what it gives.
 struct Work {
   V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], force[NV + 1], steps[2], kappa[1];
@@ -238,6 +223,20 @@ for (int step = 0; step < steps_count; ++step) {
       if (vlane(flags, l) < 0.5) list[count++] = at.item[l];
   };
 
+  // A policy sees the states that the step starts from.
+  for (int first = begin; policy_layers && first < end; first += LANES) {
+    Seats at;
+    at.real = end - first < LANES ? end - first : LANES;
+    for (int l = 0; l < LANES; ++l) at.item[l] = first + (l < at.real ? l : at.real - 1);
+    Work work;
+    V seen[POLICY_MOST];
+    gather(q_from, NQ, at, work.q);
+    gather(v_from, NV, at, work.v);
+    if (step == 0) normalise(work);
+    act(work.q, work.v, step, first / LANES, seen, work.control);
+    scatter(work.control, NU, at, control_in + (size_t)step * control_stride);
+  }
+
   int slow_count = 0, count = 0;
   for (int first = begin; first < end; first += LANES) {
     Seats at;
@@ -304,5 +303,10 @@ for (int step = 0; step < steps_count; ++step) {
     report[8] = wanted ? vbool(good) : report[8];
     scatter(work.x, NQ, at, soft_out + now * NQ);
     scatter(report, REPORT, at, report_out + now * REPORT);
+  }
+  // Impulses of every step follow those of the last one.
+  if (impulse_stride) {
+    double* const kept = impulses_out + (size_t)(step + 1) * impulse_stride;
+    for (int i = begin * WARM; i < end * WARM; ++i) kept[i] = impulses_out[i];
   }
 }
