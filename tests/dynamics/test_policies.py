@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ def perceptron(sim: Simulator, *, is_own: bool, kinds: tuple[str, ...]) -> tuple
     observe = range(2, model.nq + model.nv)
     widths = [len(observe), *[13, 6][: len(kinds) - 1], model.nu]
     outer = (BATCH,) if is_own else ()
-    shapes = [(*outer, n, m) for m, n in zip(widths[:-1], widths[1:], strict=True)]
+    shapes = [(*outer, n, m) for m, n in itertools.pairwise(widths)]
     weights = [noise(*shape, seed=k, scale=0.4) for k, shape in enumerate(shapes)]
     biases = [noise(*shape[:-1], seed=k + 9, scale=0.3) for k, shape in enumerate(shapes)]
     policy = MLPPolicy(weights, biases, kinds, observe=observe, bounds=(-0.5, 0.6))
@@ -75,7 +76,7 @@ def test_native_and_python_policy_agree(simulator: Build, case: str) -> None:
     sim = simulator(CRAWLER, timestep=0.01)
     policy, numbers = CASES[case](sim)
     found = []
-    for controls in (policy, lambda state, step: policy(state, step)):
+    for controls in (policy, policy.__call__):
         start = start_of(sim)
         v = start.v.clone().requires_grad_()
         motion = sim.rollout(State(q=start.q, v=v), controls, steps=STEPS)
@@ -193,8 +194,8 @@ def test_what_does_not_fit_is_named(simulator: Build) -> None:
         MLPPolicy.from_network(nn.Sequential(nn.Linear(size, nu), nn.Softplus()))
     with pytest.raises(ShapeError, match="policy maps"):
         sim.rollout(start, MLPPolicy.from_network(nn.Sequential(nn.Linear(5, nu))), steps=2)
+    net = nn.Sequential(nn.Linear(1, nu))
     with pytest.raises(SettingsError, match="observe"):
-        net = nn.Sequential(nn.Linear(1, nu))
         sim.rollout(start, MLPPolicy.from_network(net, observe=[size]), steps=2)
     with pytest.raises(ShapeError, match=r"weights\[1\]"):
         MLPPolicy(
