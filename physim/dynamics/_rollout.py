@@ -125,9 +125,11 @@ def _launched(
 
     def state_gradients(scalar: Tensor) -> tuple[Tensor, Tensor]:
         plan.wants_states, plan.states = True, None
-        torch.autograd.grad(scalar, probe, retain_graph=True, allow_unused=True)
-        plan.wants_states = False
-        found, plan.states = plan.states, None
+        try:
+            torch.autograd.grad(scalar, probe, retain_graph=True, allow_unused=True)
+            found = plan.states
+        finally:
+            plan.wants_states, plan.states = False, None
         if found is None:
             return torch.zeros_like(run.q), torch.zeros_like(run.v)
         return found

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SWEEPS_MOST = 32
 """Teams into which a sweep splits a batch: each adds up gradients of shared weights by itself."""
 
+OUTCOME = ("status", "parts", "gradient_solved")
+"""Columns of a step's report that its adjoint reads."""
+
 _ARGUMENTS = (
     ("q_in", "double*"),
     ("v_in", "double*"),
@@ -43,7 +46,7 @@ _ARGUMENTS = (
     ("number_stride", "int"),
     ("soft_in", "double*"),
     ("impulses_in", "double*"),
-    ("report_in", "double*"),
+    ("outcome_in", "double*"),
     ("gradient_kappa", "double"),
     ("has_parts", "int"),
     ("place_in", "int*"),
@@ -61,6 +64,7 @@ _ARGUMENTS = (
     ("policy_in", "int*"),
     ("bounds_in", "double*"),
     ("weights_in", "double*"),
+    ("reads", "int"),
     ("gq_in", "double*"),
     ("gv_in", "double*"),
     ("g_interval_in", "double*"),
@@ -111,7 +115,7 @@ class Steps:
         v: Their velocities (T + 1, B, nv).
         interval: Lengths of the intervals that ended there (T + 1, B).
         control: Controls (T, B, nu).
-        report: Reports (T, B, columns).
+        outcome: `OUTCOME` of every step (T, B, 3).
         soft: Solutions that gradients belong to (T, B, nq).
         impulses: Impulses (T, B, w), read if the gradient is exact.
         parts: Steps in parts, if any.
@@ -121,7 +125,7 @@ class Steps:
     v: Tensor
     interval: Tensor
     control: Tensor
-    report: Tensor
+    outcome: Tensor
     soft: Tensor
     impulses: Tensor | None = None
     parts: Parts | None = None
@@ -152,7 +156,7 @@ class Cotangents:
     control: Tensor
     numbers: Tensor
     weights: Tensor
-    states: tuple[Tensor, Tensor] | None = None
+    states: tuple[Tensor, ...] | None = None
 
 
 def _transport(tree: Tree) -> str:
@@ -220,7 +224,7 @@ class Sweeper:
         """Nothing yet, for a sweep over ``steps`` steps."""
         tree, lanes = self.solver.mechanism.tree, self.solver.lanes
         nu, size = len(self.solver.mechanism.actuators), self.solver.mechanism.layout.size
-        blocks = block_count(batch, lanes)
+        blocks, sizes = block_count(batch, lanes), (tree.nq, tree.nv)
 
         def rows(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64)
@@ -233,17 +237,16 @@ class Sweeper:
                 shape[1] = -(-blocks // self.team(batch))
             weights = aligned_empty(*shape).zero_()
         numbers = aligned_empty(blocks, size, lanes).zero_() if with_numbers else rows(1, 1, lanes)
-        every = (rows(steps + 1, batch, tree.nq), rows(steps + 1, batch, tree.nv))
         return Cotangents(
             q=rows(batch, tree.nq),
             v=rows(batch, tree.nv),
             interval=rows(batch),
             timestep=rows(batch),
             force=rows(batch, tree.nv),
-            control=rows(steps, batch, nu),
+            control=torch.empty(steps, batch, nu, dtype=torch.float64),
             numbers=numbers if with_numbers else aligned_empty(1, 1, lanes),
             weights=weights,
-            states=every if states else None,
+            states=tuple(rows(steps + 1, batch, n) for n in sizes) if states else None,
         )
 
     @torch.no_grad()
@@ -252,7 +255,7 @@ class Sweeper:
         data: StepData,
         steps: Steps,
         kappa: float,
-        direct: Sequence[Tensor],
+        direct: Sequence[Tensor | None],
         bars: Cotangents,
         first: int,
         *,
@@ -266,13 +269,13 @@ class Sweeper:
             steps: The solved steps.
             kappa: Central-path parameter of the gradient of a whole step [J].
             direct: What the loss reads itself of states, velocities, intervals (T + 1, B, ...) and
-                controls (T, B, nu) of these steps.
+                controls (T, B, nu) of these steps; None where it reads nothing.
             bars: Carried and added to; holds all steps of the rollout.
             first: Place of these steps among those of ``bars``.
             table: Policy that gave the controls; its weights are those of these steps.
             with_numbers: Whether cotangents of the numbers are wanted.
         """
-        solver, (count, batch) = self.solver, steps.report.shape[:2]
+        solver, (count, batch) = self.solver, steps.outcome.shape[:2]
         blocks, team = block_count(batch, solver.lanes), self.team(batch)
         numbers, stride = solver.pack_numbers(data.numbers)
         is_dense = with_numbers or solver.breaks_pattern(data.numbers)
@@ -296,7 +299,7 @@ class Sweeper:
             stride,
             steps.soft.contiguous(),
             nothing if steps.impulses is None else steps.impulses.contiguous(),
-            steps.report.contiguous(),
+            steps.outcome.contiguous(),
             kappa,
             int(parts is not None),
             torch.zeros(1, dtype=torch.int32) if parts is None else parts.place,
@@ -309,7 +312,8 @@ class Sweeper:
             law.shape,
             law.bounds,
             law.weights,
-            *(y.contiguous() for y in direct),
+            sum(2**k for k, y in enumerate(direct) if y is not None),
+            *(nothing if y is None else y.contiguous() for y in direct),
             int(bars.states is not None),
             bars.q,
             bars.v,

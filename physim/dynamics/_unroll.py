@@ -20,7 +20,7 @@ from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._layers import Layers, LayerTable
 from physim.dynamics._reports import done_report, step_smoothing
 from physim.dynamics._state import State
-from physim.dynamics._sweep import Parts, Steps
+from physim.dynamics._sweep import OUTCOME, Parts, Steps
 from solvers.core import OnFailure, Report, Status, apply_on_failure, open_progress
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class Kept:
     """What a run keeps for backward besides states and controls.
 
     Attributes:
-        numbers: Reports as backends write them (T, B, columns).
+        outcome: `OUTCOME` of every step (T, B, 3).
         soft: Solutions that gradients belong to (T, B, nq); None if they are those of the states
             or are found again.
         path: Impulses of all steps (T, B, w), if the gradient is exact.
         starts: Impulses before each call.
     """
 
-    numbers: Tensor
+    outcome: Tensor
     soft: Tensor | None
     path: Tensor | None
     starts: list[Tensor | None]
@@ -216,7 +216,7 @@ class Unroll:
             report=_joined(reports),
             impulses=impulses,
             kept=Kept(
-                numbers=torch.cat([done.report for done in parts]),
+                outcome=torch.cat([_outcome(done) for done in parts]),
                 soft=_cat([done.soft for done in parts]),
                 path=_cat([done.path for done in parts]),
                 starts=starts,
@@ -243,7 +243,7 @@ class Unroll:
         kept: Kept,
         drive: Tensor,
         data: StepData,
-        direct: Sequence[Tensor],
+        direct: Sequence[Tensor | None],
         *,
         with_numbers: bool,
     ) -> tuple[Tensor, StepData]:
@@ -254,14 +254,14 @@ class Unroll:
             kept: What it kept.
             drive: As in `__call__`.
             data: Inputs of the first step.
-            direct: Cotangents of q, v, interval and control, as the loss reads them itself.
+            direct: Cotangents of q, v, interval and control, as the loss reads them itself;
+                None where it does not.
             with_numbers: Whether cotangents of the numbers are wanted.
         """
         solver = self.simulator._solver
         assert isinstance(solver, KernelSolver)
         table, sweeper, kappa = self._table(drive), solver.sweeper, self._kappa
         q, v, interval, control = states
-        gq, gv, g_interval, g_control = direct
         batch, size = data.numbers.shape
         bars = sweeper.zeros(
             self.steps, batch, table, with_numbers=with_numbers, states=self.wants_states
@@ -272,22 +272,23 @@ class Unroll:
         ):
             steps, nodes = slice(first, last), slice(first, last + 1)
             part = None if table is None else table.span(first, last)
-            soft, path, numbers = kept.soft, kept.path, kept.numbers
+            soft, path, outcome = kept.soft, kept.path, kept.outcome
             if not is_kept:
                 now = replace(data, q=q[first], v=v[first], past_timestep=interval[first])
                 again = control[steps].clone()
                 done = self._advance(now, again, kept.starts[k], part, with_gradient=True)
-                soft, path, numbers = done.soft, done.path, done.report
+                soft, path, outcome = done.soft, done.path, _outcome(done)
             solved = Steps(
                 q=q[nodes],
                 v=v[nodes],
                 interval=interval[nodes],
                 control=control[steps],
-                report=numbers,
+                outcome=outcome,
                 soft=q[first + 1 : last + 1] if soft is None else soft,
                 impulses=path,
             )
-            here = (gq[nodes], gv[nodes], g_interval[nodes], g_control[steps])
+            here = [None if g is None else g[nodes] for g in direct[:3]]
+            here.append(None if direct[3] is None else direct[3][steps])
             sweeper.sweep(
                 data,
                 replace(solved, parts=self._parts(solver, data, solved)),
@@ -299,31 +300,31 @@ class Unroll:
                 with_numbers=with_numbers,
             )
         tree = self.simulator.mechanism.tree
+        gq, gv, g_interval = direct[:3]
         pulled = StepData(
-            q=_through_units(tree, data.q, bars.q) + gq[0],
-            v=bars.v + gv[0],
+            q=_plus(_through_units(tree, data.q, bars.q), gq),
+            v=_plus(bars.v, gv),
             control=torch.zeros_like(data.control),
             force=bars.force,
-            past_timestep=bars.interval + g_interval[0],
+            past_timestep=_plus(bars.interval, g_interval),
             timestep=bars.timestep,
             numbers=sweeper.number_gradient(bars, batch, size, with_numbers=with_numbers),
         )
         if bars.states is not None:
-            carried = bars.states[0] - gq
+            of_q, of_v = bars.states
+            carried = of_q if gq is None else of_q - gq
             carried[0] = bars.q
-            flat = _through_units(tree, q.flatten(0, 1), carried.flatten(0, 1))
-            rates = bars.states[1]
-            rates[0] = pulled.v
-            self.states = flat.reshape(gq.shape) + gq, rates
+            flat = _through_units(tree, q.flatten(0, 1), carried.flatten(0, 1)).reshape(q.shape)
+            of_v[0] = pulled.v
+            self.states = flat if gq is None else flat + gq, of_v
         if self.layers is None:
             return bars.control, pulled
         return sweeper.weight_gradient(bars, drive), pulled
 
     def _parts(self, solver: KernelSolver, data: StepData, steps: Steps) -> Parts | None:
         """Take the steps that were taken in parts again, part by part, with their gradients."""
-        done = Advance(q=steps.q, v=steps.v, report=steps.report, impulses=steps.q)
-        counts = done.column("parts")
-        is_cut = (counts > 1.5) & (done.status() == Status.CONVERGED)
+        status, counts, _ = steps.outcome.unbind(-1)
+        is_cut = (counts > 1.5) & (status == int(Status.CONVERGED))
         if not bool(is_cut.any()):
             return None
         smoothing = self.smoothing(with_gradient=True)
@@ -388,11 +389,12 @@ class _Unrolled(torch.autograd.Function):
         run = plan.run(StepData(*inputs), drive, impulses, with_gradient=True)
         plan.outcome = run
         ctx.plan, ctx.kept = plan, run.kept
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(run.q, run.v, run.interval, run.control, drive, *inputs)
         return run.q, run.v, run.interval, run.control
 
     @staticmethod
-    def backward(ctx: Any, *direct: Tensor) -> Any:
+    def backward(ctx: Any, *direct: Tensor | None) -> Any:
         """Sweep."""
         *states, drive = ctx.saved_tensors[:5]
         inputs = ctx.saved_tensors[5:]
@@ -406,7 +408,8 @@ class _Unrolled(torch.autograd.Function):
         )
         found = [drive.new_zeros(1), by_drive, *(getattr(pulled, name) for name in _NAMES)]
         if torch.is_grad_enabled():
-            found = list(_Once.apply(len(found), *found, *direct, drive, *inputs))  # type: ignore[no-untyped-call]
+            given = [g for g in direct if g is not None]
+            found = list(_Once.apply(len(found), *found, *given, drive, *inputs))  # type: ignore[no-untyped-call]
         return (None, None, *found)
 
 
@@ -430,6 +433,16 @@ def _through_units(tree: Any, q: Tensor, cotangent: Tensor) -> Tensor:
         leaf = q.detach().requires_grad_()
         unit = normalise_quaternions(tree, leaf)
         return torch.autograd.grad(unit, leaf, cotangent)[0]
+
+
+def _outcome(done: Advance) -> Tensor:
+    """`OUTCOME` of steps (T, B, 3)."""
+    return torch.stack([done.column(name) for name in OUTCOME], dim=-1)
+
+
+def _plus(carried: Tensor, direct: Tensor | None) -> Tensor:
+    """What is carried to the start and what the loss reads there."""
+    return carried if direct is None else carried + direct[0]
 
 
 def _cat(pieces: Sequence[Tensor | None]) -> Tensor | None:

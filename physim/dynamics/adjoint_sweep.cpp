@@ -38,22 +38,23 @@ for (int first = begin; first < end; first += LANES) {
       gather(source, width, at, extra);
       for (int i = 0; i < width; ++i) sum[i] = sum[i] + extra[i];
     };
-    add(gq_in + next * NQ, NQ, bar_q);
-    add(gv_in + next * NV, NV, bar_v);
-    add(g_interval_in + next, 1, bar_interval);
+    if (reads & 1) add(gq_in + next * NQ, NQ, bar_q);
+    if (reads & 2) add(gv_in + next * NV, NV, bar_v);
+    if (reads & 4) add(g_interval_in + next, 1, bar_interval);
     if (want_states) {
       scatter(bar_q, NQ, at, state_q_out + next * NQ);
       scatter(bar_v, NV, at, state_v_out + next * NV);
     }
-    V report[REPORT], q0[NQ + 1], v0[NV + 1], control[NU + 1], bar_control[NU + 1];
-    gather(report_in + now * REPORT, REPORT, at, report);
+    V outcome[3], q0[NQ + 1], v0[NV + 1], control[NU + 1], bar_control[NU + 1];
+    gather(outcome_in + now * 3, 3, at, outcome);
     gather(q_in + now * NQ, NQ, at, q0);
     gather(v_in + now * NV, NV, at, v0);
     gather(control_in + now * NU, NU, at, control);
-    gather(g_control_in + now * NU, NU, at, bar_control);
+    for (int i = 0; i < NU; ++i) bar_control[i] = none;
+    if (reads & 8) add(g_control_in + now * NU, NU, bar_control);
     normalise(q0);
-    const V parts = report[3];
-    const M whole = (report[2] < 0.5) & (report[3] < 1.5) & (report[8] > 0.5);
+    const V parts = outcome[1];
+    const M whole = (outcome[0] < 0.5) & (parts < 1.5) & (outcome[2] > 0.5);
     bar_timestep[0] = bar_timestep[0] + bar_interval[0] / parts;
     int most = 1;
     if (has_parts)
