@@ -42,6 +42,16 @@ class Smoothing:
     state: float
     gradient: float | None = None
 
+    @property
+    def followed(self) -> float:
+        """That of the solution that gradients belong to."""
+        return self.state if self.gradient is None else self.gradient
+
+    def share(self, count: int) -> Smoothing:
+        """That of one of ``count`` equal parts of the step."""
+        soft = None if self.gradient is None else self.gradient / count
+        return Smoothing(state=self.state / count, gradient=soft)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:

@@ -14,6 +14,7 @@ from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kernel_body import adjoint_body, template
 from physim.dynamics._layers import NO_POLICY, LayerTable
 from physim.dynamics._newton_phases import unit_quaternions
+from physim.dynamics._solved_steps import Steps
 from physim.model.tree import Tree
 from solvers.kernels import (
     Kernel,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 SWEEPS_MOST = 32
 """Teams into which a sweep splits a batch: each adds up gradients of shared weights by itself."""
-
-OUTCOME = ("status", "parts", "gradient_solved")
-"""Columns of a step's report that its adjoint reads."""
 
 _ARGUMENTS = (
     ("q_in", "double*"),
@@ -81,54 +79,6 @@ _ARGUMENTS = (
     ("state_q_out", "double*"),
     ("state_v_out", "double*"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """Steps that were taken in parts, one row per part.
-
-    Attributes:
-        place: First row of a step (T, B), int32; -1 for a step in one piece.
-        q: Configurations before (R, nq).
-        v: Velocities before (R, nv).
-        after: Configurations after (R, nq).
-        soft: Solutions that gradients belong to (R, nq).
-        impulses: Impulses there (R, w), read if the gradient is exact.
-        solved: 1 where state and gradient are solved (R,).
-    """
-
-    place: Tensor
-    q: Tensor
-    v: Tensor
-    after: Tensor
-    soft: Tensor
-    impulses: Tensor
-    solved: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """Solved steps, time first: what the adjoint reads.
-
-    Attributes:
-        q: States before, between and after (T + 1, B, nq).
-        v: Their velocities (T + 1, B, nv).
-        interval: Lengths of the intervals that ended there (T + 1, B).
-        control: Controls (T, B, nu).
-        outcome: `OUTCOME` of every step (T, B, 3).
-        soft: Solutions that gradients belong to (T, B, nq).
-        impulses: Impulses (T, B, w), read if the gradient is exact.
-        parts: Steps in parts, if any.
-    """
-
-    q: Tensor
-    v: Tensor
-    interval: Tensor
-    control: Tensor
-    outcome: Tensor
-    soft: Tensor
-    impulses: Tensor | None = None
-    parts: Parts | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,9 +19,9 @@ from physim.dynamics._inputs import check_controls, finite_items, normalise_quat
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._layers import Layers, LayerTable
 from physim.dynamics._reports import done_report, step_smoothing
+from physim.dynamics._solved_steps import OUTCOME, Steps, retake_parts
 from physim.dynamics._state import State
-from physim.dynamics._sweep import OUTCOME, Parts, Steps
-from solvers.core import OnFailure, Report, Status, apply_on_failure, open_progress
+from solvers.core import OnFailure, Report, apply_on_failure, open_progress
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -41,14 +41,14 @@ class Kept:
     """What a run keeps for backward besides states and controls.
 
     Attributes:
-        outcome: `OUTCOME` of every step (T, B, 3).
+        outcome: `OUTCOME` of every step (T, B, 3); None if the steps are taken again.
         soft: Solutions that gradients belong to (T, B, nq); None if they are those of the states
-            or are found again.
+            or the steps are taken again.
         path: Impulses of all steps (T, B, w), if the gradient is exact.
         starts: Impulses before each call.
     """
 
-    outcome: Tensor
+    outcome: Tensor | None
     soft: Tensor | None
     path: Tensor | None
     starts: list[Tensor | None]
@@ -132,15 +132,10 @@ class Unroll:
         span = self.checkpoint_every or STEPS_PER_LAUNCH
         return [(k, min(k + span, self.steps)) for k in range(0, self.steps, span)]
 
-    def smoothing(self, *, with_gradient: bool) -> Smoothing:
-        """How exact contact is in states and gradients."""
-        sim = self.simulator
-        return step_smoothing(sim, sim.smoothing, with_gradient=with_gradient)
-
     @property
-    def _kappa(self) -> float:
-        smoothing = self.smoothing(with_gradient=True)
-        return smoothing.state if smoothing.gradient is None else smoothing.gradient
+    def _gradient_smoothing(self) -> Smoothing:
+        sim = self.simulator
+        return step_smoothing(sim, sim.smoothing, with_gradient=True)
 
     def _table(self, drive: Tensor) -> LayerTable | None:
         return None if self.layers is None else self.layers.table(drive.detach())
@@ -156,7 +151,9 @@ class Unroll:
     ) -> Advance:
         """Steps of one call; a policy writes the controls."""
         solver, most_parts = self.simulator._solver, self.simulator.settings.max_substeps
-        smoothing = self.smoothing(with_gradient=with_gradient)
+        smoothing = self._gradient_smoothing
+        if not with_gradient:
+            smoothing = replace(smoothing, gradient=None)
         if not isinstance(solver, KernelSolver):
             return solver.advance(
                 data, smoothing, controls=controls, impulses=impulses, most_parts=most_parts
@@ -168,7 +165,7 @@ class Unroll:
             impulses=impulses,
             most_parts=most_parts,
             policy=table,
-            keep_impulses=with_gradient and self._kappa == 0.0,
+            keep_impulses=with_gradient and smoothing.followed == 0.0,
         )
 
     @torch.no_grad()
@@ -216,7 +213,7 @@ class Unroll:
             report=_joined(reports),
             impulses=impulses,
             kept=Kept(
-                outcome=torch.cat([_outcome(done) for done in parts]),
+                outcome=torch.cat([_outcome(done) for done in parts]) if keeps else None,
                 soft=_cat([done.soft for done in parts]),
                 path=_cat([done.path for done in parts]),
                 starts=starts,
@@ -260,20 +257,18 @@ class Unroll:
         """
         solver = self.simulator._solver
         assert isinstance(solver, KernelSolver)
-        table, sweeper, kappa = self._table(drive), solver.sweeper, self._kappa
+        table, sweeper, smoothing = self._table(drive), solver.sweeper, self._gradient_smoothing
         q, v, interval, control = states
         batch, size = data.numbers.shape
         bars = sweeper.zeros(
             self.steps, batch, table, with_numbers=with_numbers, states=self.wants_states
         )
-        is_kept = self.checkpoint_every is None
-        for k, (first, last) in reversed(
-            [*enumerate([(0, self.steps)] if is_kept else self._spans)]
-        ):
+        spans = self._spans if kept.outcome is None else [(0, self.steps)]
+        for k, (first, last) in reversed([*enumerate(spans)]):
             steps, nodes = slice(first, last), slice(first, last + 1)
             part = None if table is None else table.span(first, last)
             soft, path, outcome = kept.soft, kept.path, kept.outcome
-            if not is_kept:
+            if outcome is None:
                 now = replace(data, q=q[first], v=v[first], past_timestep=interval[first])
                 again = control[steps].clone()
                 done = self._advance(now, again, kept.starts[k], part, with_gradient=True)
@@ -291,8 +286,8 @@ class Unroll:
             here.append(None if direct[3] is None else direct[3][steps])
             sweeper.sweep(
                 data,
-                replace(solved, parts=self._parts(solver, data, solved)),
-                kappa,
+                replace(solved, parts=retake_parts(solver, data, solved, smoothing)),
+                smoothing.followed,
                 here,
                 bars,
                 first,
@@ -320,57 +315,6 @@ class Unroll:
         if self.layers is None:
             return bars.control, pulled
         return sweeper.weight_gradient(bars, drive), pulled
-
-    def _parts(self, solver: KernelSolver, data: StepData, steps: Steps) -> Parts | None:
-        """Take the steps that were taken in parts again, part by part, with their gradients."""
-        status, counts, _ = steps.outcome.unbind(-1)
-        is_cut = (counts > 1.5) & (status == int(Status.CONVERGED))
-        if not bool(is_cut.any()):
-            return None
-        smoothing = self.smoothing(with_gradient=True)
-        place = torch.full(counts.shape, -1, dtype=torch.int32)
-        rows: list[list[Tensor]] = []
-        total = 0
-        for count in (round(x) for x in counts[is_cut].unique().tolist()):
-            at = (is_cut & (counts == count)).nonzero(as_tuple=True)
-            size, item = len(at[0]), at[1]
-            is_shared = data.numbers.stride(0) == 0
-            start = StepData(
-                q=steps.q[at],
-                v=steps.v[at],
-                control=steps.control[at],
-                force=data.force[item],
-                past_timestep=steps.interval[at],
-                timestep=data.timestep[item] / count,
-                numbers=data.numbers[:1].expand(size, -1) if is_shared else data.numbers[item],
-            )
-            soft = smoothing.gradient
-            done = solver.advance(
-                start,
-                Smoothing(
-                    state=smoothing.state / count, gradient=None if soft is None else soft / count
-                ),
-                controls=start.control.expand(count, -1, -1),
-                keep_impulses=self._kappa == 0.0,
-            )
-            good = (done.status() == Status.CONVERGED) & (done.column("gradient_solved") > 0.5)
-            found = (
-                torch.cat([start.q[None], done.q[:-1]]),
-                torch.cat([start.v[None], done.v[:-1]]),
-                done.q,
-                done.q if done.soft is None else done.soft,
-                done.q.new_zeros(count, size, 1) if done.path is None else done.path,
-                good.double()[..., None],
-            )
-            rows.append([y.transpose(0, 1).flatten(0, 1) for y in found])
-            place[at] = total + count * torch.arange(size, dtype=torch.int32)
-            total += count * size
-        q, v, after, soft_q, impulses, solved = (
-            torch.cat(column) for column in zip(*rows, strict=True)
-        )
-        return Parts(
-            place=place, q=q, v=v, after=after, soft=soft_q, impulses=impulses, solved=solved
-        )
 
 
 class _Unrolled(torch.autograd.Function):

@@ -45,6 +45,21 @@ for (int first = begin; first < end; first += LANES) {
       scatter(bar_q, NQ, at, state_q_out + next * NQ);
       scatter(bar_v, NV, at, state_v_out + next * NV);
     }
+    if (step > 0) {
+      // The rows of the step before lie a batch away, where no hardware looks ahead.
+      const auto fetch = [&](const double* source, int width) {
+        const double* const row = source + (now - batch + first) * width;
+        for (int i = 0; i < at.real * width; i += 8) __builtin_prefetch(row + i);
+      };
+      fetch(q_in, NQ);
+      fetch(v_in, NV);
+      fetch(soft_in, NQ);
+      fetch(control_in, NU);
+      fetch(outcome_in, 3);
+      fetch(interval_in, 1);
+      if (reads & 1) fetch(gq_in + (size_t)batch * NQ, NQ);
+      if (reads & 2) fetch(gv_in + (size_t)batch * NV, NV);
+    }
     V outcome[3], q0[NQ + 1], v0[NV + 1], control[NU + 1], bar_control[NU + 1];
     gather(outcome_in + now * 3, 3, at, outcome);
     gather(q_in + now * NQ, NQ, at, q0);
