@@ -225,7 +225,7 @@ class KernelSolver:
             q=q,
             v=v,
             report=report,
-            impulses=held[0],
+            impulses=held[0].clone() if keep_impulses else held[0],
             soft=soft if want_soft else None,
             path=held[1:] if keep_impulses else None,
         )

@@ -45,7 +45,7 @@ class Kept:
         soft: Solutions that gradients belong to (T, B, nq); None if they are those of the states
             or the steps are taken again.
         path: Impulses of all steps (T, B, w), if the gradient is exact.
-        starts: Impulses before each call.
+        starts: Impulses before each call, if the steps are taken again.
     """
 
     outcome: Tensor | None
@@ -216,7 +216,7 @@ class Unroll:
                 outcome=torch.cat([_outcome(done) for done in parts]) if keeps else None,
                 soft=_cat([done.soft for done in parts]),
                 path=_cat([done.path for done in parts]),
-                starts=starts,
+                starts=[] if keeps else starts,
             ),
         )
 
