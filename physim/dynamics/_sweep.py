@@ -124,13 +124,22 @@ def _transport(tree: Tree) -> str:
     return emit_block([("gq", i, y) for i, y in enumerate(moved)])
 
 
-def sweep_body(solver: KernelSolver, *, with_numbers: bool, is_dense: bool, is_exact: bool) -> str:
+_PULL_BACK_POLICY = (
+    "pull_back_policy(q0, v0, bar_control, real, step, first / LANES, bar_q, bar_v);"
+)
+
+
+def sweep_body(
+    solver: KernelSolver, *, with_numbers: bool, is_dense: bool, is_exact: bool, has_policy: bool
+) -> str:
     """C++ text of a sweep over steps."""
     zeros = frozenset(() if is_dense else solver.zeros)
     mechanism, settings, weights = solver.mechanism, solver.settings, solver.reference.weights
     loop = template("adjoint_sweep.cpp").replace("@TRANSPORT@", _transport(mechanism.tree))
     loop = loop.replace("@NORMALISE@", unit_quaternions(mechanism.tree))
-    frame = "".join(template(name) for name in ("seats.cpp", "policy.cpp", "policy_adjoint.cpp"))
+    loop = loop.replace("@PULL_BACK_POLICY@", _PULL_BACK_POLICY if has_policy else "")
+    files = ("seats.cpp", "policy.cpp", "policy_adjoint.cpp") if has_policy else ("seats.cpp",)
+    frame = "".join(template(name) for name in files)
     frame = f"constexpr bool IS_EXACT = {str(is_exact).lower()};\n{frame}{loop}"
     return adjoint_body(
         mechanism,
@@ -152,13 +161,19 @@ class Sweeper:
     """
 
     solver: KernelSolver
-    _kernels: dict[tuple[bool, bool, bool], Kernel] = field(default_factory=dict)
+    _kernels: dict[tuple[bool, ...], Kernel] = field(default_factory=dict)
 
-    def _kernel(self, with_numbers: bool, is_dense: bool, is_exact: bool) -> Kernel:
-        key = (with_numbers, is_dense, is_exact)
+    def _kernel(
+        self, *, with_numbers: bool, is_dense: bool, is_exact: bool, has_policy: bool
+    ) -> Kernel:
+        key = (with_numbers, is_dense, is_exact, has_policy)
         if key not in self._kernels:
             body = sweep_body(
-                self.solver, with_numbers=with_numbers, is_dense=is_dense, is_exact=is_exact
+                self.solver,
+                with_numbers=with_numbers,
+                is_dense=is_dense,
+                is_exact=is_exact,
+                has_policy=has_policy,
             )
             lanes = self.solver.lanes
             self._kernels[key] = build_kernel("sweep", body, _ARGUMENTS, lanes=lanes)
@@ -238,7 +253,12 @@ class Sweeper:
         states = (
             (nothing, nothing) if bars.states is None else tuple(y[first:] for y in bars.states)
         )
-        kernel = self._kernel(with_numbers, is_dense, kappa == 0.0)
+        kernel = self._kernel(
+            with_numbers=with_numbers,
+            is_dense=is_dense,
+            is_exact=kappa == 0.0,
+            has_policy=table is not None,
+        )
         kernel.launch_threads(
             -(-blocks // team),
             solver.threads,

@@ -130,8 +130,7 @@ for (int first = begin; first < end; first += LANES) {
       bar_interval[0] = past;
     }
     scatter(bar_control, NU, at, bar_control_out + now * NU);
-    if (policy_layers)
-      pull_back_policy(q0, v0, bar_control, real, step, first / LANES, bar_q, bar_v);
+    @PULL_BACK_POLICY@
   }
   scatter(bar_q, NQ, at, bar_q_out);
   scatter(bar_v, NV, at, bar_v_out);

@@ -26,21 +26,34 @@ const auto reverse_layers = [&](const auto* weights, const V* value, V* bar, dou
       for (int i = 0; i < row; ++i)
         by_lane[l * row + i] = i <= inputs ? vlane(input[i], l) : 0.0;
     for (int i = 0; i < inputs; ++i) bar_in[i] = V(0.0);
-    for (int j = 0; j < outputs; ++j) {
-      const V bar_j = bar_out[j];
+    int j = 0;
+    for (; j + 4 <= outputs; j += 4) {
+      const auto* const w = weights + from + (size_t)j * row;
+      const V b0 = bar_out[j], b1 = bar_out[j + 1], b2 = bar_out[j + 2], b3 = bar_out[j + 3];
+#pragma clang loop unroll(disable)
+      for (int i = 0; i < inputs; ++i)
+        bar_in[i] = bar_in[i] + w[i] * b0 + w[row + i] * b1 + w[2 * row + i] * b2 +
+                    w[3 * row + i] * b3;
+    }
+    for (; j < outputs; ++j) {
       const auto* const w = weights + from + (size_t)j * row;
 #pragma clang loop unroll(disable)
-      for (int i = 0; i < inputs; ++i) bar_in[i] = bar_in[i] + w[i] * bar_j;
+      for (int i = 0; i < inputs; ++i) bar_in[i] = bar_in[i] + w[i] * bar_out[j];
+    }
+    for (j = 0; j < outputs; ++j) {
+      const V bar_j = bar_out[j];
       if (is_own) {
         V* const sum = own_bar + from + (size_t)j * row;
 #pragma clang loop unroll(disable)
         for (int i = 0; i <= inputs; ++i) sum[i] = sum[i] + input[i] * bar_j;
       } else {
         V* const sum = (V*)(shared_bar + from + (size_t)j * row);
+        V of_lane[LANES];
+        for (int l = 0; l < LANES; ++l) of_lane[l] = V(vlane(bar_j, l));
 #pragma clang loop unroll(disable)
         for (int i = 0; i < row / LANES; ++i) {
           V s = sum[i];
-          for (int l = 0; l < LANES; ++l) s = s + vlane(bar_j, l) * turned[l * (row / LANES) + i];
+          for (int l = 0; l < LANES; ++l) s = s + of_lane[l] * turned[l * (row / LANES) + i];
           sum[i] = s;
         }
       }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import physim
-from physim.dynamics import Attempt, SolverSettings
+from physim.dynamics import Attempt, LinearFeedback, SolverSettings
 
 Build = Callable[..., physim.Simulator]
 ROBOTS = ("hopper", "half_cheetah", "walker2d_v5", "ant")
@@ -231,3 +231,33 @@ def _thrown(sim: physim.Simulator, few: physim.State, *, steps: int) -> tuple[ph
     v = v + 2.0 * torch.randn(v.shape, generator=generator, dtype=torch.float64)
     u = torch.randn(steps, len(v), sim.model.nu, generator=generator, dtype=torch.float64)
     return physim.State(q=few.q.repeat(20, 1), v=v), 0.3 * u
+
+
+def test_large_batches_are_rows_of_small_ones(
+    simulator: Build, states: dict[str, physim.State]
+) -> None:
+    """More blocks than teams: a team goes through several, one after the other."""
+    sim, few, batch = simulator("puck"), states["puck"], 300
+    generator = torch.Generator().manual_seed(0)
+    v = few.v.repeat(75, 1)
+    v = v + torch.randn(v.shape, generator=generator, dtype=torch.float64)
+    gain = torch.randn(1, batch, 2, 6, generator=generator, dtype=torch.float64)
+
+    def gradients(items: slice) -> list[Tensor]:
+        leaves = [v[items].clone().requires_grad_(), gain[:, items].clone().requires_grad_()]
+        policy = LinearFeedback(sim.model, leaves[1])
+        start = physim.State(q=few.q.repeat(75, 1)[items], v=leaves[0])
+        motion = sim.rollout(start, policy, steps=4)
+        return list(torch.autograd.grad(motion.q[-1].sum(), leaves))
+
+    whole, part = gradients(slice(None)), gradients(slice(260, 300))
+    assert torch.equal(whole[0][260:], part[0])
+    assert torch.equal(whole[1][:, 260:], part[1])
+    shared = gain[0, 0].clone().requires_grad_()
+    start = physim.State(q=few.q.repeat(75, 1), v=v)
+    motion = sim.rollout(start, LinearFeedback(sim.model, shared), steps=4)
+    (total,) = torch.autograd.grad(motion.q[-1].sum(), shared)
+    own = shared.detach().expand(1, batch, 2, 6).clone().requires_grad_()
+    motion = sim.rollout(start, LinearFeedback(sim.model, own), steps=4)
+    (each,) = torch.autograd.grad(motion.q[-1].sum(), own)
+    torch.testing.assert_close(total, each.sum((0, 1)), rtol=1e-10, atol=1e-10)
