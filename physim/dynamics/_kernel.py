@@ -186,8 +186,7 @@ class KernelSolver:
         numbers, stride = self.pack_numbers(data.numbers)
         has_external = bool(data.force.count_nonzero())
         blocks = block_count(batch, self.lanes)
-        # Depends on the batch alone: the answer has the same bits for any number of threads.
-        team = min(TEAM_MOST, -(-blocks // 4))
+        team = min(TEAM_MOST, -(-blocks // self.threads))
         self.kernel(is_dense=self.breaks_pattern(data.numbers)).launch_threads(
             -(-blocks // team),
             self.threads,

@@ -12,11 +12,20 @@ from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
 from physim.dynamics._layers import POLICY_MOST
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._newton_body import contact_loop, newton_records, weight_tables
-from physim.dynamics._newton_contacts import newton_contact_phases
+from physim.dynamics._newton_body import (
+    axis_tables,
+    ball_loop,
+    ball_tables,
+    contact_loop,
+    newton_records,
+    tree_tables,
+    weight_tables,
+)
+from physim.dynamics._newton_contacts import NewtonContacts
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._settings import SolverSettings
+from physim.dynamics._structure import Structure
 from physim.dynamics._weights import Weights
 from solvers.core import Status
 
@@ -28,8 +37,11 @@ _MARKERS = (
 SLOTS_MOST = 16
 """Contacts between links that an environment may push with at once before Newton gives up."""
 
-TEAM_MOST = 32
-"""Blocks of lanes that share one gathering of unsolved environments."""
+TEAM_MOST = 256
+"""Most blocks of lanes that one thread serves from one set of queues."""
+
+PATIENCE = 8
+"""Rounds for which an environment waits until a block of its kind has gathered."""
 
 _FIELDS = (
     ("cn", CONTACT_NODE),
@@ -79,7 +91,20 @@ def _tables(mechanism: Mechanism) -> str:
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
-    return "\n".join(lines)
+    return "\n".join([*lines, _reals("contact_rank", _ranks(mechanism))])
+
+
+def _ranks(mechanism: Mechanism) -> list[float]:
+    """What a pushing contact adds to an environment's likeness to others.
+
+    Contacts between links cost most, so environments with as many of them come together first.
+    """
+    ranks = []
+    for group in mechanism.groups:
+        for _ in range(group.count):
+            bit = 2.0 ** (len(ranks) % 20)
+            ranks.append(2.0**42 + bit if group.is_between_links else 2.0**20 * bit)
+    return ranks or [0.0]
 
 
 def _records(mechanism: Mechanism) -> str:
@@ -296,16 +321,25 @@ def step_body(
     couple = template("couple.cpp") if phases.has_couplings else ""
     newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
-    kinds = [newton_contact_phases(mechanism, group, cap) for group in mechanism.groups]
+    structure = Structure.of(mechanism, zeros)
+    contacts = [NewtonContacts(mechanism, group, structure, cap) for group in mechanism.groups]
+    kinds = [contact.blocks for contact in contacts]
+    for pose in ("pose0", "pose1"):
+        newton = newton.replace(f"@BALLS:{pose}@", ball_loop(mechanism, pose, kinds))
     for what in ("NODE", "PRESS", "INCREMENT", "RECHECK"):
         loop = contact_loop(mechanism, what, kinds)
         newton = newton.replace(f"@NEWTON:{what}@", loop)
-    batch = template("seats.cpp") + template("policy.cpp") + template("step_batch.cpp")
+    batch = template("step_batch.cpp").replace("@BLOCK_STEP@", template("block_step.cpp"))
+    batch = template("policy.cpp") + batch
     for name, block in phases.blocks.items():
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
         batch = batch.replace(f"@{name}@", block)
-    head = [_constants(mechanism, settings), weight_tables(weights)]
+    head = [_constants(mechanism, settings), weight_tables(weights), ball_tables(mechanism)]
+    if phases.has_couplings:
+        head.append(tree_tables(mechanism.tree, phases.eliminated, phases.roots))
+        axes = {axis for c in contacts if c.is_between_links for axis in c.axes}
+        head.append(axis_tables(structure.moves, sorted(axes)))
     return "\n".join([*head, path, newton, batch])
 
 
@@ -388,6 +422,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "NEWTON_FIRST": settings.newton_first,
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
+        "PATIENCE": PATIENCE,
         "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
         "SLOTS_MOST": SLOTS_MOST,
         "POLICY_MOST": POLICY_MOST,

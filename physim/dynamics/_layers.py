@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError
-from solvers.kernels import aligned_empty, block_count, lane_count, pack
+from solvers.kernels import lane_count
 
 if TYPE_CHECKING:
     from physim.model import Model
@@ -105,20 +105,13 @@ class Layers:
     def table(self, flat: Tensor) -> LayerTable:
         """Arrays of a call; ``flat`` holds the numbers of its steps (T or 1, B or 1, P)."""
         steps, batch, size = flat.shape
-        lanes, is_own = lane_count(), batch > 1
-        if is_own:
-            weights = aligned_empty(steps, block_count(batch, lanes), size, lanes)
-            for k in range(steps):
-                pack(flat[k], lanes, out=weights[k])
-        else:
-            weights = aligned_empty(steps, 1, size).copy_(flat)
-        stride = (size * weights.shape[1]) if steps > 1 else 0
+        stride = batch * size if steps > 1 else 0
         kinds = [ACTIVATIONS[name] for name in self.activations]
-        head = [len(self.weights), len(self.observe), stride, size, int(is_own)]
+        head = [len(self.weights), len(self.observe), stride, size, int(batch > 1)]
         return LayerTable(
             shape=torch.tensor([*head, *self.observe, *self.widths, *kinds], dtype=torch.int32),
             bounds=torch.cat([self.lower, self.upper]).double().contiguous(),
-            weights=weights,
+            weights=flat.contiguous(),
         )
 
 
@@ -129,7 +122,7 @@ class LayerTable:
     Attributes:
         shape: Sizes, places and activations, int32.
         bounds: Least, then greatest controls (2 nu,).
-        weights: Numbers of all layers, shape ``(T, 1, P)`` or in lanes ``(T, blocks, P, lanes)``.
+        weights: Numbers of all layers (T or 1, B or 1, P).
     """
 
     shape: Tensor

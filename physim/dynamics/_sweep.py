@@ -124,9 +124,7 @@ def _transport(tree: Tree) -> str:
     return emit_block([("gq", i, y) for i, y in enumerate(moved)])
 
 
-_PULL_BACK_POLICY = (
-    "pull_back_policy(q0, v0, bar_control, real, step, first / LANES, bar_q, bar_v);"
-)
+_PULL_BACK_POLICY = "pull_back_policy(q0, v0, bar_control, real, step, at, bar_q, bar_v);"
 
 
 def sweep_body(
@@ -138,8 +136,8 @@ def sweep_body(
     loop = template("adjoint_sweep.cpp").replace("@TRANSPORT@", _transport(mechanism.tree))
     loop = loop.replace("@NORMALISE@", unit_quaternions(mechanism.tree))
     loop = loop.replace("@PULL_BACK_POLICY@", _PULL_BACK_POLICY if has_policy else "")
-    files = ("seats.cpp", "policy.cpp", "policy_adjoint.cpp") if has_policy else ("seats.cpp",)
-    frame = "".join(template(name) for name in files)
+    files = ("policy.cpp", "policy_adjoint.cpp") if has_policy else ()
+    frame = "".join(template(name) for name in ("seats.cpp", *files))
     frame = f"constexpr bool IS_EXACT = {str(is_exact).lower()};\n{frame}{loop}"
     return adjoint_body(
         mechanism,
@@ -196,11 +194,10 @@ class Sweeper:
 
         weights = rows(1)
         if table is not None:
-            held = table.weights
-            shape = list(held.shape)
-            if held.dim() == 3:
-                shape[1] = -(-blocks // self.team(batch))
-            weights = aligned_empty(*shape).zero_()
+            span, items, numbers_each = table.weights.shape
+            teams = -(-blocks // self.team(batch))
+            shape = (teams, numbers_each) if items == 1 else (blocks, numbers_each, lanes)
+            weights = aligned_empty(span, *shape).zero_()
         numbers = aligned_empty(blocks, size, lanes).zero_() if with_numbers else rows(1, 1, lanes)
         return Cotangents(
             q=rows(batch, tree.nq),

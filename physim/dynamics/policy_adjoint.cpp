@@ -1,7 +1,7 @@
 // Reverse mode through a policy's layers. `bar` holds cotangents in the order of the values, those
 // of the last layer given. Cotangents of shared weights add up over the lanes.
-const auto reverse_layers = [&](const auto* weights, const V* value, V* bar, double* shared_bar,
-                                V* own_bar) __attribute__((noinline)) {
+const auto reverse_layers = [&](const double* const* rows, const V* value, V* bar,
+                                double* shared_bar, V* own_bar) __attribute__((noinline)) {
 #pragma clang fp contract(fast)
   V turned[POLICY_MOST + LANES];
   double* const by_lane = (double*)turned;
@@ -22,13 +22,10 @@ const auto reverse_layers = [&](const auto* weights, const V* value, V* bar, dou
       if (policy_kind[layer] == 1) bar_out[j] = bar_out[j] * (1.0 - output[j] * output[j]);
       if (policy_kind[layer] == 2) bar_out[j] = output[j] > 0.0 ? bar_out[j] : V(0.0);
     }
-    for (int l = 0; l < LANES && !is_own; ++l)
-      for (int i = 0; i < row; ++i)
-        by_lane[l * row + i] = i <= inputs ? vlane(input[i], l) : 0.0;
     for (int i = 0; i < inputs; ++i) bar_in[i] = V(0.0);
     int j = 0;
-    for (; j + 4 <= outputs; j += 4) {
-      const auto* const w = weights + from + (size_t)j * row;
+    for (; !is_own && j + 4 <= outputs; j += 4) {
+      const double* const w = rows[0] + from + (size_t)j * row;
       const V b0 = bar_out[j], b1 = bar_out[j + 1], b2 = bar_out[j + 2], b3 = bar_out[j + 3];
 #pragma clang loop unroll(disable)
       for (int i = 0; i < inputs; ++i)
@@ -36,10 +33,14 @@ const auto reverse_layers = [&](const auto* weights, const V* value, V* bar, dou
                     w[3 * row + i] * b3;
     }
     for (; j < outputs; ++j) {
-      const auto* const w = weights + from + (size_t)j * row;
-#pragma clang loop unroll(disable)
-      for (int i = 0; i < inputs; ++i) bar_in[i] = bar_in[i] + w[i] * bar_out[j];
+      const double* own[LANES];
+      for (int l = 0; l < LANES; ++l) own[l] = rows[l] + from + (size_t)j * row;
+      vgather_rows(own, inputs + 1, turned);
+      for (int i = 0; i < inputs; ++i) bar_in[i] = bar_in[i] + turned[i] * bar_out[j];
     }
+    for (int l = 0; l < LANES && !is_own; ++l)
+      for (int i = 0; i < row; ++i)
+        by_lane[l * row + i] = i <= inputs ? vlane(input[i], l) : 0.0;
     for (j = 0; j < outputs; ++j) {
       const V bar_j = bar_out[j];
       if (is_own) {
@@ -63,16 +64,18 @@ const auto reverse_layers = [&](const auto* weights, const V* value, V* bar, dou
 // Adds what the controls' cotangents (NU) mean for q, v and the weights. Lanes in which the policy
 // saw no numbers pass nothing.
 const auto pull_back_policy = [&](const V* q, const V* v, const V* bar_control, V real, int step,
-                                  int block_of_lanes, V* bar_q, V* bar_v) {
+                                  const Seats& at, V* bar_q, V* bar_v) {
   V value[POLICY_MOST], bar[POLICY_MOST], control[NU + 1];
-  V sum = V(0.0);
-  for (int i = 0; i < NQ; ++i) sum = sum + q[i];
-  for (int i = 0; i < NV; ++i) sum = sum + v[i];
-  const M sane = (sum * 0.0 == 0.0) & (real > 0.5);
+  V total = V(0.0);
+  for (int i = 0; i < NQ; ++i) total = total + q[i];
+  for (int i = 0; i < NV; ++i) total = total + v[i];
+  const M sane = (total * 0.0 == 0.0) & (real > 0.5);
   V seen_q[NQ + 1], seen_v[NV + 1];
   for (int i = 0; i < NQ; ++i) seen_q[i] = sane ? q[i] : V(0.0);
   for (int i = 0; i < NV; ++i) seen_v[i] = sane ? v[i] : V(0.0);
-  act(seen_q, seen_v, step, block_of_lanes, value, control);
+  const double* rows[LANES];
+  for (int l = 0; l < LANES; ++l) rows[l] = weights_of(step, at.item[l]);
+  act(seen_q, seen_v, rows, is_own, value, control);
   const V* const last = value + layer_place(policy_layers);
   V* const bar_last = bar + layer_place(policy_layers);
   for (int i = 0; i < NU; ++i) {
@@ -80,13 +83,11 @@ const auto pull_back_policy = [&](const V* q, const V* v, const V* bar_control, 
     bar_last[i] = inside & sane ? bar_control[i] : V(0.0);
   }
   const int when = policy_stride ? step : 0;
-  if (is_own) {
-    V* const own = (V*)bar_weights_out + ((size_t)when * own_blocks + block_of_lanes) * policy_size;
-    reverse_layers(own_weights(weights_in, step, block_of_lanes), value, bar, bar_weights_out, own);
-  } else {
-    double* const shared = bar_weights_out + ((size_t)when * sweep_blocks + block) * policy_size;
-    reverse_layers(weights_in + (size_t)step * policy_stride, value, bar, shared, (V*)shared);
-  }
+  // Cotangents of weights: a row for this team, or one in lanes for this block.
+  const size_t place = is_own ? ((size_t)when * own_blocks + at.item[0] / LANES) * LANES
+                              : (size_t)when * sweep_blocks + block;
+  double* const sum = bar_weights_out + place * policy_size;
+  reverse_layers(rows, value, bar, sum, (V*)sum);
   for (int i = 0; i < policy_seen; ++i) {
     const int place = policy_observe[i];
     if (place < NQ) bar_q[place] = bar_q[place] + bar[i];
