@@ -27,6 +27,7 @@ GROUPS = {
         "contact_step",
         "batch_size",
         "step_gradient",
+        "rollout_gradient",
         "accuracy",
         "work_precision",
         "penetration",

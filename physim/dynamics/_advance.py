@@ -42,6 +42,16 @@ class Smoothing:
     state: float
     gradient: float | None = None
 
+    @property
+    def followed(self) -> float:
+        """That of the solution that gradients belong to."""
+        return self.state if self.gradient is None else self.gradient
+
+    def share(self, count: int) -> Smoothing:
+        """That of one of ``count`` equal parts of the step."""
+        soft = None if self.gradient is None else self.gradient / count
+        return Smoothing(state=self.state / count, gradient=soft)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
@@ -54,6 +64,7 @@ class Advance:
         impulses: Impulses of all constraints in the last step (B, w): limits, dry friction, then
             normal and two friction impulses per contact.
         soft: Solutions that gradients belong to (T, B, nq), if asked for.
+        path: Impulses of all steps (T, B, w), if asked for.
     """
 
     q: Tensor
@@ -61,6 +72,7 @@ class Advance:
     report: Tensor
     impulses: Tensor
     soft: Tensor | None = None
+    path: Tensor | None = None
 
     def only(self) -> Advance:
         """The result of a single step, without its time axis."""

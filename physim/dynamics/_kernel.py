@@ -10,7 +10,9 @@ from torch import Tensor
 from physim.dynamics._advance import REPORT, Advance, Smoothing
 from physim.dynamics._assembly import StepData
 from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, step_body
+from physim.dynamics._layers import NO_POLICY, LayerTable
 from physim.dynamics._reference import ReferenceSolver
+from physim.dynamics._sweep import Sweeper
 from solvers.kernels import (
     Kernel,
     aligned_empty,
@@ -45,6 +47,10 @@ _ARGUMENTS = (
     ("most_parts", "int"),
     ("batch", "int"),
     ("team", "int"),
+    ("policy_in", "int*"),
+    ("bounds_in", "double*"),
+    ("weights_in", "double*"),
+    ("impulse_stride", "int"),
     ("q_out", "double*"),
     ("v_out", "double*"),
     ("interval_out", "double*"),
@@ -108,6 +114,8 @@ class KernelSolver:
         self._own = numbers
         self._packed: Tensor | None = None
         self._zero = (numbers == 0.0).nonzero()[:, 0]
+        self.zeros: list[int] = self._zero.tolist()
+        self.sweeper = Sweeper(self)
         self._kernels: dict[bool, Kernel] = {}
         self._adjoints: dict[tuple[bool, bool, bool], Kernel] = {}
         self._path_rate = mechanism.scales.kappa(settings.rescue_smoothing, 1.0)
@@ -115,21 +123,21 @@ class KernelSolver:
     def kernel(self, *, is_dense: bool = False) -> Kernel:
         """The compiled step, built at first use."""
         if is_dense not in self._kernels:
-            zeros = () if is_dense else self._zero.tolist()
+            zeros = () if is_dense else self.zeros
             body = step_body(
                 self.mechanism, self.settings, frozenset(zeros), self.reference.weights
             )
             self._kernels[is_dense] = build_kernel("steps", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
 
-    def _breaks_pattern(self, numbers: Tensor) -> bool:
+    def breaks_pattern(self, numbers: Tensor) -> bool:
         """Whether a number that is zero by structure is not zero."""
         if numbers.data_ptr() == self._own.data_ptr():
             return False
         rows = numbers[:1] if numbers.stride(0) == 0 else numbers
         return bool(rows.index_select(-1, self._zero).count_nonzero())
 
-    def _pack_numbers(self, numbers: Tensor) -> tuple[Tensor, int]:
+    def pack_numbers(self, numbers: Tensor) -> tuple[Tensor, int]:
         """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
         size = numbers.shape[-1]
         if numbers.data_ptr() != self._own.data_ptr():
@@ -149,23 +157,37 @@ class KernelSolver:
         controls: Tensor | None = None,
         impulses: Tensor | None = None,
         most_parts: int = 1,
+        policy: LayerTable | None = None,
+        keep_impulses: bool = False,
     ) -> Advance:
-        """Take steps of a batch in one native call (see `StepSolver.advance`)."""
+        """Take steps of a batch in one native call (see `StepSolver.advance`).
+
+        Args:
+            data: Inputs of the first step.
+            smoothing: How exact contact is.
+            controls: Controls of every step (T, B, nu); written by the policy if there is one.
+            impulses: Impulses of the step before (B, w).
+            most_parts: Largest number of parts into which a failing step is cut.
+            policy: Layers that give the controls.
+            keep_impulses: Whether the impulses of all steps are wanted.
+        """
         tree, batch = self.mechanism.tree, data.q.shape[0]
         steps = 1 if controls is None else controls.shape[0]
         control = data.control if controls is None else controls
+        law = policy or NO_POLICY
         q, v = (data.q.new_empty(steps, batch, n) for n in (tree.nq, tree.nv))
         interval = data.q.new_empty(steps, batch)
         report = data.q.new_empty(steps, batch, len(REPORT))
         width = self.mechanism.impulse_count
-        held = data.q.new_zeros(batch, width) if impulses is None else impulses.clone()
+        held = data.q.new_empty(1 + steps * keep_impulses, batch, width)
+        held[0] = 0.0 if impulses is None else impulses
         want_soft = smoothing.gradient is not None
         soft = torch.empty_like(q) if want_soft else q
-        numbers, stride = self._pack_numbers(data.numbers)
+        numbers, stride = self.pack_numbers(data.numbers)
         has_external = bool(data.force.count_nonzero())
         blocks = block_count(batch, self.lanes)
         team = min(TEAM_MOST, -(-blocks // self.threads))
-        self.kernel(is_dense=self._breaks_pattern(data.numbers)).launch_threads(
+        self.kernel(is_dense=self.breaks_pattern(data.numbers)).launch_threads(
             -(-blocks // team),
             self.threads,
             data.q.contiguous(),
@@ -187,6 +209,10 @@ class KernelSolver:
             most_parts,
             batch,
             team,
+            law.shape,
+            law.bounds,
+            law.weights,
+            batch * width * keep_impulses,
             q,
             v,
             interval,
@@ -194,13 +220,20 @@ class KernelSolver:
             held,
             soft,
         )
-        return Advance(q=q, v=v, report=report, impulses=held, soft=soft if want_soft else None)
+        return Advance(
+            q=q,
+            v=v,
+            report=report,
+            impulses=held[0].clone() if keep_impulses else held[0],
+            soft=soft if want_soft else None,
+            path=held[1:] if keep_impulses else None,
+        )
 
     def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool, is_exact: bool) -> Kernel:
         """The compiled adjoint, built at first use."""
         key = (with_numbers, is_dense, is_exact)
         if key not in self._adjoints:
-            zeros = () if is_dense else self._zero.tolist()
+            zeros = () if is_dense else self.zeros
             body = adjoint_body(
                 self.mechanism,
                 self.settings,
@@ -229,8 +262,8 @@ class KernelSolver:
         """Cotangents of all inputs (see `StepSolver.adjoint`)."""
         batch, lanes, tree = data.q.shape[0], self.lanes, self.mechanism.tree
         blocks, size = block_count(batch, lanes), self.mechanism.layout.size
-        shared, stride = self._pack_numbers(data.numbers)
-        is_dense = with_numbers or self._breaks_pattern(data.numbers)
+        shared, stride = self.pack_numbers(data.numbers)
+        is_dense = with_numbers or self.breaks_pattern(data.numbers)
         nu = len(self.mechanism.actuators)
         widths = (tree.nq, tree.nv, nu, tree.nv, 2, size if with_numbers else 1)
         bars = [aligned_empty(blocks, width, lanes) for width in widths]

@@ -10,6 +10,7 @@ from physim.collision import ContactGroup
 from physim.dynamics._adjoint_phases import AdjointPhases, adjoint_contact_phases
 from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
+from physim.dynamics._layers import POLICY_MOST
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._newton_body import (
     axis_tables,
@@ -314,12 +315,12 @@ def step_body(
         zeros: Slots of the flat numbers that are zero by structure.
         weights: Effective masses.
     """
-    text = _template("interior_point.cpp").replace("@RESET@", _RESET)
+    text = template("interior_point.cpp").replace("@RESET@", _RESET)
     kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
     path = _filled(mechanism, text, StepPhases(mechanism, zeros).blocks, kinds)
     phases = NewtonPhases(mechanism, zeros, weights.joints, settings.gain_cap)
-    newton = _template("newton.cpp").replace("@NEWTON_RECORDS@", newton_records(mechanism))
-    couple = _template("couple.cpp") if phases.has_couplings else ""
+    newton = template("newton.cpp").replace("@NEWTON_RECORDS@", newton_records(mechanism))
+    couple = template("couple.cpp") if phases.has_couplings else ""
     newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
     structure = phases.structure
@@ -330,7 +331,8 @@ def step_body(
     for what in ("NODE", "PRESS", "INCREMENT", "RECHECK"):
         loop = contact_loop(mechanism, what, kinds)
         newton = newton.replace(f"@NEWTON:{what}@", loop)
-    batch = _template("step_batch.cpp").replace("@BLOCK_STEP@", _template("block_step.cpp"))
+    batch = template("step_batch.cpp").replace("@BLOCK_STEP@", template("block_step.cpp"))
+    batch = template("policy.cpp") + batch
     for name, block in phases.blocks.items():
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
@@ -349,16 +351,18 @@ def adjoint_body(
     zeros: frozenset[int],
     weights: Weights,
     *,
+    frame: str | None = None,
     with_numbers: bool,
     is_exact: bool,
 ) -> str:
-    """C++ text of a step's adjoint.
+    """C++ text of the adjoint of steps.
 
     Args:
         mechanism: Structure of the equations.
         settings: Solver settings.
         zeros: Slots of the flat numbers that are zero by structure.
         weights: Effective masses.
+        frame: Text that calls the adjoint of one step; one call per block if None.
         with_numbers: Whether cotangents of the numbers are wanted.
         is_exact: Whether contact is exact.
     """
@@ -370,12 +374,13 @@ def adjoint_body(
         kinds.append({"NODE": step["NODE"], "GAP": step["GAP"], **pull})
     phases = AdjointPhases(mechanism, zeros, weights.joints, **options)
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
-    text = flags + _template("adjoint_loop.cpp")
+    text = flags + template("adjoint_loop.cpp")
     filled = _filled(mechanism, text, phases.blocks, kinds)
-    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
+    frame = frame or template("adjoint_single.cpp")
+    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled, frame])
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
     return resources.files("physim.dynamics").joinpath(name).read_text()
 
 
@@ -423,6 +428,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
         "SLOTS_MOST": SLOTS_MOST,
         "WAYS_MOST": WAYS_MOST,
+        "POLICY_MOST": POLICY_MOST,
         "FAILED": int(Status.MAX_ITERATIONS),
         "NON_FINITE": int(Status.NON_FINITE),
         "ROUNDS": 2 + mechanism.contact_count,

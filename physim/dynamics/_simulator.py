@@ -380,16 +380,16 @@ class Simulator:
         Args:
             state: Where it starts.
             controls: Controls of shape ``(T, nu)`` or ``(T, B, nu)``, or a policy called as
-                ``policy(state, step)``; None means zero controls.
+                ``policy(state, step)``; None means zero controls. `LinearFeedback` and `MLPPolicy`
+                run inside the native calls, other policies step by step.
             steps: Number of steps; taken from ``controls`` if they are a tensor.
             parameters: As in `step`.
             on_failure: As in `step`.
-            checkpoint_every: Keep the graph of only so many steps at a time and recompute the
-                rest in backward: memory of long differentiable rollouts for one more forward.
+            checkpoint_every: Keep what backward reads of so many steps at a time only.
             progress: Show a progress bar.
 
         Returns:
-            The trajectory, differentiable.
+            The trajectory, differentiable; a sweep over all steps gives the gradient.
 
         Raises:
             SettingsError: If neither ``controls`` nor ``steps`` gives a length.

@@ -110,8 +110,7 @@ class _Law:
     @property
     def kappa(self) -> float:
         """Smoothing of the gradient."""
-        soft = self.smoothing.gradient
-        return self.smoothing.state if soft is None else soft
+        return self.smoothing.followed
 
     @property
     def tree(self) -> Tree:
@@ -246,11 +245,7 @@ def _pull_back_parts(
     law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor
 ) -> tuple[Tensor, ...]:
     """Cotangents of a step that was taken in parts, through all of them."""
-    soft = law.smoothing.gradient
-    part_smoothing = Smoothing(
-        state=law.smoothing.state / count, gradient=None if soft is None else soft / count
-    )
-    one = _Law(law.solver, part_smoothing, 1)
+    one = _Law(law.solver, law.smoothing.share(count), 1)
     if torch.is_grad_enabled():
         raise RuntimeError(
             "second derivatives through a step that was taken in parts are not available; "

@@ -31,3 +31,11 @@ def is_differentiated(*tensors: Tensor) -> bool:
     if is_transformed(*tensors):
         return True
     return any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
+def is_recorded(*tensors: Tensor) -> bool:
+    """Whether autograd follows a tensor, and nothing else follows any."""
+    if not torch.is_grad_enabled() or is_transformed(*tensors):
+        return False
+    duals = [torch.autograd.forward_ad.unpack_dual(x).tangent for x in tensors]
+    return any(x.requires_grad for x in tensors) and all(x is None for x in duals)
