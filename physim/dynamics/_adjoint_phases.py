@@ -157,26 +157,34 @@ class AdjointPhases(StepPhases):
     def _tangent(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
     ) -> list[Scalar]:
-        """Cotangent of the outputs with respect to a velocity that moves ``x``."""
+        """Cotangent of the outputs with respect to a velocity that moves ``x``.
+
+        The next configuration differs from ``x`` by what the smoothings differ; a tangent step
+        moves both alike.
+        """
         tree = self.mechanism.tree
+        near = tape.inputs("q_next", tree.nq)
+        ahead = tape.inputs("gq", tree.nq)
         cayley, _ = difference(tree, x, q)
         seeds = [(c, g / timestep) for c, g in zip(cayley, tape.inputs("gv", tree.nv), strict=True)]
         through_v = reverse(seeds, x)
-        total = [g + t for g, t in zip(tape.inputs("gq", tree.nq), through_v, strict=True)]
         result: list[Scalar] = [0] * tree.nv
         for joint in tree.joints:
             if joint.kind in ("hinge", "slide"):
-                result[joint.v] = timestep * total[joint.q]
+                result[joint.v] = timestep * (ahead[joint.q] + through_v[joint.q])
                 continue
             q0, v0 = joint.q, joint.v
             if joint.kind == "free":
                 for k in range(3):
-                    result[v0 + k] = timestep * total[q0 + k]
+                    result[v0 + k] = timestep * (ahead[q0 + k] + through_v[q0 + k])
                 q0, v0 = q0 + 3, v0 + 3
             for k in range(3):
                 unit = [0, *[1 if i == k else 0 for i in range(3)]]
-                turned = la.quaternion_product(x[q0 : q0 + 4], unit)
-                result[v0 + k] = 0.5 * timestep * la.dot(turned, total[q0 : q0 + 4])
+                turns = [
+                    la.dot(la.quaternion_product(base[q0 : q0 + 4], unit), g[q0 : q0 + 4])
+                    for base, g in ((near, ahead), (x, through_v))
+                ]
+                result[v0 + k] = 0.5 * timestep * (turns[0] + turns[1])
         return result
 
     def _transposed(self) -> str:

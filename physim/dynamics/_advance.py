@@ -28,6 +28,9 @@ REPORT = (
 """Columns of a step's report, in the order in which backends write them."""
 
 
+_STATUS, _PARTS = REPORT.index("status"), REPORT.index("parts")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoothing:
     """Central-path parameters of a whole step [J]; zero is exact contact.
@@ -45,7 +48,7 @@ class Smoothing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """Steps of a batch, time first.
+    """Steps of a batch, time first; a single step without controls of its own has no time axis.
 
     Attributes:
         q: Configurations after each step (T, B, nq).
@@ -72,6 +75,11 @@ class Advance:
     def column(self, name: str) -> Tensor:
         """One number of the report (T, B)."""
         return self.report[..., REPORT.index(name)]
+
+    def totals(self) -> tuple[float, float]:
+        """Sums of the columns ``status``, zero if all items converged, and ``parts``."""
+        sums = self.report.sum(0).tolist()
+        return sums[_STATUS], sums[_PARTS]
 
     def status(self) -> Tensor:
         """`Status` of each step (T, B)."""
@@ -100,7 +108,8 @@ class StepSolver(Protocol):
         Args:
             data: Inputs of the first step; external force, time step and numbers hold for all.
             smoothing: How exact contact is.
-            controls: Controls of every step (T, B, nu) instead of those in ``data``.
+            controls: Controls of every step (T, B, nu) instead of those in ``data``; without them
+                it is one step, and the result has no time axis.
             impulses: Impulses of the step before (B, w), a start for Newton's method.
             most_parts: Largest number of parts into which a failing step is cut.
         """
@@ -109,6 +118,7 @@ class StepSolver(Protocol):
     def adjoint(
         self,
         data: StepData,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         kappa: float,
@@ -121,6 +131,7 @@ class StepSolver(Protocol):
 
         Args:
             data: Inputs of the step.
+            q_next: The next configuration (B, nq), to whose tangent space its cotangent belongs.
             x: Its solution at the gradient's smoothing (B, nq).
             impulses: Impulses there (B, w); read if ``kappa`` is zero.
             kappa: Central-path parameter of the gradient [J].

@@ -46,6 +46,19 @@ class StepData:
     numbers: Tensor
 
 
+_NO_FORCE = torch.zeros((), dtype=torch.float64)
+
+
+def no_force(batch: int, nv: int) -> Tensor:
+    """External force of a step on which nothing pushes (B, nv), known as such by `is_no_force`."""
+    return _NO_FORCE.expand(batch, nv)
+
+
+def is_no_force(force: Tensor) -> bool:
+    """Whether a force is `no_force`, or zero."""
+    return force.data_ptr() == _NO_FORCE.data_ptr() or not bool(force.count_nonzero())
+
+
 @dataclass(frozen=True, slots=True)
 class StepNode:
     """Everything that does not depend on the next configuration.

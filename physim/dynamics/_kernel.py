@@ -8,18 +8,10 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
-from physim.dynamics._assembly import StepData
+from physim.dynamics._assembly import StepData, is_no_force
 from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, step_body
 from physim.dynamics._reference import ReferenceSolver
-from solvers.kernels import (
-    Kernel,
-    aligned_empty,
-    block_count,
-    build_kernel,
-    lane_count,
-    pack,
-    unpack,
-)
+from solvers.kernels import Kernel, block_count, build_kernel, lane_count, pack
 
 if TYPE_CHECKING:
     from physim.dynamics._mechanism import Mechanism
@@ -54,24 +46,28 @@ _ARGUMENTS = (
 )
 
 _ADJOINT_ARGUMENTS = (
-    ("q_in", "V*"),
-    ("v_in", "V*"),
-    ("control_in", "V*"),
-    ("external_in", "V*"),
-    ("steps_in", "V*"),
+    ("q_in", "double*"),
+    ("v_in", "double*"),
+    ("control_in", "double*"),
+    ("external_in", "double*"),
+    ("interval_in", "double*"),
+    ("timestep_in", "double*"),
     ("numbers_in", "V*"),
     ("number_stride", "int"),
-    ("x_in", "V*"),
-    ("impulses_in", "V*"),
-    ("kappa_in", "V*"),
-    ("gq_in", "V*"),
-    ("gv_in", "V*"),
-    ("bar_q_out", "V*"),
-    ("bar_v_out", "V*"),
-    ("bar_control_out", "V*"),
-    ("bar_external_out", "V*"),
-    ("bar_steps_out", "V*"),
-    ("bar_num_out", "V*"),
+    ("q_next_in", "double*"),
+    ("x_in", "double*"),
+    ("impulses_in", "double*"),
+    ("kappa_in", "double"),
+    ("batch", "int"),
+    ("gq_in", "double*"),
+    ("gv_in", "double*"),
+    ("bar_q_out", "double*"),
+    ("bar_v_out", "double*"),
+    ("bar_control_out", "double*"),
+    ("bar_external_out", "double*"),
+    ("bar_interval_out", "double*"),
+    ("bar_timestep_out", "double*"),
+    ("bar_num_out", "double*"),
 )
 
 
@@ -140,7 +136,6 @@ class KernelSolver:
             self._packed = pack(self._own.expand(self.lanes, size), self.lanes)
         return self._packed, 0
 
-    @torch.no_grad()
     def advance(
         self,
         data: StepData,
@@ -151,32 +146,35 @@ class KernelSolver:
         most_parts: int = 1,
     ) -> Advance:
         """Take steps of a batch in one native call (see `StepSolver.advance`)."""
-        tree, batch = self.mechanism.tree, data.q.shape[0]
-        steps = 1 if controls is None else controls.shape[0]
-        control = data.control if controls is None else controls
-        q, v = (data.q.new_empty(steps, batch, n) for n in (tree.nq, tree.nv))
-        interval = data.q.new_empty(steps, batch)
-        report = data.q.new_empty(steps, batch, len(REPORT))
-        width = self.mechanism.impulse_count
-        held = data.q.new_zeros(batch, width) if impulses is None else impulses.clone()
+        tree, batch, empty = self.mechanism.tree, data.q.shape[0], torch.empty
+        control = (data.control if controls is None else controls).contiguous()
+        times = () if controls is None else (control.shape[0],)
+        double = torch.float64
+        q = empty(*times, batch, tree.nq, dtype=double)
+        v = empty(*times, batch, tree.nv, dtype=double)
+        interval = empty(*times, batch, dtype=double)
+        report = empty(*times, batch, len(REPORT), dtype=double)
+        if impulses is None:
+            held = torch.zeros(batch, self.mechanism.impulse_count, dtype=double)
+        else:
+            held = impulses.detach().clone()
         want_soft = smoothing.gradient is not None
-        soft = torch.empty_like(q) if want_soft else q
+        soft = torch.empty_like(q) if want_soft else None
         numbers, stride = self._pack_numbers(data.numbers)
-        has_external = bool(data.force.count_nonzero())
         blocks = block_count(batch, self.lanes)
         # Depends on the batch alone: the answer has the same bits for any number of threads.
         team = min(TEAM_MOST, -(-blocks // 4))
-        self.kernel(is_dense=self._breaks_pattern(data.numbers)).launch_threads(
+        self.kernel(is_dense=self._breaks_pattern(data.numbers)).launch_trusted(
             -(-blocks // team),
             self.threads,
             data.q.contiguous(),
             data.v.contiguous(),
             data.past_timestep.contiguous(),
             data.timestep.contiguous(),
-            control.contiguous(),
+            control,
             batch * control.shape[-1],
             data.force.contiguous(),
-            int(has_external),
+            int(not is_no_force(data.force)),
             numbers,
             stride,
             int(smoothing.state > 0.0),
@@ -184,7 +182,7 @@ class KernelSolver:
             self._path_rate,
             int(want_soft),
             smoothing.gradient or 0.0,
-            steps,
+            times[0] if times else 1,
             most_parts,
             batch,
             team,
@@ -193,9 +191,9 @@ class KernelSolver:
             interval,
             report,
             held,
-            soft,
+            q if soft is None else soft,
         )
-        return Advance(q=q, v=v, report=report, impulses=held, soft=soft if want_soft else None)
+        return Advance(q=q, v=v, report=report, impulses=held, soft=soft)
 
     def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool, is_exact: bool) -> Kernel:
         """The compiled adjoint, built at first use."""
@@ -219,6 +217,7 @@ class KernelSolver:
     def adjoint(
         self,
         data: StepData,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         kappa: float,
@@ -228,34 +227,41 @@ class KernelSolver:
         with_numbers: bool = True,
     ) -> StepData:
         """Cotangents of all inputs (see `StepSolver.adjoint`)."""
-        batch, lanes, tree = data.q.shape[0], self.lanes, self.mechanism.tree
-        blocks, size = block_count(batch, lanes), self.mechanism.layout.size
-        shared, stride = self._pack_numbers(data.numbers)
+        batch, tree, double = data.q.shape[0], self.mechanism.tree, torch.float64
+        size, nu = self.mechanism.layout.size, len(self.mechanism.actuators)
+        numbers, stride = self._pack_numbers(data.numbers)
         is_dense = with_numbers or self._breaks_pattern(data.numbers)
-        nu = len(self.mechanism.actuators)
-        widths = (tree.nq, tree.nv, nu, tree.nv, 2, size if with_numbers else 1)
-        bars = [aligned_empty(blocks, width, lanes) for width in widths]
+        widths = (tree.nq, tree.nv, nu, tree.nv)
+        bars = [torch.empty(batch, width, dtype=double) for width in widths]
+        past, now = torch.empty(batch, dtype=double), torch.empty(batch, dtype=double)
+        if with_numbers:
+            bar_numbers = torch.empty(batch, size, dtype=double)
+        else:
+            bar_numbers = torch.zeros(1, dtype=double).expand(batch, size)
         kernel = self.adjoint_kernel(
             with_numbers=with_numbers, is_dense=is_dense, is_exact=kappa == 0.0
         )
-        kernel.launch_threads(
-            blocks,
+        kernel.launch_trusted(
+            block_count(batch, self.lanes),
             self.threads,
-            pack(data.q, lanes),
-            pack(data.v, lanes),
-            pack(data.control, lanes),
-            pack(data.force, lanes),
-            pack(torch.stack([data.past_timestep, data.timestep], dim=-1), lanes),
-            shared,
+            data.q.contiguous(),
+            data.v.contiguous(),
+            data.control.contiguous(),
+            data.force.contiguous(),
+            data.past_timestep.contiguous(),
+            data.timestep.contiguous(),
+            numbers,
             stride,
-            pack(x, lanes),
-            pack(impulses, lanes),
-            pack(torch.full_like(data.timestep, kappa), lanes),
-            pack(cotangent_q, lanes),
-            pack(cotangent_v, lanes),
+            q_next.contiguous(),
+            x.contiguous(),
+            impulses.contiguous(),
+            kappa,
+            batch,
+            cotangent_q.contiguous(),
+            cotangent_v.contiguous(),
             *bars,
+            past,
+            now,
+            bar_numbers,
         )
-        q, v, control, force, steps, numbers = (unpack(bar, batch) for bar in bars)
-        if not with_numbers:
-            numbers = torch.zeros(1, dtype=q.dtype).expand(batch, size)
-        return StepData(q, v, control, force, steps[:, 0], steps[:, 1], numbers)
+        return StepData(*bars, past, now, bar_numbers)

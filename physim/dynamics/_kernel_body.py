@@ -335,6 +335,7 @@ def adjoint_body(
         kinds.append({"NODE": step["NODE"], "GAP": step["GAP"], **pull})
     phases = AdjointPhases(mechanism, zeros, weights.joints, **options)
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
+    flags += f"constexpr bool EXACT = {str(is_exact).lower()};\n"
     text = flags + _template("adjoint_loop.cpp")
     filled = _filled(mechanism, text, phases.blocks, kinds)
     return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])

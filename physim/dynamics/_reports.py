@@ -24,6 +24,56 @@ def step_smoothing(simulator: Simulator, state: float, *, with_gradient: bool) -
     )
 
 
+class StepReport(Report):
+    """Report of steps that reads its numbers off the solver's rows when it is asked.
+
+    Args:
+        rows: `REPORT` of each item (..., 9).
+    """
+
+    __slots__ = ("_rows",)
+    _rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        object.__setattr__(self, "_rows", rows)
+
+    def __reduce__(self) -> tuple[type[StepReport], tuple[Tensor]]:
+        """Rows are all there is to copy or send."""
+        return StepReport, (self._rows,)
+
+    @property
+    def status(self) -> Tensor:
+        """`Status` of each item."""
+        return self._whole("status")
+
+    @property
+    def iterations(self) -> Tensor:
+        """Iterations of each item."""
+        return self._whole("iterations")
+
+    @property
+    def residual(self) -> Tensor:
+        """Final residual of each item."""
+        return self._real("residual")
+
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """What else was counted per item."""
+        return {
+            "parts": self._whole("parts"),
+            "rescues": self._whole("rescues"),
+            "min_gap": self._real("min_gap"),
+            "kappa_error": self._real("kappa_error"),
+            "unverified": self._whole("unverified"),
+        }
+
+    def _real(self, name: str) -> Tensor:
+        return self._rows[..., REPORT.index(name)]
+
+    def _whole(self, name: str) -> Tensor:
+        return self._real(name).to(torch.int64)
+
+
 def done_report(done: Advance, good: Tensor | None = None) -> Report:
     """Report of steps; its shape is that of the steps.
 
@@ -31,21 +81,9 @@ def done_report(done: Advance, good: Tensor | None = None) -> Report:
         done: What the solver gave.
         good: Which items had finite inputs (B,); all if None.
     """
-    numbers = done.report.detach()
-    real = dict(zip(REPORT, numbers.unbind(-1), strict=True))
-    whole = dict(zip(REPORT, numbers.to(torch.int64).unbind(-1), strict=True))
-    status = whole["status"]
+    rows = done.report.detach()
     if good is not None:
-        status = torch.where(good, status, int(Status.NON_FINITE))
-    return Report(
-        status=status,
-        iterations=whole["iterations"],
-        residual=real["residual"],
-        counts={
-            "parts": whole["parts"],
-            "rescues": whole["rescues"],
-            "min_gap": real["min_gap"],
-            "kappa_error": real["kappa_error"],
-            "unverified": whole["unverified"],
-        },
-    )
+        status = REPORT.index("status")
+        rows = rows.clone()
+        rows[..., status] = torch.where(good, rows[..., status], float(Status.NON_FINITE))
+    return StepReport(rows)

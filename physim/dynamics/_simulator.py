@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._advance import StepSolver
-from physim.dynamics._assembly import StepData, dense
+from physim.dynamics._assembly import StepData, dense, no_force
 from physim.dynamics._inputs import (
     Parameters,
     as_rows,
@@ -54,6 +54,26 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Surroundings:
+    """Inputs of a step that nobody gave.
+
+    Attributes:
+        batch: Number of items B.
+        control: Zero controls (B, nu).
+        force: No external force (B, nv).
+        timestep: The simulator's time step for every item (B,).
+        numbers: The model's own flat numbers (B, n).
+    """
+
+    batch: int
+    control: Tensor
+    force: Tensor
+    timestep: Tensor
+    numbers: Tensor
+
 
 DEFAULT_SMOOTHING = 0.0
 DEFAULT_GRADIENT_SMOOTHING = 1e-4
@@ -131,7 +151,7 @@ class Simulator:
         self.settings = settings or SolverSettings()
         self.mechanism = build_mechanism(model, shapes=contact_shapes)
         self.backend = "reference" if backend == "reference" else "kernel"
-        self._own_parameters = self.parameters()
+        self._own_parameters: Mapping[str, Tensor] = self.parameters()
         self._own_numbers = self._reduce(self._own_parameters)
         self._solver: StepSolver
         place = (self._own_numbers, model.initial_q, self.timestep)
@@ -142,6 +162,7 @@ class Simulator:
         else:
             self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
         self._queries = Queries(self.mechanism, model)
+        self._last_surroundings: _Surroundings | None = None
 
     def __repr__(self) -> str:
         """Model, time step and backend."""
@@ -163,12 +184,26 @@ class Simulator:
 
     def _resolve(
         self, parameters: Parameters | None, batch: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[Mapping[str, Tensor], Tensor]:
         """All parameters with the given ones in place, and the flat numbers (B, n)."""
         if not parameters:
-            return dict(self._own_parameters), self._own_numbers.expand(batch, -1)
+            return self._own_parameters, self._own_numbers.expand(batch, -1)
         merged = merge_parameters(self._own_parameters, parameters, batch)
         return merged, self._reduce(merged).expand(batch, -1)
+
+    def _surroundings(self, batch: int) -> _Surroundings:
+        """What a step of ``batch`` items takes if nothing is given; kept for the next one."""
+        last = self._last_surroundings
+        if last is None or last.batch != batch:
+            last = _Surroundings(
+                batch=batch,
+                control=torch.zeros(batch, self.model.nu, dtype=torch.float64),
+                force=no_force(batch, self.model.nv),
+                timestep=torch.full((batch,), self.timestep, dtype=torch.float64),
+                numbers=self._own_numbers.expand(batch, -1),
+            )
+            self._last_surroundings = last
+        return last
 
     def initial_state(
         self,
@@ -255,14 +290,20 @@ class Simulator:
         state: State,
         control: Tensor | Sequence[float] | None,
         parameters: Parameters | None,
-    ) -> tuple[StepData, dict[str, Tensor]]:
+    ) -> tuple[StepData, Mapping[str, Tensor]]:
         batch = state.batch
-        merged, numbers = self._resolve(parameters, batch)
-        timestep = merged["timestep"].expand(batch)
+        rest = self._surroundings(batch)
+        merged, timestep, numbers = self._own_parameters, rest.timestep, rest.numbers
+        if parameters:
+            merged, numbers = self._resolve(parameters, batch)
+            timestep = merged["timestep"].expand(batch)
         past = timestep if state.interval is None else state.interval
-        u = self._control(control, batch)
-        nothing = torch.zeros_like(state.v).detach()
-        return StepData(state.q, state.v, u, nothing, past, timestep, numbers), merged
+        u = (
+            rest.control
+            if control is None
+            else batch_rows("control", control, self.model.nu, batch)
+        )
+        return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
 
     def _force(
         self, state: State, control: Tensor | Sequence[float] | None
@@ -325,13 +366,14 @@ class Simulator:
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
-        start = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
-        data, merged = self._data(start, control, parameters)
+        if q is not state.q or v is not state.v:
+            state = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
+        data, merged = self._data(state, control, parameters)
         value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
-        watched = [getattr(data, name) for name in StepData.__slots__]
-        mapped = is_mapped(*watched)
+        watched = (q, v, data.control, data.past_timestep, data.timestep, data.numbers)
         with_gradient = is_differentiated(*watched)
-        if with_gradient or mapped or external_force is not None or self.backend == "reference":
+        mapped = with_gradient and is_mapped(*watched)
+        if with_gradient or external_force is not None or self.backend == "reference":
             data = replace(data, q=normalise_quaternions(self.mechanism.tree, q))
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
@@ -344,21 +386,18 @@ class Simulator:
             done = differentiable_step(self._solver, data, wanted, impulses=None, most_parts=1)
             following = State(q=done.q, v=done.v, impulses=done.impulses)
             return following, done_report(done)
-        most_parts = self.settings.max_substeps
+        options = {"impulses": state.impulses, "most_parts": self.settings.max_substeps}
         if with_gradient:
-            done = differentiable_step(
-                self._solver, data, wanted, impulses=state.impulses, most_parts=most_parts
-            )
+            done = differentiable_step(self._solver, data, wanted, **options)
         else:
-            done = self._solver.advance(
-                data, wanted, impulses=state.impulses, most_parts=most_parts
-            ).only()
+            done = self._solver.advance(data, wanted, **options)
         report = done_report(done)
+        failures, parts = done.totals()
         interval = None
-        if state.interval is not None or not bool((report.counts["parts"] == 1).all()):
+        if state.interval is not None or parts != state.batch:
             interval = data.timestep / done.column("parts")
         following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
-        if not report.all_converged:
+        if failures:
             report = done_report(done, finite_items(data, on_failure, bool(parameters)))
             ended = (following, report)
             apply_on_failure(report, on_failure, solution=ended, what="Simulator.step")

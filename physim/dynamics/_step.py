@@ -9,35 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from physim.dynamics._adjoint import transport_cotangent
 from physim.dynamics._advance import Advance, Smoothing, StepSolver, cut
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._reference import ReferenceSolver
-from physim.dynamics._transforms import is_transformed
-from physim.model.tree import Tree
+from physim.dynamics._transforms import is_transformed, is_wrapped
 from solvers.core import Status
-from solvers.kernels.algebra import quaternion_product
 
 _NAMES = StepData.__slots__
-
-
-def transport_cotangent(tree: Tree, q: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
-    """Carry a cotangent of ``q`` to ``x``, its tangent components kept.
-
-    The next state and the solution of the gradient differ by what the smoothings differ.
-    Components along a unit quaternion mean nothing and are dropped.
-    """
-    pieces, last = [], 0
-    for _, start, _ in sorted(rotation_spans(tree), key=lambda span: span[1]):
-        here, there, g = (list(y[:, start : start + 4].unbind(-1)) for y in (q, x, cotangent))
-        turn = quaternion_product(there, [here[0], *[-y for y in here[1:]]])
-        # Left multiplication is an isometry that takes the tangent space at q to that at x.
-        radial = sum(a * b for a, b in zip(here, g, strict=True))
-        flat = [a - radial * b for a, b in zip(g, here, strict=True)]
-        moved = torch.stack(quaternion_product(turn, flat), dim=-1)
-        pieces += [cotangent[:, last:start], moved]
-        last = start + 4
-    return torch.cat([*pieces, cotangent[:, last:]], dim=-1) if pieces else cotangent
 
 
 def _flatten_batch(values: Sequence[Any], in_dims: Sequence[int | None], size: int) -> list[Any]:
@@ -65,6 +44,7 @@ class _Adjoint(torch.autograd.Function):
         solver: StepSolver,
         with_numbers: bool,
         kappa: float,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         gq: Tensor,
@@ -73,7 +53,7 @@ class _Adjoint(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Cotangents of the inputs."""
         result = solver.adjoint(
-            StepData(*inputs), x, impulses, kappa, gq, gv, with_numbers=with_numbers
+            StepData(*inputs), q_next, x, impulses, kappa, gq, gv, with_numbers=with_numbers
         )
         return tuple(getattr(result, name) for name in _NAMES)
 
@@ -113,11 +93,6 @@ class _Law:
         soft = self.smoothing.gradient
         return self.smoothing.state if soft is None else soft
 
-    @property
-    def tree(self) -> Tree:
-        """Topology."""
-        return self.solver.reference.mechanism.tree
-
 
 class _Step(torch.autograd.Function):
     """A step; its derivative is that of the solution at the gradient's smoothing."""
@@ -129,7 +104,7 @@ class _Step(torch.autograd.Function):
             StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
         )
         soft = done.q if done.soft is None else done.soft
-        return done.q[0], done.v[0], soft[0].clone(), done.impulses, done.report[0]
+        return done.q, done.v, soft.clone(), done.impulses, done.report
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -180,6 +155,31 @@ class _Step(torch.autograd.Function):
         return split, (0,) * len(split)
 
 
+class _PlainStep(torch.autograd.Function):
+    """`_Step` for reverse mode on ordinary tensors by a compiled adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, law: _Law, warm: Tensor | None, ended: list[Advance], *inputs: Tensor):
+        """Next configuration and velocity; all that the step left goes to ``ended``."""
+        done = law.solver.advance(
+            StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
+        )
+        ended.append(done)
+        soft = done.q if done.soft is None else done.soft
+        ctx.law = law
+        ctx.save_for_backward(done.q, done.v, soft, done.impulses, done.report, *inputs)
+        return done.q, done.v
+
+    @staticmethod
+    def backward(ctx: Any, gq: Tensor, gv: Tensor) -> Any:
+        """Cotangents of the inputs by one adjoint solve; zero for failed items."""
+        saved = ctx.saved_tensors
+        result = _pull_back(
+            ctx.law, saved[:5], saved[5:], gq, gv, None, with_numbers=ctx.needs_input_grad[-1]
+        )
+        return (None, None, None, *result)
+
+
 def _pull_back(
     law: _Law,
     outputs: Sequence[Tensor],
@@ -214,16 +214,16 @@ def _pull_back(
         ]
 
     direct = solved & whole
-    total = transport_cotangent(law.tree, q, soft, gq)
-    total = total if g_soft is None else total + g_soft
-    moved, rate = gated([total, gv], direct)
+    if g_soft is not None:
+        gq = gq + transport_cotangent(law.solver.reference.mechanism.tree, soft, q, g_soft)
+    moved, rate = gated([gq, gv], direct)
     if isinstance(law.solver, ReferenceSolver) and not is_transformed(soft, gq, gv, *inputs):
-        pulled = law.solver.adjoint(StepData(*inputs), soft, impulses, law.kappa, moved, rate)
+        pulled = law.solver.adjoint(StepData(*inputs), q, soft, impulses, law.kappa, moved, rate)
         result = [getattr(pulled, name) for name in _NAMES]
     else:
         result = list(
             _Adjoint.apply(  # type: ignore[no-untyped-call]
-                law.solver, with_numbers, law.kappa, soft, impulses, moved, rate, *inputs
+                law.solver, with_numbers, law.kappa, q, soft, impulses, moved, rate, *inputs
             )
         )
     result = gated(result, direct)
@@ -262,8 +262,8 @@ def _pull_back_parts(
         part, warm = timestep / count, None
         for _ in range(count):
             inputs = (q, v, control, force, past, part, numbers)
-            q, v, _, warm, _ = _Step.apply(one, warm, *inputs)  # type: ignore[no-untyped-call]
-            past = part
+            done = _taken(one, warm, inputs)
+            q, v, warm, past = done.q, done.v, done.impulses, part
         total = (q * gq).sum() + (v * gv).sum()
         gradients = torch.autograd.grad(total, values, allow_unused=True)
     return tuple(
@@ -292,7 +292,14 @@ def differentiable_step(
     Returns:
         The result without a time axis.
     """
-    law = _Law(solver, smoothing, most_parts)
     values = [getattr(data, name) for name in _NAMES]
-    q, v, _, held, report = _Step.apply(law, impulses, *values)  # type: ignore[no-untyped-call]
-    return Advance(q=q, v=v, report=report, impulses=held)
+    return _taken(_Law(solver, smoothing, most_parts), impulses, values)
+
+
+def _taken(law: _Law, warm: Tensor | None, inputs: Sequence[Tensor]) -> Advance:
+    if isinstance(law.solver, ReferenceSolver) or is_wrapped(*inputs):
+        q, v, _, held, report = _Step.apply(law, warm, *inputs)  # type: ignore[no-untyped-call]
+        return Advance(q=q, v=v, report=report, impulses=held)
+    ended: list[Advance] = []
+    q, v = _PlainStep.apply(law, warm, ended, *inputs)  # type: ignore[no-untyped-call]
+    return Advance(q=q, v=v, report=ended[0].report, impulses=ended[0].impulses)

@@ -1,21 +1,33 @@
 // Adjoint of one step of one block of environments: names between at-signs are traced phases.
-const V* const q = q_in + (size_t)block * NQ;
-const V* const v = v_in + (size_t)block * NV;
-const V* const control = control_in + (size_t)block * NU;
-const V* const external = external_in + (size_t)block * NV;
-const V* const steps = steps_in + (size_t)block * 2;
+const int first = block * LANES;
+const auto gather = [&](const double* source, int width, V* target) {
+  for (int l = 0; l < LANES; ++l) {
+    const int item = first + l < batch ? first + l : batch - 1;
+    for (int i = 0; i < width; ++i) vput(target[i], l, source[(size_t)item * width + i]);
+  }
+};
+const auto scatter = [&](const V* source, int width, double* target) {
+  for (int l = 0; l < LANES && first + l < batch; ++l)
+    for (int i = 0; i < width; ++i) target[(size_t)(first + l) * width + i] = vlane(source[i], l);
+};
+constexpr int PRIMALS = 2 * LIMITS + RUBS + 3 * CONTACTS;
+V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], steps[2], kappa[1];
+V q_next[NQ + 1], x[NQ + 1], impulses[PRIMALS + 1], gq[NQ + 1], gv[NV + 1];
+V bar_q[NQ + 1], bar_v[NV + 1], bar_control[NU + 1], bar_external[NV + 1], bar_steps[2];
+V bar_num[WITH_NUMBERS ? NUMBERS : 1];
 const V* const num = numbers_in + (size_t)block * number_stride;
-const V* const x = x_in + (size_t)block * NQ;
-const V* const kappa = kappa_in + block;
-const V* const impulses = impulses_in + (size_t)block * (2 * LIMITS + RUBS + 3 * CONTACTS);
-const V* const gq = gq_in + (size_t)block * NQ;
-const V* const gv = gv_in + (size_t)block * NV;
-V* const bar_q = bar_q_out + (size_t)block * NQ;
-V* const bar_v = bar_v_out + (size_t)block * NV;
-V* const bar_control = bar_control_out + (size_t)block * NU;
-V* const bar_external = bar_external_out + (size_t)block * NV;
-V* const bar_steps = bar_steps_out + (size_t)block * 2;
-V* const bar_num = bar_num_out + (size_t)block * (WITH_NUMBERS ? NUMBERS : 0);
+gather(q_in, NQ, q);
+gather(v_in, NV, v);
+gather(control_in, NU, control);
+gather(external_in, NV, external);
+gather(interval_in, 1, steps);
+gather(timestep_in, 1, steps + 1);
+gather(q_next_in, NQ, q_next);
+gather(x_in, NQ, x);
+if (EXACT) gather(impulses_in, PRIMALS, impulses);
+gather(gq_in, NQ, gq);
+gather(gv_in, NV, gv);
+kappa[0] = V(kappa_in);
 
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V force[NV + 1], center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1];
@@ -53,3 +65,10 @@ V again = V(0.0);
 @TRANSPOSED@
 @CONTACTS:PULL@
 @REVERSE@
+scatter(bar_q, NQ, bar_q_out);
+scatter(bar_v, NV, bar_v_out);
+scatter(bar_control, NU, bar_control_out);
+scatter(bar_external, NV, bar_external_out);
+scatter(bar_steps, 1, bar_interval_out);
+scatter(bar_steps + 1, 1, bar_timestep_out);
+if (WITH_NUMBERS) scatter(bar_num, NUMBERS, bar_num_out);
