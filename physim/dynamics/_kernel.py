@@ -232,7 +232,7 @@ class KernelSolver:
         numbers, stride = self._pack_numbers(data.numbers)
         is_dense = with_numbers or self._breaks_pattern(data.numbers)
         widths = (tree.nq, tree.nv, nu, tree.nv)
-        bars = [torch.empty(batch, width, dtype=double) for width in widths]
+        q, v, control, force = (torch.empty(batch, width, dtype=double) for width in widths)
         past, now = torch.empty(batch, dtype=double), torch.empty(batch, dtype=double)
         if with_numbers:
             bar_numbers = torch.empty(batch, size, dtype=double)
@@ -259,9 +259,12 @@ class KernelSolver:
             batch,
             cotangent_q.contiguous(),
             cotangent_v.contiguous(),
-            *bars,
+            q,
+            v,
+            control,
+            force,
             past,
             now,
             bar_numbers,
         )
-        return StepData(*bars, past, now, bar_numbers)
+        return StepData(q, v, control, force, past, now, bar_numbers)

@@ -386,11 +386,11 @@ class Simulator:
             done = differentiable_step(self._solver, data, wanted, impulses=None, most_parts=1)
             following = State(q=done.q, v=done.v, impulses=done.impulses)
             return following, done_report(done)
-        options = {"impulses": state.impulses, "most_parts": self.settings.max_substeps}
+        warm, most = state.impulses, self.settings.max_substeps
         if with_gradient:
-            done = differentiable_step(self._solver, data, wanted, **options)
+            done = differentiable_step(self._solver, data, wanted, impulses=warm, most_parts=most)
         else:
-            done = self._solver.advance(data, wanted, **options)
+            done = self._solver.advance(data, wanted, impulses=warm, most_parts=most)
         report = done_report(done)
         failures, parts = done.totals()
         interval = None

@@ -159,7 +159,9 @@ class _PlainStep(torch.autograd.Function):
     """`_Step` for reverse mode on ordinary tensors by a compiled adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, law: _Law, warm: Tensor | None, ended: list[Advance], *inputs: Tensor):
+    def forward(
+        ctx: Any, law: _Law, warm: Tensor | None, ended: list[Advance], *inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Next configuration and velocity; all that the step left goes to ``ended``."""
         done = law.solver.advance(
             StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
