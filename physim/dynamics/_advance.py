@@ -143,5 +143,13 @@ class StepSolver(Protocol):
 
 
 def cut(values: StepData, items: Tensor | Sequence[int]) -> StepData:
-    """Some items of a step's inputs."""
-    return StepData(*(getattr(values, name)[items] for name in StepData.__slots__))
+    """Some items of a step's inputs; what all items share stays shared."""
+    columns = [getattr(values, name) for name in StepData.__slots__]
+    return StepData(
+        *(
+            column[:1].expand(len(items), *column.shape[1:])
+            if column.stride(0) == 0
+            else column[items]
+            for column in columns
+        )
+    )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
 from physim.dynamics._assembly import StepData, is_no_force
-from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, step_body
+from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, jacobian_body, step_body
 from physim.dynamics._reference import ReferenceSolver
 from solvers.kernels import Kernel, block_count, build_kernel, lane_count, pack
 
@@ -71,6 +71,17 @@ _ADJOINT_ARGUMENTS = (
 )
 
 
+_JACOBIAN_ARGUMENTS = (
+    *_ADJOINT_ARGUMENTS[:8],
+    ("x_in", "double*"),
+    ("impulses_in", "double*"),
+    ("kappa_in", "double"),
+    ("batch", "int"),
+    ("a_out", "double*"),
+    ("b_out", "double*"),
+)
+
+
 class KernelSolver:
     """Takes steps of one mechanism with a compiled kernel.
 
@@ -106,6 +117,7 @@ class KernelSolver:
         self._zero = (numbers == 0.0).nonzero()[:, 0]
         self._kernels: dict[bool, Kernel] = {}
         self._adjoints: dict[tuple[bool, bool, bool], Kernel] = {}
+        self._jacobians: dict[tuple[bool, bool], Kernel] = {}
         self._path_rate = mechanism.scales.kappa(settings.rescue_smoothing, 1.0)
 
     def kernel(self, *, is_dense: bool = False) -> Kernel:
@@ -268,3 +280,60 @@ class KernelSolver:
             bar_numbers,
         )
         return StepData(q, v, control, force, past, now, bar_numbers)
+
+    def jacobian_kernel(self, *, is_dense: bool, is_exact: bool) -> Kernel:
+        """The compiled linearisation, built at first use."""
+        key = (is_dense, is_exact)
+        if key not in self._jacobians:
+            zeros = () if is_dense else self._zero.tolist()
+            body = jacobian_body(
+                self.mechanism,
+                self.settings,
+                frozenset(zeros),
+                self.reference.weights,
+                is_exact=is_exact,
+            )
+            self._jacobians[key] = build_kernel(
+                "jacobian", body, _JACOBIAN_ARGUMENTS, lanes=self.lanes
+            )
+        return self._jacobians[key]
+
+    def linearize(
+        self, data: StepData, x: Tensor, impulses: Tensor, kappa: float
+    ) -> tuple[Tensor, Tensor]:
+        """Derivatives of a step in tangent coordinates, in one native call.
+
+        Args:
+            data: Inputs of the step.
+            x: Its solution at the gradient's smoothing (B, nq).
+            impulses: Impulses there (B, w); read if ``kappa`` is zero.
+            kappa: Central-path parameter of the gradient [J].
+
+        Returns:
+            Derivative of next configuration and velocity with respect to configuration and velocity
+            (B, 2 nv, 2 nv), and with respect to controls (B, 2 nv, nu).
+        """
+        batch, nv, nu = data.q.shape[0], self.mechanism.tree.nv, len(self.mechanism.actuators)
+        numbers, stride = self._pack_numbers(data.numbers)
+        by_state = torch.empty(batch, 2 * nv, 2 * nv, dtype=torch.float64)
+        by_control = torch.empty(batch, 2 * nv, nu, dtype=torch.float64)
+        is_dense = self._breaks_pattern(data.numbers)
+        self.jacobian_kernel(is_dense=is_dense, is_exact=kappa == 0.0).launch_trusted(
+            block_count(batch, self.lanes),
+            self.threads,
+            data.q.contiguous(),
+            data.v.contiguous(),
+            data.control.contiguous(),
+            data.force.contiguous(),
+            data.past_timestep.contiguous(),
+            data.timestep.contiguous(),
+            numbers,
+            stride,
+            x.contiguous(),
+            impulses.contiguous(),
+            kappa,
+            batch,
+            by_state,
+            by_control,
+        )
+        return by_state, by_control

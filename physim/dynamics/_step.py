@@ -205,47 +205,61 @@ def _pull_back(
     """
     q, v, soft, impulses, report = outputs
     state = Advance(q=q, v=v, report=report, impulses=impulses)
-    solved = (state.status() == Status.CONVERGED) & (state.column("gradient_solved") > 0.5)
+    converged = state.status() == Status.CONVERGED
     whole = state.column("parts") < 1.5
+    direct = converged & whole & (state.column("gradient_solved") > 0.5)
+    is_ordinary = not is_transformed(report, soft, gq, gv, *inputs)
+    is_good = is_ordinary and bool(direct.all())
 
-    def gated(values: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
-        """Zero where the mask does not hold, whatever stood there."""
+    def gated(values: Sequence[Tensor]) -> list[Tensor]:
+        """Zero where an item has no derivative of its own, whatever stood there."""
+        if is_good:
+            return list(values)
         return [
-            torch.where(mask if g.dim() == 1 else mask[:, None], g, torch.zeros_like(g))
+            torch.where(direct if g.dim() == 1 else direct[:, None], g, torch.zeros_like(g))
             for g in values
         ]
 
-    direct = solved & whole
     if g_soft is not None:
         gq = gq + transport_cotangent(law.solver.reference.mechanism.tree, soft, q, g_soft)
-    moved, rate = gated([gq, gv], direct)
-    if isinstance(law.solver, ReferenceSolver) and not is_transformed(soft, gq, gv, *inputs):
-        pulled = law.solver.adjoint(StepData(*inputs), q, soft, impulses, law.kappa, moved, rate)
+    solution, weights = (q, soft, impulses), gated([gq, gv])
+    is_reference = isinstance(law.solver, ReferenceSolver)
+    if is_ordinary and (is_reference or not torch.is_grad_enabled()):
+        data = StepData(*inputs)
+        pulled = law.solver.adjoint(data, *solution, law.kappa, *weights, with_numbers=with_numbers)
         result = [getattr(pulled, name) for name in _NAMES]
     else:
         result = list(
             _Adjoint.apply(  # type: ignore[no-untyped-call]
-                law.solver, with_numbers, law.kappa, q, soft, impulses, moved, rate, *inputs
+                law.solver, with_numbers, law.kappa, *solution, *weights, *inputs
             )
         )
-    result = gated(result, direct)
-    if is_transformed(report) or law.most_parts == 1:
+    # Cotangents of numbers that nobody wants are one zero, repeated.
+    wanted = len(result) if with_numbers else len(result) - 1
+    result[:wanted] = gated(result[:wanted])
+    if is_good or not is_ordinary or law.most_parts == 1:
         return result
-    items = ((state.status() == Status.CONVERGED) & ~whole).nonzero()[:, 0]
-    for count in state.column("parts")[items].unique().tolist():
-        chosen = items[state.column("parts")[items] == count]
+    items = (converged & ~whole).nonzero()[:, 0]
+    counts = state.column("parts")[items]
+    for count in counts.unique().tolist():
+        chosen = items[counts == count]
         chain = _pull_back_parts(
-            law, cut(StepData(*inputs), chosen), round(count), gq[chosen], gv[chosen]
+            law,
+            cut(StepData(*inputs), chosen),
+            round(count),
+            gq[chosen],
+            gv[chosen],
+            with_numbers=with_numbers,
         )
-        result = [
-            whole_g.expand(len(q), *whole_g.shape[1:]).index_put((chosen,), g)
-            for whole_g, g in zip(result, chain, strict=True)
+        result[:wanted] = [
+            rows.index_put((chosen,), g)
+            for rows, g in zip(result[:wanted], chain[:wanted], strict=True)
         ]
     return result
 
 
 def _pull_back_parts(
-    law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor
+    law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor, *, with_numbers: bool
 ) -> tuple[Tensor, ...]:
     """Cotangents of a step that was taken in parts, through all of them."""
     soft = law.smoothing.gradient
@@ -259,7 +273,9 @@ def _pull_back_parts(
             "use a smaller timestep"
         )
     with torch.enable_grad():
-        values = [getattr(data, name).detach().requires_grad_() for name in _NAMES]
+        values = [getattr(data, name).detach() for name in _NAMES]
+        for value in values if with_numbers else values[:-1]:
+            value.requires_grad_()
         q, v, control, force, past, timestep, numbers = values
         part, warm = timestep / count, None
         for _ in range(count):
@@ -267,9 +283,10 @@ def _pull_back_parts(
             done = _taken(one, warm, inputs)
             q, v, warm, past = done.q, done.v, done.impulses, part
         total = (q * gq).sum() + (v * gv).sum()
-        gradients = torch.autograd.grad(total, values, allow_unused=True)
+        leaves = [value for value in values if value.requires_grad]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     return tuple(
-        torch.zeros_like(y) if g is None else g for y, g in zip(values, gradients, strict=True)
+        torch.zeros_like(y) if g is None else g for y, g in zip(leaves, gradients, strict=True)
     )
 
 
