@@ -7,6 +7,8 @@ and the impulse acts through another point along other axes. Reverse mode takes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from physim.collision import ContactGroup
@@ -21,29 +23,48 @@ from physim.dynamics._phases import (
     masked,
     node_values,
     read_node,
-    side_poses,
 )
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Tape
+from solvers.kernels.trace import Tape, constant_value
 
 Scalar = Any
 Vector = list[Scalar]
+Seeds = list[tuple[Scalar, Scalar]]
+
+
+@dataclass(slots=True)
+class Constants:
+    """What no motion of a mechanism changes: much of a planar robot.
+
+    Attributes:
+        poses: By array of poses and link, its twelve numbers where they are constant.
+        still: Components of twists that are always zero.
+    """
+
+    poses: dict[str, dict[int, list[float | None]]] = field(default_factory=dict)
+    still: frozenset[int] = frozenset()
 
 
 def adjoint_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool, is_exact: bool
+    mechanism: Mechanism,
+    group: ContactGroup,
+    constants: Constants,
+    *,
+    with_numbers: bool,
+    is_exact: bool,
 ) -> dict[str, str]:
     """Blocks of one kind of candidate.
 
     Args:
         mechanism: Structure of the equations.
         group: The candidates.
+        constants: What of the poses is constant; nothing where numbers are differentiated.
         with_numbers: Whether cotangents of the numbers are wanted, hence of both nodes' poses.
         is_exact: Whether contact is exact.
     """
-    phases = AdjointContacts(mechanism, group)
+    phases = AdjointContacts(mechanism, group, constants)
     return {
         "NODE": phases.node(),
         "GAP": phases.gap(),
@@ -53,10 +74,10 @@ def adjoint_contact_phases(
 
 
 def linearised_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, *, is_exact: bool
+    mechanism: Mechanism, group: ContactGroup, constants: Constants, *, is_exact: bool
 ) -> dict[str, str]:
     """Blocks of one kind of candidate where all derivatives are wanted."""
-    phases = AdjointContacts(mechanism, group)
+    phases = AdjointContacts(mechanism, group, constants)
     return {
         "NODE": phases.node(),
         "GAP": phases.gap(),
@@ -71,11 +92,32 @@ class AdjointContacts:
     Args:
         mechanism: Structure of the equations.
         group: The candidates.
+        constants: What of the poses is constant.
     """
 
-    def __init__(self, mechanism: Mechanism, group: ContactGroup) -> None:
-        self.mechanism, self.group = mechanism, group
+    def __init__(self, mechanism: Mechanism, group: ContactGroup, constants: Constants) -> None:
+        self.mechanism, self.group, self._constants = mechanism, group, constants
         self.is_between_links = group.is_between_links
+
+    def _pose_numbers(self, tape: Tape, side: str, node: str) -> Vector:
+        """Twelve numbers of one side's pose, as numbers where all candidates share a constant."""
+        known = self._constants.poses.get(f"pose{node}", {})
+        links = {item.link_a if side == "a" else item.link_b for item in self.group.candidates}
+        rows = [known.get(link, [None] * 12) for link in sorted(links)]
+        name = f"{side}{node}"
+        return [
+            values[0] if len(set(values)) == 1 and values[0] is not None else tape.input(name, i)
+            for i, values in enumerate(zip(*rows, strict=True))
+        ]
+
+    def _poses(self, tape: Tape, node: str) -> tuple[contact.Pose, contact.Pose]:
+        """Poses of both sides at one node."""
+
+        def pose(side: str) -> contact.Pose:
+            values = self._pose_numbers(tape, side, node)
+            return chunks(values[:9], 3), values[9:]
+
+        return pose("a"), pose("b") if self.is_between_links else contact.WORLD
 
     def node(self) -> str:
         """Geometry of a pair of links at node k, and how close the past velocity would bring it.
@@ -85,7 +127,7 @@ class AdjointContacts:
         if not self.is_between_links:
             return emit_block([("cn", 0, 0.0), ("closest", 0, 0.0)])
         tape = Tape()
-        a, b = side_poses(tape, self.group, "0")
+        a, b = self._poses(tape, "0")
         node = contact.contact_node(self.group, a, b, structural_numbers(self.group, tape))
         outputs: Outputs = [("cn", i, x) for i, x in enumerate(node_values(node))]
         row = contact.impulse_rows(node)[2]
@@ -96,7 +138,7 @@ class AdjointContacts:
     def gap(self) -> str:
         """Gap at the solution."""
         tape = Tape()
-        a, b = side_poses(tape, self.group, "1")
+        a, b = self._poses(tape, "1")
         numbers = structural_numbers(self.group, tape)
         return emit_block([("gap", 0, self.group.witness(a, b, numbers)[0])])
 
@@ -104,12 +146,12 @@ class AdjointContacts:
         """The candidate at node k: kept for a pair of links, cheap to repeat on a plane."""
         if self.is_between_links:
             return read_node(tape, "cn")
-        return contact.contact_node(self.group, *side_poses(tape, self.group, "0"), numbers)
+        return contact.contact_node(self.group, *self._poses(tape, "0"), numbers)
 
     def central(self, *, is_exact: bool) -> str:
         """Impulse and response of a candidate; takes the one off the links, adds the other."""
         tape, group = Tape(), self.group
-        a, b = side_poses(tape, group, "1")
+        a, b = self._poses(tape, "1")
         numbers = structural_numbers(group, tape)
         node, mu = self._node(tape, numbers), numbers[-1]
         motion = contact.contact_motion(
@@ -138,22 +180,20 @@ class AdjointContacts:
         outputs += [("vel", i, masked(tape, value)) for i, value in enumerate(per_mu)]
         impulse_rows = contact.impulse_rows(node)
         load = la.matvec(la.transpose(impulse_rows), impulse)
-        outputs += [("wa", i, tape.input("wa", i) - x) for i, x in enumerate(load)]
+        outputs += self._added(tape, "wa", load, sign=-1.0)
         if motion.rows_b is None:
             answer = la.matmul(la.transpose(impulse_rows), la.matmul(gain, motion.rows_a))
-            outputs += [("pa", i, tape.input("pa", i) + g) for i, g in enumerate(flatten(answer))]
+            outputs += self._added(tape, "pa", flatten(answer))
         else:
-            outputs += [("wb", i, tape.input("wb", i) + x) for i, x in enumerate(load)]
+            outputs += self._added(tape, "wb", load)
             rows = [*flatten(motion.rows_a), *flatten(motion.rows_b), *flatten(impulse_rows)]
             outputs += [("rows", i, g) for i, g in enumerate(rows)]
         return emit_block(outputs)
 
-    def _seeds(
-        self, tape: Tape, numbers: Vector, twist: Vector
-    ) -> tuple[list[tuple[Scalar, Scalar]], Vector]:
+    def _seeds(self, tape: Tape, numbers: Vector, twist: Vector) -> tuple[Seeds, Vector]:
         """What reverse mode starts from, for the wrench's product with a twist of its points."""
-        a0, b0 = side_poses(tape, self.group, "0")
-        a1, b1 = side_poses(tape, self.group, "1")
+        a0, b0 = self._poses(tape, "0")
+        a1, b1 = self._poses(tape, "1")
         timestep = tape.input("steps", 1)
         node = contact.contact_node(self.group, a0, b0, numbers)
         motion = contact.contact_motion(
@@ -171,26 +211,44 @@ class AdjointContacts:
         twist: Vector = tape.inputs("ta", 6)
         return la.vsub(twist, tape.inputs("tb", 6)) if self.is_between_links else twist
 
+    def _added(
+        self, tape: Tape, name: str, values: Sequence[Scalar], *, sign: float = 1.0
+    ) -> Outputs:
+        """Adds a wrench, or a 6 x 6 block by rows, to an array; no twist sees the rest of it."""
+        still = self._constants.still
+        return [
+            (name, i, sc.add(tape.input(name, i), sc.multiply(sign, x)))
+            for i, x in enumerate(values)
+            if i % 6 not in still and i // 6 not in (still if len(values) == 36 else ())
+        ]
+
     @property
     def _sides(self) -> str:
         return "ab" if self.is_between_links else "a"
+
+    def _wrenches(self, tape: Tape, seeds: Seeds) -> list[tuple[str, Vector]]:
+        """Wrenches that cotangents leave on the poses of node k, by side."""
+        poses = {side: self._pose_numbers(tape, side, "0") for side in self._sides}
+        moving = [x for pose in poses.values() for x in pose if constant_value(x) is None]
+        bars = iter(reverse(seeds, moving))
+        # No twist that the mechanism allows moves a constant.
+        found = {
+            side: [0.0 if constant_value(x) is not None else next(bars) for x in pose]
+            for side, pose in poses.items()
+        }
+        return [(side, pose_wrench(pose, found[side])) for side, pose in poses.items()]
 
     def pull_node(self) -> str:
         """Wrenches that a weighed balance leaves on the poses of node k."""
         tape = Tape()
         numbers, timestep = structural_numbers(self.group, tape), tape.input("steps", 1)
         seeds, _ = self._seeds(tape, numbers, self._twist(tape))
-        poses = {side: tape.inputs(f"{side}0", 12) for side in self._sides}
-        gradients = reverse(seeds, [timestep, *[x for pose in poses.values() for x in pose]])
+        (through_step,) = reverse(seeds, [timestep])
         outputs: Outputs = [
-            ("bar_steps", 1, tape.input("bar_steps", 1) + masked(tape, gradients[0]))
+            ("bar_steps", 1, tape.input("bar_steps", 1) + masked(tape, through_step))
         ]
-        for i, (side, pose) in enumerate(poses.items()):
-            wrench = pose_wrench(pose, gradients[1 + 12 * i : 13 + 12 * i])
-            name = f"c{side}"
-            outputs += [
-                (name, k, tape.input(name, k) + masked(tape, g)) for k, g in enumerate(wrench)
-            ]
+        for side, wrench in self._wrenches(tape, seeds):
+            outputs += self._added(tape, f"c{side}", [masked(tape, g) for g in wrench])
         return emit_block(outputs)
 
     def bend(self) -> str:
@@ -200,22 +258,15 @@ class AdjointContacts:
         """
         tape = Tape()
         numbers = structural_numbers(self.group, tape)
-        poses = {side: tape.inputs(f"{side}0", 12) for side in self._sides}
-        wanted = [x for pose in poses.values() for x in pose]
-        outputs: Outputs = []
+        rows = []
         for row in range(6):
             unit = [1 if i == row else 0 for i in range(6)]
-            gradients = reverse(self._seeds(tape, numbers, unit)[0], wanted)
-            for i, pose in enumerate(poses.values()):
-                wrench = pose_wrench(pose, gradients[12 * i : 12 * i + 12])
-                for k, g in enumerate(wrench):
-                    if self.is_between_links:
-                        place = 36 * i + 6 * row + k
-                        outputs.append(("bend", place, masked(tape, g)))
-                    else:
-                        place = 6 * row + k
-                        outputs.append(("na", place, tape.input("na", place) - masked(tape, g)))
-        return emit_block(outputs)
+            wrenches = self._wrenches(tape, self._seeds(tape, numbers, unit)[0])
+            rows.append([[masked(tape, g) for g in wrench] for _, wrench in wrenches])
+        blocks = [flatten(block) for block in zip(*rows, strict=True)]
+        if not self.is_between_links:
+            return emit_block(self._added(tape, "na", blocks[0], sign=-1.0))
+        return emit_block([("bend", i, g) for i, g in enumerate([*blocks[0], *blocks[1]])])
 
     def pull_numbers(self) -> str:
         """Cotangents of the candidate's numbers, of its poses at both nodes and of its twists."""

@@ -8,6 +8,7 @@ from importlib import resources
 
 from physim.collision import ContactGroup
 from physim.dynamics._adjoint_contacts import (
+    Constants,
     adjoint_contact_phases,
     linearised_contact_phases,
 )
@@ -375,12 +376,17 @@ def adjoint_body(
         with_numbers: Whether cotangents of the numbers are wanted.
         is_exact: Whether contact is exact.
     """
+    phases: AdjointPhases
+    constants = Constants()
+    if with_numbers:
+        phases = AdjointPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+    else:
+        phases = TangentPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+        constants = phases.constants
+    options = {"with_numbers": with_numbers, "is_exact": is_exact}
     kinds = [
-        adjoint_contact_phases(mechanism, group, with_numbers=with_numbers, is_exact=is_exact)
-        for group in mechanism.groups
+        adjoint_contact_phases(mechanism, group, constants, **options) for group in mechanism.groups
     ]
-    kind = AdjointPhases if with_numbers else TangentPhases
-    phases = kind(mechanism, zeros, weights.joints, is_exact=is_exact)
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
     flags += f"constexpr bool EXACT = {str(is_exact).lower()};\n"
     text = flags + _template("adjoint_loop.cpp") + _template("adjoint_single.cpp")
@@ -397,10 +403,11 @@ def jacobian_body(
     is_exact: bool,
 ) -> str:
     """C++ text of all derivatives of a step; arguments as for `adjoint_body`."""
-    kinds = [
-        linearised_contact_phases(mechanism, group, is_exact=is_exact) for group in mechanism.groups
-    ]
     phases = JacobianPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+    kinds = [
+        linearised_contact_phases(mechanism, group, phases.constants, is_exact=is_exact)
+        for group in mechanism.groups
+    ]
     flags = f"constexpr bool EXACT = {str(is_exact).lower()};\n"
     filled = _filled(mechanism, flags + _template("jacobian.cpp"), phases.blocks, kinds)
     return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])

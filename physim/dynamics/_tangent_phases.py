@@ -11,6 +11,7 @@ from typing import Any
 
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
+from physim.dynamics._adjoint_contacts import Constants
 from physim.dynamics._adjoint_phases import AdjointPhases
 from physim.dynamics._kinematics import (
     Poses,
@@ -38,14 +39,20 @@ from physim.dynamics._tangent import (
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Tape
+from solvers.kernels.trace import Tape, constant_value
 
 Scalar = Any
 Vector = list[Scalar]
 
 
 class TangentPhases(AdjointPhases):
-    """Phases of one mechanism's adjoint without its numbers; arguments as for `AdjointPhases`."""
+    """Phases of one mechanism's adjoint without its numbers; arguments as for `AdjointPhases`.
+
+    Attributes:
+        constants: What no motion changes.
+    """
+
+    constants: Constants
 
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
@@ -69,6 +76,7 @@ class TangentPhases(AdjointPhases):
     def _node(self) -> str:
         """Poses of nodes k and k-1, and momentum of the past interval with gravity's impulse."""
         tape, tree = Tape(), self.mechanism.tree
+        self.constants = Constants()
         past, timestep = tape.inputs("steps", 2)
         numbers = self._numbers(tape)
         poses = forward_kinematics(tree, tape.inputs("q", tree.nq), numbers)
@@ -89,12 +97,16 @@ class TangentPhases(AdjointPhases):
         store = self._exchange.store
         outputs = store("motion0", motion_values(poses), is_complete=self.has_couplings)
         outputs += store("center0", flatten(poses.center))
+        twists = chunks(motion_values(poses), 6)
+        self.constants.still = frozenset(
+            k for k in range(6) if all(constant_value(twist[k]) == 0.0 for twist in twists)
+        )
         carrier = integrator.discrete_carrier(poses, numbers)
         outputs += store("carrier", [x for m in carrier for x in flatten(m)])
         outputs += store("motion_past", motion_values(before))
         outputs += store("center_past", flatten(before.center))
         outputs += store("spread_past", [x for m in spreads for x in flatten(m)])
-        outputs += store("gone", gone)
+        outputs += store("gone", self._felt(gone))
         return emit_block(outputs + self._contact_poses("pose0", pose_values(poses)))
 
     def _contact_poses(self, name: str, values: Vector) -> Outputs:
@@ -105,8 +117,15 @@ class TangentPhases(AdjointPhases):
             for link in (item.link_a, item.link_b)
             if link >= 0
         }
+        self.constants.poses[name] = {
+            link: [constant_value(x) for x in values[12 * link : 12 * link + 12]] for link in links
+        }
         places = [12 * link + i for link in sorted(links) for i in range(12)]
         return [(name, i, values[i]) for i in places]
+
+    def _felt(self, wrenches: Vector) -> Vector:
+        """Wrenches without what no motion feels."""
+        return [0.0 if i % 6 in self.constants.still else x for i, x in enumerate(wrenches)]
 
     def _weight(self, numbers: Numbers, link: int, past: Scalar, timestep: Scalar) -> Vector:
         """Impulse of gravity at node k."""
@@ -133,17 +152,22 @@ class TangentPhases(AdjointPhases):
             node.poses,
         )
         coming = [x for wrench in wrenches for x in flatten(wrench)]
-        rest = la.vsub(coming, self._exchange.load(tape, "gone"))
+        rest = la.vsub(self._felt(coming), self._exchange.load(tape, "gone"))
         store = self._exchange.store
         outputs = store("motion1", motion_values(after), is_complete=self.has_couplings)
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
-        outputs += store("coming", coming)
-        outputs += [("wrench", i, x) for i, x in enumerate(rest)]
+        outputs += store("coming", self._felt(coming))
+        moves = [k not in self.constants.still for k in range(6)]
+        outputs += [("wrench", i, x) for i, x in enumerate(rest) if moves[i % 6]]
         for link, spread in enumerate(spreads):
             block = integrator.spatial_block(
                 node.poses.center[link], after.center[link], spread, numbers.link_mass(link)
             )
-            outputs += [("spatial", 36 * link + i, y) for i, y in enumerate(flatten(block))]
+            outputs += [
+                ("spatial", 36 * link + i, y)
+                for i, y in enumerate(flatten(block))
+                if moves[i // 6] and moves[i % 6]
+            ]
         return emit_block(outputs + self._contact_poses("pose1", pose_values(after)))
 
     def _link_steps(self, tape: Tape, numbers: Numbers) -> list[LinkStep]:
