@@ -57,6 +57,7 @@ class AdjointPhases(StepPhases):
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
         return {
+            **self.frame(),
             "FORCE": self.force(),
             "NODE": self._node(),
             "APPROACH": self._approach(),
@@ -66,6 +67,20 @@ class AdjointPhases(StepPhases):
             "TRANSPOSED": self._transposed(),
             "REVERSE": self._reverse(),
         }
+
+    def frame(self) -> dict[str, str]:
+        """Blocks around a step: unit quaternions before it, their cotangents after it."""
+        tape, tree = Tape(), self.mechanism.tree
+        given, bar = tape.inputs("given", tree.nq), tape.inputs("bar_q", tree.nq)
+        outputs: Outputs = []
+        for start, per_length in self._lengths(given):
+            unit = la.vscale(given[start : start + 4], per_length)
+            along = la.dot(unit, bar[start : start + 4])
+            outputs += [
+                ("bar_q", start + k, (bar[start + k] - along * unit[k]) * per_length)
+                for k in range(4)
+            ]
+        return {"NORMALISE": self.normalised(), "DENORMALISE": emit_block(outputs)}
 
     def _joint_motion(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar

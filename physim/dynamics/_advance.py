@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +28,21 @@ REPORT = (
 """Columns of a step's report, in the order in which backends write them."""
 
 
-_STATUS, _PARTS = REPORT.index("status"), REPORT.index("parts")
+_STATUS, _PARTS, _SOLVED = (REPORT.index(x) for x in ("status", "parts", "gradient_solved"))
+
+
+class Totals(NamedTuple):
+    """Sums over a batch.
+
+    Attributes:
+        status: Zero if all items converged.
+        parts: The number of items if none was cut.
+        gradient_solved: The number of items if all have a solution that gradients belong to.
+    """
+
+    status: float
+    parts: float
+    gradient_solved: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +90,11 @@ class Advance:
         """One number of the report (T, B)."""
         return self.report[..., REPORT.index(name)]
 
-    def totals(self) -> tuple[float, float]:
-        """Sums of the columns ``status``, zero if all items converged, and ``parts``."""
-        sums = self.report.sum(0).tolist()
-        return sums[_STATUS], sums[_PARTS]
+    def totals(self) -> Totals:
+        """What a batch's report adds up to."""
+        rows = self.report
+        sums = rows.tolist()[0] if rows.shape[0] == 1 else rows.sum(0).tolist()
+        return Totals(sums[_STATUS], sums[_PARTS], sums[_SOLVED])
 
     def status(self) -> Tensor:
         """`Status` of each step (T, B)."""

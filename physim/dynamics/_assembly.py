@@ -47,16 +47,17 @@ class StepData:
 
 
 _NO_FORCE = torch.zeros((), dtype=torch.float64)
+_NO_FORCE_ADDRESS = _NO_FORCE.data_ptr()
 
 
 def no_force(batch: int, nv: int) -> Tensor:
-    """External force of a step on which nothing pushes (B, nv), known as such by `is_no_force`."""
+    """External force of a step on which nothing pushes (B, nv), known to `is_untouched`."""
     return _NO_FORCE.expand(batch, nv)
 
 
-def is_no_force(force: Tensor) -> bool:
-    """Whether a force is `no_force`, or zero."""
-    return force.data_ptr() == _NO_FORCE.data_ptr() or not bool(force.count_nonzero())
+def is_untouched(force: Tensor) -> bool:
+    """Whether a force is `no_force`."""
+    return force.data_ptr() == _NO_FORCE_ADDRESS
 
 
 @dataclass(frozen=True, slots=True)

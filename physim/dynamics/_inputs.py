@@ -66,6 +66,21 @@ def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: in
     return rows.expand(batch, -1)
 
 
+def item_rows(name: str, value: Tensor, width: int, batch: int) -> Tensor:
+    """`as_rows` with exactly ``batch`` rows."""
+    rows = as_rows(name, value, width)
+    if rows.shape[0] != batch:
+        raise ShapeError(f"{name} has {rows.shape[0]} rows, expected {batch}, one per item")
+    return rows
+
+
+def item_numbers(name: str, value: Tensor, batch: int) -> Tensor:
+    """A float64 tensor of one number per item."""
+    if value.shape != (batch,):
+        raise ShapeError(f"{name} has shape {tuple(value.shape)}, expected ({batch},)")
+    return value.to(torch.float64)
+
+
 def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:
     """The simulator's parameters with the given ones in place.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
-from physim.dynamics._assembly import StepData, is_no_force
+from physim.dynamics._assembly import StepData, is_untouched
+from physim.dynamics._inputs import item_rows
 from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, jacobian_body, step_body
 from physim.dynamics._reference import ReferenceSolver
 from solvers.kernels import Kernel, block_count, build_kernel, lane_count, pack
@@ -82,6 +84,30 @@ _JACOBIAN_ARGUMENTS = (
 )
 
 
+_KEPT_LAUNCHES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A launch of steps without the tensors that differ every time.
+
+    Attributes:
+        key: What it depends on.
+        kernel: The kernel.
+        blocks: Teams of blocks of lanes.
+        values: Its arguments between the inputs and the outputs, arrays by address.
+        arrays: Those arrays.
+        interval: Room for the lengths of intervals (B,), which no single step reads.
+    """
+
+    key: tuple[int, Smoothing, int, int]
+    kernel: Kernel
+    blocks: int
+    values: tuple[float, ...]
+    arrays: tuple[Tensor, ...]
+    interval: Tensor
+
+
 class KernelSolver:
     """Takes steps of one mechanism with a compiled kernel.
 
@@ -112,12 +138,13 @@ class KernelSolver:
         self.lanes = lane_count()
         self.threads = threads
         self.reference = ReferenceSolver(mechanism, settings, q, numbers, timestep)
-        self._own = numbers
+        self._own, self._address = numbers, numbers.data_ptr()
         self._packed: Tensor | None = None
         self._zero = (numbers == 0.0).nonzero()[:, 0]
         self._kernels: dict[bool, Kernel] = {}
         self._adjoints: dict[tuple[bool, bool, bool], Kernel] = {}
         self._jacobians: dict[tuple[bool, bool], Kernel] = {}
+        self._kept: tuple[_Launch, ...] = ()
         self._path_rate = mechanism.scales.kappa(settings.rescue_smoothing, 1.0)
 
     def kernel(self, *, is_dense: bool = False) -> Kernel:
@@ -130,9 +157,13 @@ class KernelSolver:
             self._kernels[is_dense] = build_kernel("steps", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
 
+    def _is_own(self, numbers: Tensor) -> bool:
+        """Whether all items have the model's own numbers."""
+        return numbers.data_ptr() == self._address
+
     def _breaks_pattern(self, numbers: Tensor) -> bool:
         """Whether a number that is zero by structure is not zero."""
-        if numbers.data_ptr() == self._own.data_ptr():
+        if self._is_own(numbers):
             return False
         rows = numbers[:1] if numbers.stride(0) == 0 else numbers
         return bool(rows.index_select(-1, self._zero).count_nonzero())
@@ -140,7 +171,7 @@ class KernelSolver:
     def _pack_numbers(self, numbers: Tensor) -> tuple[Tensor, int]:
         """Numbers in lanes and the stride between blocks: 0 if all items share one vector."""
         size = numbers.shape[-1]
-        if numbers.data_ptr() != self._own.data_ptr():
+        if not self._is_own(numbers):
             if numbers.stride(0) != 0:
                 return pack(numbers, self.lanes), size
             return pack(numbers[:1].expand(self.lanes, size), self.lanes), 0
@@ -158,46 +189,33 @@ class KernelSolver:
         most_parts: int = 1,
     ) -> Advance:
         """Take steps of a batch in one native call (see `StepSolver.advance`)."""
-        tree, batch, empty = self.mechanism.tree, data.q.shape[0], torch.empty
-        control = (data.control if controls is None else controls).contiguous()
-        times = () if controls is None else (control.shape[0],)
-        double = torch.float64
-        q = empty(*times, batch, tree.nq, dtype=double)
-        v = empty(*times, batch, tree.nv, dtype=double)
-        interval = empty(*times, batch, dtype=double)
-        report = empty(*times, batch, len(REPORT), dtype=double)
-        if impulses is None:
-            held = torch.zeros(batch, self.mechanism.impulse_count, dtype=double)
+        q_in, v_in = data.q.contiguous(), data.v.contiguous()
+        if controls is None:
+            control, launch = data.control, self._launch(data, smoothing, 1, most_parts)
+            q, v, interval = torch.empty_like(q_in), torch.empty_like(v_in), launch.interval
         else:
-            held = impulses.detach().clone()
-        want_soft = smoothing.gradient is not None
-        soft = torch.empty_like(q) if want_soft else None
-        numbers, stride = self._pack_numbers(data.numbers)
-        blocks = block_count(batch, self.lanes)
-        # Depends on the batch alone: the answer has the same bits for any number of threads.
-        team = min(TEAM_MOST, -(-blocks // 4))
-        self.kernel(is_dense=self._breaks_pattern(data.numbers)).launch_trusted(
-            -(-blocks // team),
+            control = controls
+            launch = self._launch(data, smoothing, controls.shape[0], most_parts)
+            interval = torch.empty(controls.shape[:2], dtype=torch.float64)
+            q = interval.new_empty(*interval.shape, q_in.shape[1])
+            v = interval.new_empty(*interval.shape, v_in.shape[1])
+        report = torch.empty(*interval.shape, len(REPORT), dtype=torch.float64)
+        batch, width = q_in.shape[0], self.mechanism.impulse_count
+        if impulses is None:
+            held = report.new_zeros(batch, width)
+        else:
+            held = item_rows("impulses", impulses, width, batch)
+            held = (held.detach() if held.requires_grad else held).clone()
+        soft = None if smoothing.gradient is None else torch.empty_like(q)
+        launch.kernel.launch_trusted(
+            launch.blocks,
             self.threads,
-            data.q.contiguous(),
-            data.v.contiguous(),
+            q_in,
+            v_in,
             data.past_timestep.contiguous(),
             data.timestep.contiguous(),
-            control,
-            batch * control.shape[-1],
-            data.force.contiguous(),
-            int(not is_no_force(data.force)),
-            numbers,
-            stride,
-            int(smoothing.state > 0.0),
-            smoothing.state,
-            self._path_rate,
-            int(want_soft),
-            smoothing.gradient or 0.0,
-            times[0] if times else 1,
-            most_parts,
-            batch,
-            team,
+            control.contiguous(),
+            *launch.values,
             q,
             v,
             interval,
@@ -206,6 +224,47 @@ class KernelSolver:
             q if soft is None else soft,
         )
         return Advance(q=q, v=v, report=report, impulses=held, soft=soft)
+
+    def _launch(self, data: StepData, smoothing: Smoothing, steps: int, most_parts: int) -> _Launch:
+        """What of a launch may serve the next one: kept as long as nothing of it changes."""
+        batch = data.q.shape[0]
+        is_usual = self._is_own(data.numbers) and is_untouched(data.force)
+        key = (batch, smoothing, steps, most_parts)
+        if is_usual:
+            for kept in self._kept:
+                if kept.key == key:
+                    return kept
+        numbers, stride = self._pack_numbers(data.numbers)
+        force = data.force.contiguous()
+        blocks = block_count(batch, self.lanes)
+        # Depends on the batch alone: the answer has the same bits for any number of threads.
+        team = min(TEAM_MOST, -(-blocks // 4))
+        launch = _Launch(
+            key,
+            self.kernel(is_dense=self._breaks_pattern(data.numbers)),
+            -(-blocks // team),
+            (
+                batch * len(self.mechanism.actuators),
+                force.data_ptr(),
+                int(not is_untouched(data.force) and bool(force.count_nonzero())),
+                numbers.data_ptr(),
+                stride,
+                int(smoothing.state > 0.0),
+                smoothing.state,
+                self._path_rate,
+                int(smoothing.gradient is not None),
+                smoothing.gradient or 0.0,
+                steps,
+                most_parts,
+                batch,
+                team,
+            ),
+            (force, numbers),
+            torch.empty(batch, dtype=torch.float64),
+        )
+        if is_usual:
+            self._kept = (launch, *self._kept[: _KEPT_LAUNCHES - 1])
+        return launch
 
     def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool, is_exact: bool) -> Kernel:
         """The compiled adjoint, built at first use."""

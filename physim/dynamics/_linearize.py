@@ -50,8 +50,8 @@ def linearize_step(
         impulses=start.impulses,
         most_parts=simulator.settings.max_substeps,
     )
-    failures, _ = done.totals()
-    if failures:
+    totals = done.totals()
+    if totals.status:
         report = done_report(done, finite_items(data, on_failure, bool(parameters)))
         ended = (State(q=done.q, v=done.v, impulses=done.impulses), report)
         apply_on_failure(report, on_failure, solution=ended, what="Simulator.linearize")

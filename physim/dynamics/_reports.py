@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def step_smoothing(simulator: Simulator, state: float, *, with_gradient: bool) -> Smoothing:
     """Path parameters of a dimensionless smoothing, and of the gradient's if one is wanted."""
-    scales, timestep = simulator.mechanism.scales, simulator.timestep
-    gradient = simulator.gradient_smoothing
-    return Smoothing(
-        state=scales.kappa(state, timestep),
-        gradient=scales.kappa(gradient, timestep) if with_gradient and gradient != state else None,
-    )
+    gradient = simulator.gradient_smoothing if with_gradient else state
+    known = simulator._smoothings.get((state, gradient))
+    if known is None:
+        scales, timestep = simulator.mechanism.scales, simulator.timestep
+        known = Smoothing(
+            state=scales.kappa(state, timestep),
+            gradient=None if gradient == state else scales.kappa(gradient, timestep),
+        )
+        simulator._smoothings[state, gradient] = known
+    return known
 
 
 class StepReport(Report):
@@ -81,7 +85,7 @@ def done_report(done: Advance, good: Tensor | None = None) -> Report:
         done: What the solver gave.
         good: Which items had finite inputs (B,); all if None.
     """
-    rows = done.report.detach()
+    rows = done.report
     if good is not None:
         status = REPORT.index("status")
         rows = rows.clone()

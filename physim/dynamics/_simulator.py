@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._advance import StepSolver
+from physim.dynamics._advance import Smoothing, StepSolver
 from physim.dynamics._assembly import StepData, dense, no_force
 from physim.dynamics._inputs import (
     Parameters,
@@ -21,6 +21,7 @@ from physim.dynamics._inputs import (
     check_rotation,
     check_smoothing,
     finite_items,
+    item_numbers,
     merge_parameters,
     normalise_quaternions,
     report_overlap,
@@ -74,6 +75,8 @@ class _Surroundings:
     timestep: Tensor
     numbers: Tensor
 
+
+_POLICIES = get_args(OnFailure)
 
 DEFAULT_SMOOTHING = 0.0
 DEFAULT_GRADIENT_SMOOTHING = 1e-4
@@ -163,6 +166,7 @@ class Simulator:
             self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
         self._queries = Queries(self.mechanism, model)
         self._last_surroundings: _Surroundings | None = None
+        self._smoothings: dict[tuple[float, float], Smoothing] = {}
 
     def __repr__(self) -> str:
         """Model, time step and backend."""
@@ -297,7 +301,9 @@ class Simulator:
         if parameters:
             merged, numbers = self._resolve(parameters, batch)
             timestep = merged["timestep"].expand(batch)
-        past = timestep if state.interval is None else state.interval
+        past = timestep
+        if state.interval is not None:
+            past = item_numbers("state.interval", state.interval, batch)
         u = (
             rest.control
             if control is None
@@ -361,7 +367,8 @@ class Simulator:
 
         Cost: about four linearisations of the mechanism; a gradient about one more.
         """
-        check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
+        if on_failure not in _POLICIES:
+            check_choice("on_failure", on_failure, _POLICIES)
         q = as_rows("state.q", state.q, self.model.nq)
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
@@ -370,10 +377,12 @@ class Simulator:
             state = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
         data, merged = self._data(state, control, parameters)
         value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
-        watched = (q, v, data.control, data.past_timestep, data.timestep, data.numbers)
+        watched: tuple[Tensor, ...] = (q, v, data.control, data.past_timestep)
+        if parameters:
+            watched += (data.timestep, data.numbers)
         with_gradient = is_differentiated(*watched)
         mapped = with_gradient and is_mapped(*watched)
-        if with_gradient or external_force is not None or self.backend == "reference":
+        if external_force is not None or self.backend == "reference":
             data = replace(data, q=normalise_quaternions(self.mechanism.tree, q))
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
@@ -392,12 +401,12 @@ class Simulator:
         else:
             done = self._solver.advance(data, wanted, impulses=warm, most_parts=most)
         report = done_report(done)
-        failures, parts = done.totals()
+        totals = done.totals()
         interval = None
-        if state.interval is not None or parts != state.batch:
+        if state.interval is not None or totals.parts != q.shape[0]:
             interval = data.timestep / done.column("parts")
         following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
-        if failures:
+        if totals.status:
             report = done_report(done, finite_items(data, on_failure, bool(parameters)))
             ended = (following, report)
             apply_on_failure(report, on_failure, solution=ended, what="Simulator.step")

@@ -160,15 +160,19 @@ class _PlainStep(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, law: _Law, warm: Tensor | None, ended: list[Advance], *inputs: Tensor
+        ctx: Any, law: _Law, done: Advance, inputs: Sequence[Tensor], *watched: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Next configuration and velocity; all that the step left goes to ``ended``."""
-        done = law.solver.advance(
-            StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
-        )
-        ended.append(done)
+        """Next configuration and velocity of a step that was taken.
+
+        Args:
+            ctx: Kept for backward.
+            law: What the step does besides mapping tensors.
+            done: The step.
+            inputs: The tensors of `StepData`.
+            watched: Those among them that want a gradient.
+        """
         soft = done.q if done.soft is None else done.soft
-        ctx.law = law
+        ctx.law, ctx.wants = law, [x.requires_grad for x in inputs]
         ctx.save_for_backward(done.q, done.v, soft, done.impulses, done.report, *inputs)
         return done.q, done.v
 
@@ -176,10 +180,9 @@ class _PlainStep(torch.autograd.Function):
     def backward(ctx: Any, gq: Tensor, gv: Tensor) -> Any:
         """Cotangents of the inputs by one adjoint solve; zero for failed items."""
         saved = ctx.saved_tensors
-        result = _pull_back(
-            ctx.law, saved[:5], saved[5:], gq, gv, None, with_numbers=ctx.needs_input_grad[-1]
-        )
-        return (None, None, None, *result)
+        result = _pull_back(ctx.law, saved[:5], saved[5:], gq, gv, None, with_numbers=ctx.wants[-1])
+        wanted = [g for g, wants in zip(result, ctx.wants, strict=True) if wants]
+        return (None, None, None, *wanted)
 
 
 def _pull_back(
@@ -205,11 +208,13 @@ def _pull_back(
     """
     q, v, soft, impulses, report = outputs
     state = Advance(q=q, v=v, report=report, impulses=impulses)
-    converged = state.status() == Status.CONVERGED
-    whole = state.column("parts") < 1.5
-    direct = converged & whole & (state.column("gradient_solved") > 0.5)
     is_ordinary = not is_transformed(report, soft, gq, gv, *inputs)
-    is_good = is_ordinary and bool(direct.all())
+    is_good = is_ordinary and state.totals() == (0.0, q.shape[0], q.shape[0])
+    converged = whole = direct = torch.empty(0)
+    if not is_good:
+        converged = state.status() == Status.CONVERGED
+        whole = state.column("parts") < 1.5
+        direct = converged & whole & (state.column("gradient_solved") > 0.5)
 
     def gated(values: Sequence[Tensor]) -> list[Tensor]:
         """Zero where an item has no derivative of its own, whatever stood there."""
@@ -319,6 +324,9 @@ def _taken(law: _Law, warm: Tensor | None, inputs: Sequence[Tensor]) -> Advance:
     if isinstance(law.solver, ReferenceSolver) or is_wrapped(*inputs):
         q, v, _, held, report = _Step.apply(law, warm, *inputs)  # type: ignore[no-untyped-call]
         return Advance(q=q, v=v, report=report, impulses=held)
-    ended: list[Advance] = []
-    q, v = _PlainStep.apply(law, warm, ended, *inputs)  # type: ignore[no-untyped-call]
-    return Advance(q=q, v=v, report=ended[0].report, impulses=ended[0].impulses)
+    done = law.solver.advance(
+        StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
+    )
+    watched = [x for x in inputs if x.requires_grad]
+    q, v = _PlainStep.apply(law, done, inputs, *watched)  # type: ignore[no-untyped-call]
+    return Advance(q=q, v=v, report=done.report, impulses=done.impulses)

@@ -57,6 +57,7 @@ class TangentPhases(AdjointPhases):
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
         return {
+            **self.frame(),
             "FORCE": "",
             "NODE": self._node(),
             "APPROACH": self._approach() if self.has_couplings else "",

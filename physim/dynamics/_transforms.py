@@ -37,6 +37,8 @@ def is_wrapped(*tensors: Tensor) -> bool:
 
 def is_differentiated(*tensors: Tensor) -> bool:
     """Whether autograd, a torch.func transform or a forward-mode tangent follows a tensor."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
     return is_wrapped(*tensors)

@@ -11,12 +11,14 @@ const auto scatter = [&](const V* source, int width, double* target) {
     for (int i = 0; i < width; ++i) target[(size_t)(first + l) * width + i] = vlane(source[i], l);
 };
 constexpr int PRIMALS = 2 * LIMITS + RUBS + 3 * CONTACTS;
-V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], steps[2], kappa[1];
+V given[NQ + 1], q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], steps[2], kappa[1];
 V q_next[NQ + 1], x[NQ + 1], impulses[PRIMALS + 1], gq[NQ + 1], gv[NV + 1];
 V bar_q[NQ + 1], bar_v[NV + 1], bar_control[NU + 1], bar_external[NV + 1], bar_steps[2];
 V bar_num[WITH_NUMBERS ? NUMBERS : 1];
 const V* const num = numbers_in + (size_t)block * number_stride;
-gather(q_in, NQ, q);
+gather(q_in, NQ, given);
+for (int i = 0; i < NQ; ++i) q[i] = given[i];
+@NORMALISE@
 gather(v_in, NV, v);
 gather(control_in, NU, control);
 gather(external_in, NV, external);
@@ -30,6 +32,7 @@ gather(gv_in, NV, gv);
 kappa[0] = V(kappa_in);
 pull_back_step(q, v, control, external, steps, num, q_next, x, kappa, impulses, gq, gv, bar_q,
                bar_v, bar_control, bar_external, bar_steps, bar_num);
+@DENORMALISE@
 scatter(bar_q, NQ, bar_q_out);
 scatter(bar_v, NV, bar_v_out);
 scatter(bar_control, NU, bar_control_out);
