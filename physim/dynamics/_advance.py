@@ -60,7 +60,7 @@ class Smoothing:
     gradient: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Advance:
     """Steps of a batch, time first; a single step without controls of its own has no time axis.
 

@@ -23,7 +23,7 @@ from physim.dynamics._numbers import Numbers
 from solvers.kernels import scalar as sc
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepData:
     """Inputs of a step, batch first.
 

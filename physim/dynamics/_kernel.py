@@ -95,16 +95,14 @@ class _Launch:
         key: What it depends on.
         kernel: The kernel.
         blocks: Teams of blocks of lanes.
-        values: Its arguments between the inputs and the outputs, arrays by address.
-        arrays: Those arrays.
+        values: Its arguments between the inputs and the outputs.
         interval: Room for the lengths of intervals (B,), which no single step reads.
     """
 
     key: tuple[int, Smoothing, int, int]
     kernel: Kernel
     blocks: int
-    values: tuple[float, ...]
-    arrays: tuple[Tensor, ...]
+    values: tuple[Tensor | float, ...]
     interval: Tensor
 
 
@@ -245,9 +243,9 @@ class KernelSolver:
             -(-blocks // team),
             (
                 batch * len(self.mechanism.actuators),
-                force.data_ptr(),
+                force,
                 int(not is_untouched(data.force) and bool(force.count_nonzero())),
-                numbers.data_ptr(),
+                numbers,
                 stride,
                 int(smoothing.state > 0.0),
                 smoothing.state,
@@ -259,7 +257,6 @@ class KernelSolver:
                 batch,
                 team,
             ),
-            (force, numbers),
             torch.empty(batch, dtype=torch.float64),
         )
         if is_usual:

@@ -107,11 +107,11 @@ class Kernel:
         Args:
             blocks: Number of blocks of lanes, 1 or more.
             threads: Number of threads at most, 1 or more.
-            values: Tensors and numbers as `__call__` accepts them, or addresses of arrays that live
-                until the call returns; anything else may end the process.
+            values: Tensors and numbers as `__call__` accepts them; anything else may end the
+                process.
         """
-        numbers = (int, float)
-        addresses = [x if type(x) in numbers else x.data_ptr() for x in values]
+        tensor = torch.Tensor
+        addresses = [x.data_ptr() if type(x) is tensor else x for x in values]
         self._launch(blocks, threads, addresses, 0)
 
     def _launch(self, blocks: int, threads: int, addresses: list[Any], first_block: int) -> None:

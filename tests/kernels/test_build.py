@@ -230,13 +230,11 @@ def test_ten_thousand_statements_compile() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_trusted_launches_take_tensors_and_addresses(threads: int) -> None:
+def test_trusted_launches_do_the_same(threads: int) -> None:
     kernel = scale_kernel()
     x = pack(torch.arange(24, dtype=torch.float64).reshape(8, 3), 4)
-    checked, trusted, bare = (aligned_empty(*x.shape).zero_() for _ in range(3))
+    checked, trusted = (aligned_empty(*x.shape).zero_() for _ in range(2))
     kernel(2, x, checked, 2.0, 3)
     kernel.launch_trusted(2, threads, x, trusted, 2.0, 3)
-    kernel.launch_trusted(2, threads, x.data_ptr(), bare.data_ptr(), 2.0, 3)
     assert torch.equal(checked, trusted)
-    assert torch.equal(checked, bare)
     assert checked.any()
