@@ -150,6 +150,12 @@ class Assembly:
         """The flat numbers of a batch, read by meaning."""
         return Numbers(self.mechanism.layout, _columns(data.numbers))
 
+    def driven_force(self, data: StepData) -> Tensor:
+        """Generalized force of the controls (B, nv)."""
+        q, v, control = _columns(data.q), _columns(data.v), _columns(data.control)
+        force = actuator_forces(self.mechanism.actuators, self.numbers(data), q, v, control)
+        return dense(force, data.timestep)
+
     def _pose_tensors(self, poses: Poses, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rotations (B, links + 1, 3, 3) and positions, the world last (hence index -1)."""
         rotations = [

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
-from solvers.core import Report, Status
+from physim.dynamics._assembly import StepData
+from physim.dynamics._inputs import finite_items
+from physim.dynamics._state import State
+from solvers.core import OnFailure, Report, Status, apply_on_failure
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -91,3 +94,26 @@ def done_report(done: Advance, good: Tensor | None = None) -> Report:
         rows = rows.clone()
         rows[..., status] = torch.where(good, rows[..., status], float(Status.NON_FINITE))
     return StepReport(rows)
+
+
+def ended(
+    done: Advance, data: StepData, *, keeps_interval: bool, on_failure: OnFailure
+) -> tuple[State, Report]:
+    """State and report after one step, and what the caller wants of items that failed.
+
+    Args:
+        done: What the solver gave.
+        data: The step's inputs.
+        keeps_interval: Whether the state says how long its interval is even if no item was cut.
+        on_failure: As in `Simulator.step`.
+    """
+    report, totals = done_report(done), done.totals()
+    interval = None
+    if keeps_interval or totals.parts != done.report.shape[0]:
+        interval = data.timestep / done.column("parts")
+    following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
+    if totals.status:
+        report = done_report(done, finite_items(data, on_failure, with_numbers=True))
+        outcome = (following, report)
+        apply_on_failure(report, on_failure, solution=outcome, what="Simulator.step", stacklevel=3)
+    return following, report

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._advance import Smoothing, StepSolver
-from physim.dynamics._assembly import StepData, dense, no_force
+from physim.dynamics._assembly import StepData
 from physim.dynamics._inputs import (
     Parameters,
     as_rows,
@@ -20,7 +19,6 @@ from physim.dynamics._inputs import (
     check_positive_number,
     check_rotation,
     check_smoothing,
-    finite_items,
     item_numbers,
     merge_parameters,
     normalise_quaternions,
@@ -32,11 +30,12 @@ from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
 from physim.dynamics._queries import BodyPoses, Queries, candidate_names
 from physim.dynamics._reference import ReferenceSolver
-from physim.dynamics._reports import done_report, step_smoothing
+from physim.dynamics._reports import done_report, ended, step_smoothing
 from physim.dynamics._rollout import roll_out
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
+from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_mapped
 from solvers.core import (
@@ -44,7 +43,6 @@ from solvers.core import (
     Report,
     SettingsError,
     ShapeError,
-    apply_on_failure,
     check_choice,
     check_finite,
     check_positive,
@@ -55,25 +53,6 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Surroundings:
-    """Inputs of a step that nobody gave.
-
-    Attributes:
-        batch: Number of items B.
-        control: Zero controls (B, nu).
-        force: No external force (B, nv).
-        timestep: The simulator's time step for every item (B,).
-        numbers: The model's own flat numbers (B, n).
-    """
-
-    batch: int
-    control: Tensor
-    force: Tensor
-    timestep: Tensor
-    numbers: Tensor
 
 
 _POLICIES = get_args(OnFailure)
@@ -165,7 +144,7 @@ class Simulator:
         else:
             self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
         self._queries = Queries(self.mechanism, model)
-        self._last_surroundings: _Surroundings | None = None
+        self._last_surroundings: Surroundings | None = None
         self._smoothings: dict[tuple[float, float], Smoothing] = {}
 
     def __repr__(self) -> str:
@@ -195,17 +174,11 @@ class Simulator:
         merged = merge_parameters(self._own_parameters, parameters, batch)
         return merged, self._reduce(merged).expand(batch, -1)
 
-    def _surroundings(self, batch: int) -> _Surroundings:
+    def _surroundings(self, batch: int) -> Surroundings:
         """What a step of ``batch`` items takes if nothing is given; kept for the next one."""
         last = self._last_surroundings
         if last is None or last.batch != batch:
-            last = _Surroundings(
-                batch=batch,
-                control=torch.zeros(batch, self.model.nu, dtype=torch.float64),
-                force=no_force(batch, self.model.nv),
-                timestep=torch.full((batch,), self.timestep, dtype=torch.float64),
-                numbers=self._own_numbers.expand(batch, -1),
-            )
+            last = Surroundings.of(batch, self.model, self._own_numbers, self.timestep)
             self._last_surroundings = last
         return last
 
@@ -304,11 +277,7 @@ class Simulator:
         past = timestep
         if state.interval is not None:
             past = item_numbers("state.interval", state.interval, batch)
-        u = (
-            rest.control
-            if control is None
-            else batch_rows("control", control, self.model.nu, batch)
-        )
+        u = rest.control if control is None else self._control(control, batch)
         return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
 
     def _force(
@@ -316,14 +285,7 @@ class Simulator:
     ) -> tuple[Tensor, Tensor]:
         """Generalized force of controls (B, nv), and the flat numbers (B, n)."""
         data, _ = self._data(state, control, None)
-        force = actuator_forces(
-            self.mechanism.actuators,
-            self._solver.reference.assembly.numbers(data),
-            list(data.q.unbind(-1)),
-            list(data.v.unbind(-1)),
-            list(data.control.unbind(-1)),
-        )
-        return dense(force, data.timestep), data.numbers
+        return self._solver.reference.assembly.driven_force(data), data.numbers
 
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
@@ -400,17 +362,7 @@ class Simulator:
             done = differentiable_step(self._solver, data, wanted, impulses=warm, most_parts=most)
         else:
             done = self._solver.advance(data, wanted, impulses=warm, most_parts=most)
-        report = done_report(done)
-        totals = done.totals()
-        interval = None
-        if state.interval is not None or totals.parts != q.shape[0]:
-            interval = data.timestep / done.column("parts")
-        following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
-        if totals.status:
-            report = done_report(done, finite_items(data, on_failure, bool(parameters)))
-            ended = (following, report)
-            apply_on_failure(report, on_failure, solution=ended, what="Simulator.step")
-        return following, report
+        return ended(done, data, keeps_interval=state.interval is not None, on_failure=on_failure)
 
     def rollout(
         self,
