@@ -26,6 +26,7 @@ GROUPS = {
     "simulator": (
         "contact_step",
         "batch_size",
+        "one_environment",
         "step_gradient",
         "rollout_gradient",
         "accuracy",

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from physim.collision import ContactGroup
-from physim.dynamics._adjoint_phases import AdjointPhases, adjoint_contact_phases
+from physim.dynamics._adjoint_contacts import (
+    Constants,
+    adjoint_contact_phases,
+    linearised_contact_phases,
+)
+from physim.dynamics._adjoint_phases import AdjointPhases
 from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
+from physim.dynamics._jacobian_phases import JacobianPhases
 from physim.dynamics._layers import POLICY_MOST
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._newton_body import (
@@ -25,12 +31,13 @@ from physim.dynamics._newton_contacts import NewtonContacts
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._settings import SolverSettings
+from physim.dynamics._tangent_phases import TangentPhases
 from physim.dynamics._weights import Weights
 from solvers.core import Status
 
 _MARKERS = (
     "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
-    "CENTRAL PULL"
+    "CENTRAL PULL BEND"
 ).split()
 
 SLOTS_MOST = 16
@@ -137,7 +144,12 @@ def _couplings(mechanism: Mechanism, group: ContactGroup, g: int) -> list[str]:
 
 
 def _pointers(
-    mechanism: Mechanism, group: ContactGroup, g: int, *, is_adjoint: bool = False
+    mechanism: Mechanism,
+    group: ContactGroup,
+    g: int,
+    *,
+    is_adjoint: bool = False,
+    is_linearised: bool = False,
 ) -> str:
     """Names by which the blocks of a candidate read its record and its links."""
     offsets, size = record_offsets(group)
@@ -155,17 +167,21 @@ def _pointers(
             f"V* const v{side} = twist + 6 * {link};",
             f"V* const p{side} = spatial + 36 * {link};",
         ]
+        if is_linearised:
+            sides.append(f"V* const n{side} = nodal + 36 * {link};")
         if is_adjoint:
             sides += [
                 f"V* const bar_{side}0 = bar_pose0 + 12 * {link};",
                 f"V* const bar_{side}1 = bar_pose1 + 12 * {link};",
                 f"V* const bar_t{side} = bar_twist + 6 * {link};",
+                f"V* const c{side} = cot + 6 * {link};",
             ]
     first = f"{layout.offsets[group.name]} + {group.width} * i"
     numbers = [f"const V* const k = num + {first};"]
     if is_adjoint:
+        numbers.append(f"V* const bar_k = bar_num + {first};")
+    if is_adjoint or is_linearised:
         numbers += [
-            f"V* const bar_k = bar_num + {first};",
             f"const V* const push_ = impulses + 2 * LIMITS + RUBS + 3 * (FIRST{g} + i);",
             f"const double rho_n = rho_normal{g}[i], rho_t = rho_tangent{g}[i];",
         ]
@@ -182,6 +198,11 @@ _OVER_LISTED = {
     "INCREMENT": "@INCREMENT@",
     "CENTRAL": "@CENTRAL@",
     "PULL": "@PULL@",
+    "BEND": """
+V bend[72];
+@BEND@
+#COUPLE_BENT#
+""",
     "CLEAR": "for (int j = 0; j < 8; ++j) affine[j] = V(0.0);",
     "KEEP": "for (int j = 0; j < 8; ++j) affine[j] = dz[j];",
     "ADVANCE": """
@@ -229,6 +250,31 @@ for (int d = 0; d < either; ++d) {
 }
 """,
 }
+_COUPLE_BENT = """
+const int* const dof = chain# + chain_start#[3 * i];
+const int only_a = chain_start#[3 * i + 1] - chain_start#[3 * i];
+const int either = chain_start#[3 * i + 2] - chain_start#[3 * i];
+const int all = chain_start#[3 * i + 3] - chain_start#[3 * i];
+for (int j = 0; j < all; ++j) {
+  const V* const m = motion0 + 6 * dof[j];
+  V answer[6];
+  for (int r = 0; r < 6; ++r) {
+    V sum = V(0.0);
+    if (j < only_a || j >= either)
+      for (int c = 0; c < 6; ++c) sum = sum + bend[6 * r + c] * m[c];
+    if (j >= only_a)
+      for (int c = 0; c < 6; ++c) sum = sum + bend[36 + 6 * r + c] * m[c];
+    answer[r] = sum;
+  }
+  for (int d = 0; d < either; ++d) {
+    const V* const s = motion0 + 6 * dof[d];
+    V sum = V(0.0);
+    for (int r = 0; r < 6; ++r) sum = sum + s[r] * answer[r];
+    V* const entry = rhs + NV * dof[j] + dof[d];
+    *entry = d < only_a ? *entry + sum : *entry - sum;
+  }
+}
+"""
 _OVER_ALL = {
     "NODE": """
 @NODE@
@@ -276,13 +322,16 @@ def _contact_code(
     """What one kind of candidate contributes at a marker of the loop."""
     if what in _BETWEEN_LINKS and not group.is_between_links:
         return ""
-    pointers = _pointers(mechanism, group, g, is_adjoint="PULL" in blocks)
+    pointers = _pointers(
+        mechanism, group, g, is_adjoint="PULL" in blocks, is_linearised="BEND" in blocks
+    )
     if what in _OVER_LISTED:
         head = f"for (int at = 0; at < listed{g}; ++at) {{\nconst int i = list{g}[at];\n"
         text = _OVER_LISTED[what]
     else:
         head = f"for (int i = 0; i < {group.count}; ++i) {{\n"
         text = _OVER_ALL[what]
+    text = text.replace("#COUPLE_BENT#", _COUPLE_BENT if group.is_between_links else "")
     text = text.replace("#", str(g))
     for name, block in blocks.items():
         text = text.replace(f"@{name}@", block)
@@ -366,18 +415,41 @@ def adjoint_body(
         with_numbers: Whether cotangents of the numbers are wanted.
         is_exact: Whether contact is exact.
     """
+    phases: AdjointPhases
+    constants = Constants()
+    if with_numbers:
+        phases = AdjointPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+    else:
+        phases = TangentPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+        constants = phases.constants
     options = {"with_numbers": with_numbers, "is_exact": is_exact}
-    kinds = []
-    for group in mechanism.groups:
-        step = contact_phases(mechanism, group)
-        pull = adjoint_contact_phases(mechanism, group, **options)
-        kinds.append({"NODE": step["NODE"], "GAP": step["GAP"], **pull})
-    phases = AdjointPhases(mechanism, zeros, weights.joints, **options)
+    kinds = [
+        adjoint_contact_phases(mechanism, group, constants, **options) for group in mechanism.groups
+    ]
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
-    text = flags + template("adjoint_loop.cpp")
+    flags += f"constexpr bool EXACT = {str(is_exact).lower()};\n"
+    text = flags + template("adjoint_loop.cpp") + (frame or template("adjoint_single.cpp"))
     filled = _filled(mechanism, text, phases.blocks, kinds)
-    frame = frame or template("adjoint_single.cpp")
-    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled, frame])
+    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
+
+
+def jacobian_body(
+    mechanism: Mechanism,
+    settings: SolverSettings,
+    zeros: frozenset[int],
+    weights: Weights,
+    *,
+    is_exact: bool,
+) -> str:
+    """C++ text of all derivatives of a step; arguments as for `adjoint_body`."""
+    phases = JacobianPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
+    kinds = [
+        linearised_contact_phases(mechanism, group, phases.constants, is_exact=is_exact)
+        for group in mechanism.groups
+    ]
+    flags = f"constexpr bool EXACT = {str(is_exact).lower()};\n"
+    filled = _filled(mechanism, flags + template("jacobian.cpp"), phases.blocks, kinds)
+    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
 
 
 def template(name: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._articulated import Frame, Motion, TreeFactor, factor_tree, solve_tree
-from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kinematics import (
     difference,
     forward_kinematics,
@@ -32,7 +31,6 @@ from physim.dynamics._phases import (
     pose_values,
 )
 from physim.dynamics._structure import Structure
-from physim.model.tree import Tree
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
@@ -398,25 +396,10 @@ class NewtonPhases(StepPhases):
     def frame(self) -> dict[str, str]:
         """Blocks around a solve: forces of the controls before it, velocity after it."""
         blocks, tree = {"FORCE": self.force()}, self.mechanism.tree
-        blocks["NORMALISE"] = unit_quaternions(tree)
+        blocks["NORMALISE"] = self.normalised()
         tape = Tape()
         cayley, _ = difference(tree, tape.inputs("x", tree.nq), tape.inputs("q", tree.nq))
         rate = sc.reciprocal(tape.input("steps", 1))
         velocity = [sc.multiply(y, rate) for y in cayley]
         blocks["VELOCITY"] = emit_block([("v_next", i, y) for i, y in enumerate(velocity)])
         return blocks
-
-
-def unit_quaternions(tree: Tree) -> str:
-    """Block that makes the quaternions of ``q`` units."""
-    tape = Tape()
-    q = tape.inputs("q", tree.nq)
-    unit: Outputs = []
-    for _, start, _ in rotation_spans(tree):
-        part = q[start : start + 4]
-        square = la.dot(part, part)
-        # What is a unit quaternion up to rounding keeps its bits.
-        is_off = sc.absolute(square - 1.0) > 1e-12
-        per_length = sc.where(is_off, sc.reciprocal(sc.sqrt(square)), 1.0)
-        unit += [("q", start + i, y * per_length) for i, y in enumerate(part)]
-    return emit_block(unit)

@@ -10,22 +10,16 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kernel_body import adjoint_body, template
 from physim.dynamics._layers import NO_POLICY, LayerTable
-from physim.dynamics._newton_phases import unit_quaternions
 from physim.dynamics._solved_steps import Steps
-from physim.model.tree import Tree
 from solvers.kernels import (
     Kernel,
     aligned_empty,
     block_count,
     build_kernel,
-    emit_block,
     unpack,
 )
-from solvers.kernels import algebra as la
-from solvers.kernels.trace import Tape
 
 if TYPE_CHECKING:
     from physim.dynamics._kernel import KernelSolver
@@ -109,21 +103,6 @@ class Cotangents:
     states: tuple[Tensor, ...] | None = None
 
 
-def _transport(tree: Tree) -> str:
-    """`transport_cotangent`, traced."""
-    tape = Tape()
-    after, x = tape.inputs("after", tree.nq), tape.inputs("x", tree.nq)
-    moved = tape.inputs("cotangent", tree.nq)
-    for _, start, _ in rotation_spans(tree):
-        span = slice(start, start + 4)
-        here, there, g = after[span], x[span], moved[span]
-        turn = la.quaternion_product(there, la.conjugate(here))
-        radial = la.dot(here, g)
-        flat = [a - radial * b for a, b in zip(g, here, strict=True)]
-        moved[span] = la.quaternion_product(turn, flat)
-    return emit_block([("gq", i, y) for i, y in enumerate(moved)])
-
-
 _PULL_BACK_POLICY = "pull_back_policy(q0, v0, bar_control, real, step, at, bar_q, bar_v);"
 
 
@@ -133,12 +112,11 @@ def sweep_body(
     """C++ text of a sweep over steps."""
     zeros = frozenset(() if is_dense else solver.zeros)
     mechanism, settings, weights = solver.mechanism, solver.settings, solver.reference.weights
-    loop = template("adjoint_sweep.cpp").replace("@TRANSPORT@", _transport(mechanism.tree))
-    loop = loop.replace("@NORMALISE@", unit_quaternions(mechanism.tree))
+    loop = template("adjoint_sweep.cpp")
     loop = loop.replace("@PULL_BACK_POLICY@", _PULL_BACK_POLICY if has_policy else "")
     files = ("policy.cpp", "policy_adjoint.cpp") if has_policy else ()
     frame = "".join(template(name) for name in ("seats.cpp", *files))
-    frame = f"constexpr bool IS_EXACT = {str(is_exact).lower()};\n{frame}{loop}"
+    frame = f"{frame}{loop}"
     return adjoint_body(
         mechanism,
         settings,

@@ -8,9 +8,6 @@ const V none = V(0.0), unit = V(1.0);
 const auto normalise = [&](V* q) {
   @NORMALISE@
 };
-const auto transport = [&](const V* after, const V* x, const V* cotangent, V* gq) {
-  @TRANSPORT@
-};
 for (int first = begin; first < end; first += LANES) {
   Seats at;
   at.real = end - first < LANES ? end - first : LANES;
@@ -85,7 +82,7 @@ for (int first = begin; first < end; first += LANES) {
         for (int i = 0; i < NV; ++i) v[i] = v0[i];
         gather(q_in + next * NQ, NQ, at, after);
         gather(soft_in + now * NQ, NQ, at, x);
-        if (IS_EXACT) gather(impulses_in + now * WARM, WARM, at, impulses);
+        if (EXACT) gather(impulses_in + now * WARM, WARM, at, impulses);
         flags = vbool(whole);
         alive = unit;
       } else {
@@ -102,7 +99,7 @@ for (int first = begin; first < end; first += LANES) {
         for (int i = 0; i < NV; ++i) vput(v[i], l, part_v_in[row * NV + i]);
         for (int i = 0; i < NQ; ++i) vput(after[i], l, part_after_in[row * NQ + i]);
         for (int i = 0; i < NQ; ++i) vput(x[i], l, part_soft_in[row * NQ + i]);
-        for (int i = 0; IS_EXACT && i < WARM; ++i)
+        for (int i = 0; EXACT && i < WARM; ++i)
           vput(impulses[i], l, part_impulses_in[row * WARM + i]);
         vput(flags, l, part_solved_in[row]);
         vput(alive, l, 1.0);
@@ -113,11 +110,10 @@ for (int first = begin; first < end; first += LANES) {
       const M good = flags > 0.5, reached = alive > 0.5;
       V gq[NQ + 1], gv[NV + 1], new_q[NQ + 1], new_v[NV + 1], new_control[NU + 1];
       V new_external[NV + 1], new_steps[2], new_num[WITH_NUMBERS ? NUMBERS : 1];
-      transport(after, x, bar_q, gq);
-      for (int i = 0; i < NQ; ++i) gq[i] = good ? gq[i] : none;
+      for (int i = 0; i < NQ; ++i) gq[i] = good ? bar_q[i] : none;
       for (int i = 0; i < NV; ++i) gv[i] = good ? bar_v[i] : none;
-      pull_back_step(q, v, control, external, steps, num, x, kappa, impulses, gq, gv, new_q, new_v,
-                     new_control, new_external, new_steps, new_num);
+      pull_back_step(q, v, control, external, steps, num, after, x, kappa, impulses, gq, gv, new_q,
+                     new_v, new_control, new_external, new_steps, new_num);
       for (int i = 0; i < NQ; ++i) bar_q[i] = reached ? (good ? new_q[i] : none) : bar_q[i];
       for (int i = 0; i < NV; ++i) bar_v[i] = reached ? (good ? new_v[i] : none) : bar_v[i];
       for (int i = 0; i < NU; ++i) bar_control[i] = bar_control[i] + (good ? new_control[i] : none);
