@@ -74,7 +74,7 @@ def solve(
     if executor == "serial":
         run = run_serial(read, solver)
     else:
-        run = run_with_ray(read, solver, workers=workers, rtol=rtol, iterations=iterations)
+        run = run_with_ray(read, solver, workers=workers)
     settings = {
         "system": str(system),
         "rhs": read.right,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,16 @@ from solvers.linear import (
     Fallback,
     LinearOperator,
     LinearSolver,
+    Multigrid,
     Outcome,
     Preconditioner,
     Prepared,
     PreparedPreconditioner,
 )
+
+if TYPE_CHECKING:
+    from solvers.linear.distributed import DistributedConjugateGradient
+    from solvers.parallel import Executor
 
 __all__ = ["Run", "run_serial", "run_with_ray"]
 
@@ -120,52 +126,80 @@ class _PreparedWatched(PreparedPreconditioner):
         return self._inner.conjugate_gradient(b, x0, rtol=rtol, max_iterations=max_iterations)
 
 
-def run_with_ray(
-    system: System,
-    solver: LinearSolver,
-    *,
-    workers: int,
-    rtol: float,
-    iterations: int | None,
-) -> Run:
-    """Solve in processes: items among them, or one grid in parts.
+def run_with_ray(system: System, solver: LinearSolver, *, workers: int) -> Run:
+    """Solve in processes: items among them, or one grid in slabs.
 
     Args:
         system: The system.
-        solver: The method, for whole systems.
+        solver: The method; multigrid for one grid means multigrid on slabs.
         workers: Number of processes.
-        rtol: Relative tolerance, for a grid in parts.
-        iterations: Limit of the iterations, for a grid in parts.
     """
     from solvers.parallel import RayExecutor
 
-    operator = system.operator
-    items = system.b.ndim > len(operator.domain)
-    rows = system.b if items else system.b.unsqueeze(0)
     began = time.perf_counter()
     with RayExecutor(workers) as executor:
         executor.start()
         start = time.perf_counter() - began
-        began = time.perf_counter()
-        parts = [part for part in rows.tensor_split(workers) if len(part)]
-        both = executor.share((operator, solver))
-        outcomes = executor.map(_solve_part, [both] * len(parts), parts)
-        seconds = time.perf_counter() - began
-    labels, solved = zip(*outcomes, strict=True)
-    joined = Outcome(
-        value=torch.cat([outcome.value for outcome in solved]),
-        status=torch.cat([outcome.status for outcome in solved]),
-        iterations=torch.cat([outcome.iterations for outcome in solved]),
-        residual=torch.cat([outcome.residual for outcome in solved]),
+        is_one = system.b.ndim == len(system.operator.domain) and not system.operator.batch
+        slabs = _as_slabs(solver, executor) if is_one else None
+        if slabs is not None:
+            return replace(_run_on_slabs(system, slabs), start=start)
+        return replace(_spread_items(system, solver, executor), start=start)
+
+
+def _as_slabs(solver: LinearSolver, executor: Executor) -> DistributedConjugateGradient | None:
+    """The method for a grid in slabs; None if the solver is another one."""
+    from solvers.linear.distributed import DistributedConjugateGradient
+
+    first = solver.first if isinstance(solver, Fallback) else solver
+    if not (isinstance(first, ConjugateGradient) and isinstance(first.preconditioner, Multigrid)):
+        return None
+    return DistributedConjugateGradient(
+        executor=executor, rtol=first.rtol, max_iterations=first.max_iterations
     )
-    if not items:
-        joined = Outcome(
-            value=joined.value[0],
-            status=joined.status[0],
-            iterations=joined.iterations[0],
-            residual=joined.residual[0],
-        )
-    return Run(outcome=joined, label=labels[0], preparation=0.0, seconds=seconds, start=start)
+
+
+def _run_on_slabs(system: System, solver: DistributedConjugateGradient) -> Run:
+    with open_progress(None, description="solve") as progress:
+
+        def watch(step: int, residual: float) -> None:
+            progress.update(step, residual=residual)
+
+        began = time.perf_counter()
+        prepared = replace(solver, watch=watch).prepare(system.operator)
+        middle = time.perf_counter()
+        outcome = _solve(prepared, system.b)
+    return Run(
+        outcome=outcome,
+        label=prepared.label,
+        preparation=middle - began,
+        seconds=time.perf_counter() - middle,
+    )
+
+
+def _spread_items(system: System, solver: LinearSolver, executor: Executor) -> Run:
+    """Every process prepares the solver and solves its share of the right-hand sides."""
+    operator, b = system.operator, system.b
+    is_one = b.ndim == len(operator.domain)
+    # A batch of systems is not taken apart.
+    count = 1 if is_one or operator.batch else executor.workers
+    parts = [b] if count == 1 else [part for part in b.tensor_split(count) if len(part)]
+    began = time.perf_counter()
+    both = executor.share((operator, solver))
+    labels, solved = zip(*executor.map(_solve_part, [both] * len(parts), parts), strict=True)
+    seconds = time.perf_counter() - began
+
+    def join(name: str) -> Tensor:
+        fields = [getattr(outcome, name) for outcome in solved]
+        return fields[0] if len(fields) == 1 else torch.cat(fields)
+
+    outcome = Outcome(
+        value=join("value"),
+        status=join("status"),
+        iterations=join("iterations"),
+        residual=join("residual"),
+    )
+    return Run(outcome=outcome, label=labels[0], preparation=0.0, seconds=seconds)
 
 
 def _solve_part(both: tuple[LinearOperator, LinearSolver], b: Tensor) -> tuple[str, Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ __all__ = ["Actor"]
 
 
 class Actor:
-    """An object on a worker; made by `Executor.spawn`.
+    """An object on a worker, as long as this handle lives; made by `Executor.spawn`.
 
     Calls run one after the other, in the order in which they are made.
 
@@ -39,6 +40,7 @@ class Actor:
         self._recipe = recipe
         self._is_replayable = is_replayable
         self._created = executor._post(worker, "create", key, *recipe)
+        weakref.finalize(self, executor._released.append, (worker, key)).atexit = False
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Call a method of the object.
@@ -53,10 +55,6 @@ class Actor:
             replayable; the next call then finds a new object, made as the first one was.
         """
         return _Call(self, (method, args, kwargs))
-
-    def release(self) -> None:
-        """Let the object go."""
-        self._executor._post(self.worker, "drop", self._key)
 
     def _post(self, call: tuple[str, Sequence[Any], Mapping[str, Any]]) -> Pending[Any]:
         return self._executor._post(self.worker, "call", self._key, *call)

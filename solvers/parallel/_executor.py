@@ -47,6 +47,7 @@ class Executor(ABC):
         self._spawned = 0
         self._is_closed = False
         self.expired: deque[str] = deque()
+        self._released: deque[tuple[int, int]] = deque()
 
     @abstractmethod
     def _send(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
@@ -186,6 +187,10 @@ class Executor(ABC):
     def _post(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
         if self._is_closed:
             raise SettingsError(f"{type(self).__name__} is closed; make a new one")
+        # Handles end at any moment, in the middle of a message too; so their objects go here.
+        while self._released:
+            home, key = self._released.popleft()
+            self._send(home, "drop", key)
         return self._send(worker, method, *arguments)
 
     def _assign(self, *call: Any) -> Pending[Any]:

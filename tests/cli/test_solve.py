@@ -292,3 +292,29 @@ def test_items_in_processes(matrix: scipy.sparse.csr_array, market: Path, tmp_pa
     assert record["summary"]["converged"] == 5
     assert record["settings"]["workers"] == 2
     assert np.abs(matrix @ np.load(output).T - b).max() < 1e-7
+
+
+@pytest.mark.slow
+def test_one_grid_in_processes_gives_the_serial_answer(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    cells = (rng.random((40, 24, 20)) < 0.1).astype(int)
+    path = tmp_path / "scene.npz"
+    np.savez(path, cells=cells, source=rng.normal(size=cells.shape), outside=2)
+    answers = {}
+    for executor in ("serial", "ray"):
+        output = tmp_path / f"{executor}.npy"
+        record = solved(
+            path,
+            "--executor",
+            executor,
+            "--output",
+            output,
+            "--rtol",
+            1e-12,
+            "--method",
+            "multigrid",
+        )
+        answers[executor] = np.load(output)
+    assert "on slabs (2 workers)" in record["solver"]
+    error = np.abs(answers["ray"] - answers["serial"]).max()
+    assert error <= 1e-10 * np.abs(answers["serial"]).max()

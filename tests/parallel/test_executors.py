@@ -142,6 +142,16 @@ def test_an_actor_that_cannot_be_made_says_why(executor: Executor) -> None:
         executor.spawn(make_broken).call("add").result()
 
 
+def test_an_object_goes_with_its_handle() -> None:
+    with SerialExecutor() as executor:
+        kept, gone = executor.spawn(Counter), executor.spawn(Counter)
+        assert gone.call("add").result() == 1
+        assert len(executor._hosts[0]._actors) == 2
+        del gone
+        assert kept.call("add").result() == 1
+        assert len(executor._hosts[0]._actors) == 1
+
+
 def test_residents_are_made_once(executor: Executor) -> None:
     ones = executor.residents(Counter)
     assert len(ones) == executor.workers
