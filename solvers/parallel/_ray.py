@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import socket
 import weakref
 from collections import deque
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 # Makes Ray take the loopback address for that of the machine, so that nobody else can reach it.
 _SMALL = 500_000
+_PATIENCE = 5.0
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -113,10 +115,25 @@ class RayExecutor(Executor):
         self._is_ours = _start_ray(self.workers, self._address)
         import ray
 
+        self._check_room()
+
         remote = ray.remote(
             num_cpus=1, num_gpus=self._gpus, max_restarts=-1, max_task_retries=self._retries
         )(_ProcessHost)
         self._hosts = [remote.remote(self._threads) for _ in range(self.workers)]
+
+    def _check_room(self) -> None:
+        """Refuse what Ray would wait for without a word."""
+        import ray
+
+        free = ray.available_resources()
+        for kind, wanted in (("CPU", float(self.workers)), ("GPU", self.workers * self._gpus)):
+            if wanted > free.get(kind, 0.0):
+                raise SettingsError(
+                    f"workers: {self.workers} want {wanted:g} {kind} and Ray has "
+                    f"{free.get(kind, 0.0):g} free; take fewer, close another executor, or join a "
+                    "larger cluster with address="
+                )
 
     def _send(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
         self._open()
@@ -217,6 +234,17 @@ def _pickle_small(value: Any) -> tuple[bytes, list[bytes]] | None:
     return head, [bytes(part) for part in raw]
 
 
+def _check_reachable(address: str) -> None:
+    """Refuse at once what Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # a word that Ray knows, such as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+
+
 def _start_ray(workers: int, address: str | None) -> bool:
     """Start or join Ray; whether it was started here."""
     settings = _QUIET if address is not None else {**_QUIET, **_LOCAL}
@@ -227,6 +255,7 @@ def _start_ray(workers: int, address: str | None) -> bool:
 
         is_ours = not ray.is_initialized()
         if is_ours and address is not None:
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         elif is_ours:
             ray.init(

@@ -241,13 +241,24 @@ def test_nobody_else_can_reach_ray(ray_executor: RayExecutor) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_executor_joins_and_leaves_ray_running(ray_executor: RayExecutor) -> None:
-    with ThreadExecutor(1) as other:
-        assert other.submit(abs, -1).result() == 1
-    with RayExecutor(workers=1) as guest:
-        # All two places of the machine are taken, so the guest's worker waits: it is not started.
-        assert guest.workers == 1
+def test_a_second_executor_without_room_is_refused(ray_executor: RayExecutor) -> None:
+    with pytest.raises(SettingsError, match="workers: 1 want 1 CPU and Ray has 0 free"):
+        RayExecutor(workers=1).submit(abs, -1)
     assert ray_executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_named() -> None:
+    script = (
+        "from solvers.parallel import RayExecutor\n"
+        "RayExecutor(2, address='127.0.0.1:1').submit(abs, 1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
 
 
 @pytest.mark.slow
