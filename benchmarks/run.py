@@ -33,7 +33,13 @@ GROUPS = {
         "work_precision",
         "penetration",
     ),
-    "linear": ("linear_solve", "linear_gradient", "linear_hard"),
+    "linear": (
+        "linear_solve",
+        "linear_gradient",
+        "linear_hard",
+        "parallel_overhead",
+        "parallel_speedup",
+    ),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
