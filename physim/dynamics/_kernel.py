@@ -9,7 +9,7 @@ from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
 from physim.dynamics._assembly import StepData
-from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, step_body
+from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, path_part, step_body
 from physim.dynamics._reference import ReferenceSolver
 from solvers.kernels import (
     Kernel,
@@ -115,11 +115,12 @@ class KernelSolver:
     def kernel(self, *, is_dense: bool = False) -> Kernel:
         """The compiled step, built at first use."""
         if is_dense not in self._kernels:
-            zeros = () if is_dense else self._zero.tolist()
-            body = step_body(
-                self.mechanism, self.settings, frozenset(zeros), self.reference.weights
+            zeros = frozenset(() if is_dense else self._zero.tolist())
+            body = step_body(self.mechanism, self.settings, zeros, self.reference.weights)
+            path = path_part(self.mechanism, self.settings, zeros)
+            self._kernels[is_dense] = build_kernel(
+                "steps", body, _ARGUMENTS, lanes=self.lanes, parts=[path]
             )
-            self._kernels[is_dense] = build_kernel("steps", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
 
     def _breaks_pattern(self, numbers: Tensor) -> bool:
