@@ -16,6 +16,7 @@ from physim.dynamics._newton_body import contact_loop, newton_records, weight_ta
 from physim.dynamics._newton_contacts import newton_contact_phases
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
+from physim.dynamics._records import record_space
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._weights import Weights
 from solvers.core import Status
@@ -104,13 +105,9 @@ def _ranks(mechanism: Mechanism) -> list[float]:
 
 def _records(mechanism: Mechanism) -> str:
     """Declarations of the candidates' records and active lists."""
-    lines = []
+    lines = record_space([record_offsets(g)[1] * g.count for g in mechanism.groups])
     for g, group in enumerate(mechanism.groups):
-        _, size = record_offsets(group)
-        lines += [
-            f"V record{g}[{size * group.count}];",
-            f"int list{g}[{group.count}], listed{g} = 0;",
-        ]
+        lines.append(f"int list{g}[{group.count}], listed{g} = 0;")
     return "\n".join(lines)
 
 
