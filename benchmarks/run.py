@@ -30,6 +30,8 @@ GROUPS = {
         "accuracy",
         "work_precision",
         "penetration",
+        "contact_states",
+        "large_models",
     ),
     "linear": ("linear_solve", "linear_gradient", "linear_hard"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
