@@ -38,14 +38,18 @@ MINIMUM_FRICTION = 1e-9
 """Friction coefficients are kept above this, so that the friction cone has an interior."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """One possible contact: links a and b (-1 is the world), the pair, the primitive's place."""
+    """One possible contact: links a and b (-1 is the world), the pair, the primitive's place.
+
+    ``shapes`` are the model's shapes on either side.
+    """
 
     link_a: int
     link_b: int
     pair: int
     feature: int
+    shapes: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +87,14 @@ class ContactGroup:
         """Gap, normal and point of one candidate (see `physim.collision._witness`)."""
         return WITNESS[self.kind](a, b, numbers)
 
-    def bound(self, a: Any, b: Any, numbers: Sequence[Scalar]) -> Scalar:
-        """Lower bound of the gap of a candidate between links, cheaper than the gap."""
-        return witness.segment_bound(a, b, numbers)
+    def ball(self, pose: Any, numbers: Sequence[Scalar]) -> tuple[list[Scalar], Scalar]:
+        """Centre and radius of a ball around one shape of a candidate between links.
+
+        Args:
+            pose: Of the shape's link.
+            numbers: The first half of the candidate's for side a, the second for side b.
+        """
+        return witness.capsule_ball(pose, numbers)
 
     def numbers(self, tree: Tree, model: Model, places: Places, p: Parameters) -> list[Tensor]:
         """Columns of the flat vector, one tensor (..., width) per candidate."""
@@ -196,11 +205,9 @@ def _rim_numbers(
 def _segment_numbers(
     tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
 ) -> list[Tensor]:
-    shapes = (pair.shape_a, pair.shape_b)
-    if item.feature == 1:
-        shapes = (pair.shape_b, pair.shape_a)
+    del pair
     columns: list[Tensor] = []
-    for index in shapes:
+    for index in item.shapes:
         columns += capsule_ends(tree, model, places, p, index)
     return columns
 
@@ -259,11 +266,10 @@ def build_groups(
             if kind == "segments":
                 swap = link_a < 0
                 sides = (link_b, link_a) if swap else (link_a, link_b)
-                candidate = Candidate(
-                    link_a=sides[0], link_b=sides[1], pair=index, feature=int(swap)
-                )
+                on = (pair.shape_b, pair.shape_a) if swap else (pair.shape_a, pair.shape_b)
+                candidate = Candidate(sides[0], sides[1], index, int(swap), on)
             else:
-                candidate = Candidate(link_a=link_b, link_b=-1, pair=index, feature=feature)
+                candidate = Candidate(link_b, -1, index, feature, (pair.shape_b, pair.shape_a))
             if candidate.link_a >= 0:
                 normal = None
                 if kind != "segments":

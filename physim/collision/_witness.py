@@ -109,23 +109,12 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     return gap, normal, la.vadd(near_b, la.vscale(normal, middle))
 
 
-def segment_bound(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Scalar:
-    """Lower bound of `segment_segment`'s gap: that of balls around both capsules.
-
-    A length is bounded by the sum of its components, which needs no root.
-    """
-
-    def ball(pose: Pose, first: int) -> tuple[Vector, Scalar]:
-        ends = [numbers[first : first + 3], numbers[first + 3 : first + 6]]
-        middle = la.vscale(la.vadd(*ends), 0.5)
-        reach = numbers[first + 6]
-        for x, y in zip(*ends, strict=True):
-            reach = sc.add(reach, sc.multiply(0.5, sc.absolute(sc.subtract(x, y))))
-        return world_point(pose, middle), reach
-
-    (center_a, reach_a), (center_b, reach_b) = ball(a, 0), ball(b, 7)
-    apart = la.vsub(center_a, center_b)
-    return sc.subtract(sc.sqrt(la.dot(apart, apart)), sc.add(reach_a, reach_b))
+def capsule_ball(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
+    """Centre and radius of the ball around a capsule: ends (3 + 3) and radius of the capsule."""
+    start, end, radius = numbers[0:3], numbers[3:6], numbers[6]
+    middle = la.vscale(la.vadd(start, end), 0.5)
+    half = la.vscale(la.vsub(start, end), 0.5)
+    return world_point(pose, middle), sc.add(radius, sc.sqrt(la.dot(half, half)))
 
 
 def _unit(x: Scalar) -> Scalar:

@@ -248,8 +248,8 @@ class NaturalResponse:
     """Newton step of a contact's natural residuals: ``d(b, gamma) = offset - gain du``.
 
     Attributes:
-        offset: Along both tangents and the normal.
-        gain: 3 x 3 in the same order.
+        offset: Along the tangents and the normal.
+        gain: Square matrix in the same order.
         per_bound: Derivative of the friction with respect to its bound.
         value: Projected normal impulse.
         normal_miss: Natural residual of the normal pair, an impulse.
@@ -275,23 +275,24 @@ def natural_response(
     """Linearise a contact as fixed points of projections (see `solvers.nonlinear.projections`).
 
     Args:
-        velocity: Slip along both tangents and gap velocity.
-        impulse: Friction along both tangents and normal impulse.
+        velocity: Slip along one or two tangents and gap velocity.
+        impulse: Friction along the tangents and normal impulse.
         mu: Friction coefficient.
         weights: Effective masses along the normal and along the tangents.
         cap: Largest gain, in units of the effective masses.
         kappa: Central-path parameter; None is exact contact.
     """
     *friction, gamma = impulse
-    normal = projections.orthant_newton(gamma, velocity[2], weights[0], cap, kappa)
+    *slip, approach = velocity
+    normal = projections.orthant_newton(gamma, approach, weights[0], cap, kappa)
     if kappa is not None:
         bound = sc.multiply(mu, normal.value)
-        disc = projections.disc_newton(friction, velocity[:2], bound, weights[1], cap, kappa)
+        disc = projections.disc_newton(friction, slip, bound, weights[1], cap, kappa)
         ahead = sc.add(normal.offset, normal.residual)
         offset, per_bound, miss, b_y = disc.offset, disc.b_p, disc.residual, disc.b_y
     else:
         bound = sc.multiply(mu, sc.maximum(gamma, 0.0))
-        disc = projections.disc_newton(friction, velocity[:2], bound, weights[1], cap)
+        disc = projections.disc_newton(friction, slip, bound, weights[1], cap)
         ahead = normal.offset
         pushes = sc.greater(normal.value, 0.0)
 
@@ -299,13 +300,14 @@ def natural_response(
             return [sc.where(pushes, x, y) for x, y in zip(xs, otherwise, strict=True)]
 
         # An open contact lets go of its friction.
-        nothing = [0.0, 0.0]
+        nothing = [0.0] * len(friction)
         offset = closed(disc.offset, [sc.negative(f) for f in friction])
         per_bound, miss = closed(disc.b_p, nothing), closed(disc.residual, friction)
         b_y = [closed(row, nothing) for row in disc.b_y]
     offset = la.vadd(offset, la.vscale(per_bound, sc.multiply(mu, ahead)))
     coupling = la.vscale(per_bound, sc.multiply(mu, normal.gain))
-    gain = [[*b_y[0], coupling[0]], [*b_y[1], coupling[1]], [0, 0, normal.gain]]
+    gain = [[*row, x] for row, x in zip(b_y, coupling, strict=True)]
+    gain.append([*[0] * len(friction), normal.gain])
     return NaturalResponse(
         [*offset, normal.offset], gain, per_bound, normal.value, normal.residual, miss
     )

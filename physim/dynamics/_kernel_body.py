@@ -12,12 +12,21 @@ from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
 from physim.dynamics._elimination import elimination_source, integer_table
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._newton_body import contact_loop, newton_records, weight_tables
-from physim.dynamics._newton_contacts import newton_contact_phases
+from physim.dynamics._newton_body import (
+    axis_tables,
+    ball_loop,
+    ball_tables,
+    contact_loop,
+    newton_records,
+    tree_tables,
+    weight_tables,
+)
+from physim.dynamics._newton_contacts import NewtonContacts
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._records import record_space
 from physim.dynamics._settings import SolverSettings
+from physim.dynamics._structure import Structure
 from physim.dynamics._weights import Weights
 from solvers.core import Status
 from solvers.kernels import KernelPart
@@ -312,7 +321,11 @@ def step_body(
     couple = _template("couple.cpp") if phases.has_couplings else ""
     newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
-    kinds = [newton_contact_phases(mechanism, group, cap) for group in mechanism.groups]
+    structure = Structure.of(mechanism, zeros)
+    contacts = [NewtonContacts(mechanism, group, structure, cap) for group in mechanism.groups]
+    kinds = [contact.blocks for contact in contacts]
+    for pose in ("pose0", "pose1"):
+        newton = newton.replace(f"@BALLS:{pose}@", ball_loop(mechanism, pose, kinds))
     for what in ("NODE", "PRESS", "INCREMENT", "RECHECK"):
         loop = contact_loop(mechanism, what, kinds)
         newton = newton.replace(f"@NEWTON:{what}@", loop)
@@ -321,7 +334,11 @@ def step_body(
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
         batch = batch.replace(f"@{name}@", block)
-    head = [_constants(mechanism, settings), weight_tables(weights)]
+    head = [_constants(mechanism, settings), weight_tables(weights), ball_tables(mechanism)]
+    if phases.has_couplings:
+        head.append(tree_tables(mechanism.tree, phases.eliminated, phases.roots))
+        axes = {axis for c in contacts if c.is_between_links for axis in c.axes}
+        head.append(axis_tables(structure.moves, sorted(axes)))
     return "\n".join([*head, newton, batch])
 
 

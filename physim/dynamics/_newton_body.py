@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from physim.collision import ContactGroup
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._newton_contacts import NODE_SIZE, POINTS_SIZE, REPLY_SIZE
 from physim.dynamics._records import record_space
 from physim.dynamics._weights import Weights
+
+if TYPE_CHECKING:
+    from physim.model.tree import Tree
 
 _FIELDS = (
     ("node", NODE_SIZE),
@@ -22,28 +26,35 @@ _COUPLING_FIELDS = (("rows", 54), ("change", 3))
 _PLAIN = sum(width for _, width in _FIELDS)
 
 # What a marker of the loop becomes for one kind of candidate; "i" is the candidate, "#" its kind.
-# NODE lists the candidates that may touch, PRESS those that push in some lane.
+# NODE lists the candidates that may touch and gives each a slot for its record, PRESS those that
+# push in some lane. Between links balls around the shapes tell what is far apart.
 _LOOPS = {
     "NODE": (
         "i",
         """
+const int slot = listed#;
+slot_of#[i] = -1;
+@RECORD@
 const M named = (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0);
 M near = zero < one;
-on[0] = zero;
 if (BETWEEN#) {
-  @BOUND@
-  near = bound[0] < SEARCH * steps[1];
+  near = are_near(balls# + 4 * ball_a#[i], balls# + 4 * ball_b#[i], SEARCH * steps[1]);
   if (!vany(near | named)) continue;
 }
 @NODE@
 near = near & (closest[0] < margin);
 on[0] = (named | near | (smooth && !BETWEEN# ? zero < one : zero > one)) ? one : zero;
-if (vany(on[0] > 0.5)) list#[listed#++] = i;
+if (vany(on[0] > 0.5)) {
+  slot_of#[i] = slot;
+  list#[listed#++] = i;
+}
 """,
     ),
     "PRESS": (
         "list",
         """
+const int slot = slot_of#[i];
+@RECORD@
 @NORMAL@
 const M pushes = (on[0] > 0.5) &
   (smooth ? zero < one
@@ -59,28 +70,36 @@ if (smooth) {
 }
 @CONDENSE@
 if (BETWEEN#) {
-  pair_rows[pairs] = record# + SIZE# * i + ROWS#;
+  pair_rows[pairs] = record# + SIZE# * slot + ROWS#;
   pair_reply[pairs] = reply;
   pair_on[pairs] = vbool(pushes);
-  pair_change[pairs] = record# + SIZE# * i + CHANGE#;
+  pair_change[pairs] = record# + SIZE# * slot + CHANGE#;
   pair_a[pairs] = side_a#[i];
   pair_b[pairs] = side_b#[i];
   ++pairs;
 }
 """,
     ),
-    "INCREMENT": ("busy", "@INCREMENT@"),
+    "INCREMENT": (
+        "busy",
+        """
+const int slot = slot_of#[i];
+@RECORD@
+@INCREMENT@
+""",
+    ),
     "RECHECK": (
         "i",
         """
-bool known = false;
-for (int place = 0; place < listed#; ++place) known = known || list#[place] == i;
+const bool known = slot_of#[i] >= 0;
+const int slot = known ? slot_of#[i] : listed#;
+if (!known && BETWEEN#) {
+  const V* const a = balls# + 4 * ball_a#[i];
+  if (!vany(are_near(a, balls# + 4 * ball_b#[i], vmax_number(lowest, 0.0)))) continue;
+}
+@RECORD@
 if (!known) {
   on[0] = zero;
-  if (BETWEEN#) {
-    @BOUND_NEXT@
-    if (!vany(bound[0] < vmax_number(lowest, 0.0))) continue;
-  }
   @GAP@
 }
 const M missed = (on[0] < 0.5) & (gap[0] < 0.0) & (passed > 0.5);
@@ -89,6 +108,7 @@ if (vany(missed)) {
   on[0] = missed ? one : on[0];
   if (!known) {
     @NODE@
+    slot_of#[i] = slot;
     // In order of the candidates: sums must not depend on what other lanes found.
     int place = listed#++;
     for (; place > 0 && list#[place - 1] > i; --place) list#[place] = list#[place - 1];
@@ -99,6 +119,15 @@ lowest = vmin(lowest, gap[0]);
 """,
     ),
 }
+
+_BALLS = """
+for (int s = 0; s < {count}; ++s) {{
+  const V* const pose = {pose} + 12 * ball_link{g}[s];
+  const V* const k = num + ball_numbers{g}[s];
+  V* const ball = balls{g} + 4 * s;
+  {block}
+}}
+"""
 
 
 def record_size(group: ContactGroup) -> int:
@@ -120,8 +149,9 @@ def newton_records(mechanism: Mechanism) -> str:
     lines = record_space([record_size(group) * group.count for group in mechanism.groups])
     for g, group in enumerate(mechanism.groups):
         lines += [
-            f"int list{g}[{group.count}], listed{g} = 0;",
+            f"int slot_of{g}[{group.count}], list{g}[{group.count}], listed{g} = 0;",
             f"int busy{g}[{group.count}], busied{g} = 0;",
+            f"V balls{g}[{4 * max(len(_shapes(mechanism, group)), 1)}];",
             f"constexpr bool BETWEEN{g} = {str(group.is_between_links).lower()};",
             f"constexpr int SIZE{g} = {record_size(group)};",
             f"constexpr int ROWS{g} = {_PLAIN}, CHANGE{g} = {_PLAIN + 54};",
@@ -129,16 +159,106 @@ def newton_records(mechanism: Mechanism) -> str:
     return "\n".join(lines)
 
 
+def _shapes(mechanism: Mechanism, group: ContactGroup) -> dict[int, tuple[int, int]]:
+    """Shapes of candidates between links: link, and where numbers of the shape stand."""
+    found: dict[int, tuple[int, int]] = {}
+    if group.is_between_links:
+        links, first = len(mechanism.tree.links), mechanism.layout.offsets[group.name]
+        half = (group.width - 1) // 2
+        for i, item in enumerate(group.candidates):
+            at = first + group.width * i
+            found.setdefault(item.shapes[0], (item.link_a, at))
+            found.setdefault(item.shapes[1], (item.link_b % (links + 1), at + half))
+    return found
+
+
+def ball_tables(mechanism: Mechanism) -> str:
+    """Where the balls around shapes come from, and which of them each candidate has."""
+    lines = []
+    for g, group in enumerate(mechanism.groups):
+        shapes = _shapes(mechanism, group)
+        order = {shape: place for place, shape in enumerate(shapes)}
+        sides = [
+            [order[item.shapes[side]] if shapes else 0 for item in group.candidates]
+            for side in (0, 1)
+        ]
+        lines += [
+            _integers(f"ball_link{g}", [link for link, _ in shapes.values()]),
+            _integers(f"ball_numbers{g}", [place for _, place in shapes.values()]),
+            _integers(f"ball_a{g}", sides[0]),
+            _integers(f"ball_b{g}", sides[1]),
+        ]
+    return "\n".join(lines)
+
+
+def tree_tables(tree: Tree, eliminated: Sequence[int], roots: Sequence[int]) -> str:
+    """Where each link hangs, and where its elimination stands in memory.
+
+    Args:
+        tree: Topology.
+        eliminated: Degrees of freedom that are eliminated one by one.
+        roots: Links that are eliminated as a whole.
+    """
+    place = {dof: i for i, dof in enumerate(eliminated)}
+    whole = [link in roots for link in range(len(tree.links))]
+    return "\n".join(
+        [
+            _integers("parent_of", [link.parent for link in tree.links]),
+            _integers("first_dof", [link.dofs[0] if link.dofs else 0 for link in tree.links]),
+            _integers(
+                "dofs_of",
+                [0 if w else len(link.dofs) for w, link in zip(whole, tree.links, strict=True)],
+            ),
+            _integers(
+                "root_place",
+                [roots.index(i) if w else -1 for i, w in enumerate(whole)],
+            ),
+            _integers("kept_place", [place.get(dof, 0) for dof in range(tree.nv)]),
+        ]
+    )
+
+
+def axis_tables(moves: Sequence[int], axes: Sequence[int]) -> str:
+    """Components of twists, and axes of contacts between links, that are not zero for all."""
+    return "\n".join(
+        [
+            f"constexpr int MOVES = {len(moves)}, AXES = {len(axes)};",
+            _integers("move", moves),
+            _integers("axis", axes),
+        ]
+    )
+
+
+def ball_loop(mechanism: Mechanism, pose: str, kinds: Sequence[Mapping[str, str]]) -> str:
+    """Balls around the shapes of all kinds of candidates between links."""
+    return "".join(
+        _BALLS.format(count=len(_shapes(mechanism, group)), g=g, pose=pose, block=kinds[g]["BALL"])
+        for g, group in enumerate(mechanism.groups)
+        if group.is_between_links
+    )
+
+
+def _integers(name: str, values: Sequence[int]) -> str:
+    return f"constexpr int {name}[] = {{{', '.join(map(str, values or [0]))}}};"
+
+
 def _reals(name: str, values: Sequence[float]) -> str:
     return f"constexpr double {name}[] = {{{', '.join(map(repr, values))}}};"
 
 
-def _pointers(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
+def _record(group: ContactGroup, g: int) -> str:
+    """Names by which blocks read the record of a candidate."""
     size, at, lines = record_size(group), 0, []
     fields = _FIELDS + (_COUPLING_FIELDS if group.is_between_links else ())
     for name, width in fields:
-        lines.append(f"V* const {name} = record{g} + {size} * i + {at};")
+        lines.append(f"V* const {name} = record{g} + {size} * slot + {at};")
         at += width
+    return "\n".join(lines)
+
+
+def _sides(mechanism: Mechanism, group: ContactGroup, g: int) -> str:
+    """Names by which blocks read the links and numbers of a candidate."""
+    lines = []
     for side in "ab":
         link = f"side_{side}{g}[i]"
         lines += [
@@ -171,9 +291,9 @@ def contact_loop(mechanism: Mechanism, what: str, kinds: Sequence[Mapping[str, s
             length = {"list": f"listed{g}", "busy": f"busied{g}"}[over]
             head = f"for (int place = 0; place < {length}; ++place) {{\n"
             head += f"const int i = {over}{g}[place];\n"
-        body = text.replace("#", str(g))
+        body = text.replace("@RECORD@", _record(group, g)).replace("#", str(g))
         for name, block in kinds[g].items():
             body = body.replace(f"@{name}@", block)
         before = f"busied{g} = 0;\n" if what == "PRESS" else ""
-        parts.append(f"{before}{head}{_pointers(mechanism, group, g)}\n{body}\n}}")
+        parts.append(f"{before}{head}{_sides(mechanism, group, g)}\n{body}\n}}")
     return "\n".join(parts)

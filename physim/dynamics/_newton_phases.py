@@ -96,6 +96,7 @@ class NewtonPhases(StepPhases):
             "SOLVE": self._solved(),
             "REACT": self._reacted() if self.has_couplings else "",
             "FINISH": self._finished() if self.has_couplings else "",
+            "CONSTANTS": self._constants() if self.has_couplings else "",
         }
 
     def _allowed(self) -> str:
@@ -122,7 +123,7 @@ class NewtonPhases(StepPhases):
         carrier = [chunks(m, 3) for m in chunks(self._exchange.load(tape, "carrier"), 9)]
         spreads = [la.matmul(r, c) for r, c in zip(after.rotation, carrier, strict=True)]
         store = self._exchange.store
-        outputs = store("motion1", motion_values(after), is_complete=self.has_couplings)
+        outputs = store("motion1", motion_values(after))
         outputs += store("center1", flatten(after.center))
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
         values = pose_values(after)
@@ -279,8 +280,8 @@ class NewtonPhases(StepPhases):
         outputs += self._exchange.store("inverse", values)
         values = [x for link in sorted(factor.roots) for row in factor.roots[link] for x in row]
         outputs += self._exchange.store("root", values)
-        self._eliminated = sorted(factor.carried)
-        self._roots = sorted(factor.roots)
+        self.eliminated = sorted(factor.carried)
+        self.roots = sorted(factor.roots)
         outputs += [("dv", i, y) for i, y in enumerate(rate)]
         outputs += [("determinant", 0, determinant)]
         return emit_block(outputs + self._twist_outputs(twists))
@@ -299,10 +300,10 @@ class NewtonPhases(StepPhases):
         inverse = load(tape, "inverse")
         roots = [chunks(block, 6) for block in chunks(load(tape, "root"), 36)]
         return TreeFactor(
-            dict(zip(self._eliminated, carried, strict=True)),
-            dict(zip(self._eliminated, response, strict=True)),
-            dict(zip(self._eliminated, inverse, strict=True)),
-            dict(zip(self._roots, roots, strict=True)),
+            dict(zip(self.eliminated, carried, strict=True)),
+            dict(zip(self.eliminated, response, strict=True)),
+            dict(zip(self.eliminated, inverse, strict=True)),
+            dict(zip(self.roots, roots, strict=True)),
             [],
         )
 
@@ -326,6 +327,13 @@ class NewtonPhases(StepPhases):
         outputs: Outputs = [("dv", i, tape.input("dv", i) + y) for i, y in enumerate(rate)]
         for name, place, y in self._twist_outputs(twists):
             outputs.append((name, place, tape.input(name, place) + y))
+        return emit_block(outputs)
+
+    def _constants(self) -> str:
+        """What is constant of the arrays that the coupling of contacts loops over."""
+        outputs: Outputs = []
+        for name in ("motion1", "carried", "response", "inverse", "root"):
+            outputs += self._exchange.constants(name)
         return emit_block(outputs)
 
     def _finished(self) -> str:

@@ -25,9 +25,10 @@ from physim.dynamics._kinematics import (
 )
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
+from physim.dynamics._structure import constant_value
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Symbol, Tape
+from solvers.kernels.trace import Tape
 from solvers.nonlinear import cones
 
 Scalar = Any
@@ -48,9 +49,14 @@ class Exchange:
 
     def store(self, name: str, values: Sequence[Scalar], *, is_complete: bool = False) -> Outputs:
         """Outputs that write ``values`` to array ``name``; constants only if ``is_complete``."""
-        known = [_constant(x) for x in values]
+        known = [constant_value(x) for x in values]
         self._known[name] = known
         return [(name, i, x) for i, x in enumerate(values) if is_complete or known[i] is None]
+
+    def constants(self, name: str) -> Outputs:
+        """Outputs that write the constants of array ``name``, for loops that read all of it."""
+        known = self._known[name]
+        return [(name, i, value) for i, value in enumerate(known) if value is not None]
 
     def load(self, tape: Tape, name: str) -> list[Scalar]:
         """The values of array ``name`` as inputs of ``tape``, constants as numbers."""
@@ -58,12 +64,6 @@ class Exchange:
             tape.input(name, i) if value is None else value
             for i, value in enumerate(self._known[name])
         ]
-
-
-def _constant(x: Scalar) -> float | None:
-    if isinstance(x, Symbol):
-        return x.value
-    return float(x)
 
 
 def chunks(values: Sequence[Scalar], width: int) -> list[list[Scalar]]:

@@ -1,4 +1,4 @@
-"""Memory for the records of contact candidates: on the stack, or on the heap where there are many."""
+"""Memory of contact candidates: on the stack, or on the heap where there are many of them."""
 
 from __future__ import annotations
 

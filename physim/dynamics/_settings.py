@@ -46,8 +46,8 @@ class SolverSettings:
             two links is left out of a step; it is brought back if the step ends closer.
     """
 
-    newton_first: int = 4
-    newton_iterations: int = 10
+    newton_first: int = 5
+    newton_iterations: int = 14
     newton_tolerance: float = 1e-6
     gain_cap: float = 1e3
     rescue_smoothing: float = 1e-7

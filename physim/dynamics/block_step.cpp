@@ -82,42 +82,19 @@ const auto follow_path = [&](Work& work, const V* num, V kappa, M wanted) -> M {
   return wanted & (seen[3] < 0.5);
 };
 // Newton's method at the state's own smoothing, from where the lanes are.
-const auto solve_here = [&](Work& work, const V* num, M wanted) -> M {
+const auto solve_here = [&](Work& work, const V* num, int most, M wanted) -> M {
   Work trial = work;
-  const M good = solve_newton(trial, num, is_smooth, false, NEWTON_MOST, wanted);
+  const M good = solve_newton(trial, num, is_smooth, false, most, wanted);
   adopt(work, trial, good, unit);
   work.iterations = trial.iterations;
   return good;
 };
-// Newton on a softer problem from the predicted point, and from there on the problem itself.
-const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
-  Work trial = work;
-  trial.kappa[0] = vmax(work.kappa[0], path_rate * work.steps[1] * SOFTENING);
-  const M soft = solve_newton(trial, num, true, true, NEWTON_MOST, wanted);
-  trial.kappa[0] = work.kappa[0];
-  const M good = solve_newton(trial, num, is_smooth, false, NEWTON_MOST, soft);
-  adopt(work, trial, good, unit);
-  work.iterations = trial.iterations;
-  return good;
-};
-// The interior point close to the end of the path and Newton from
-// there; where it jams, a softer problem and Newton along the path. What comes as far as stage
-// `enough` counts as solved, if not as exact.
-const auto solve_path = [&](Work& work, const V* num, int enough, M wanted) -> M {
-  if (is_smooth) {
-    const M good = follow_path(work, num, work.kappa[0], wanted);
-    work.exact = good ? unit : work.exact;
-    return good;
-  }
-  const V end = path_rate * work.steps[1];
-  M reached = follow_path(work, num, end, wanted);
-  M exact = solve_here(work, num, wanted);
-  const M jammed = wanted & !(reached | exact);
-  if (!vany(jammed)) return reached | exact;
-  V kappa = end * SOFTENING;
-  M soft = follow_path(work, num, kappa, jammed);
-  exact = exact | (soft & solve_here(work, num, soft));
-  for (int stage = 0; stage < STAGES; ++stage) {
+// From a solution of the softest problem Newton down the path, and at every stage on to the problem
+// itself. What comes as far as stage `enough` counts as solved, if not as exact.
+const auto descend = [&](Work& work, const V* num, int enough, M soft) -> M {
+  V kappa = path_rate * work.steps[1] * SOFTENING;
+  M exact = solve_here(work, num, NEWTON_FIRST, soft), reached = none > unit;
+  for (int stage = 0; stage < STAGES && !is_smooth; ++stage) {
     soft = soft & !exact;
     if (!vany(soft)) break;
     kappa = kappa * 0.1;
@@ -126,10 +103,35 @@ const auto solve_path = [&](Work& work, const V* num, int enough, M wanted) -> M
     soft = soft & solve_newton(trial, num, true, false, NEWTON_MOST, soft);
     adopt(work, trial, soft, none);
     work.iterations = trial.iterations;
-    exact = exact | (soft & solve_here(work, num, soft));
+    exact = exact | (soft & solve_here(work, num, NEWTON_FIRST, soft));
     if (stage >= enough) reached = reached | soft;
   }
   return reached | exact;
+};
+// A softer problem from the predicted point.
+const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
+  Work trial = work;
+  trial.kappa[0] = vmax(work.kappa[0], path_rate * work.steps[1] * SOFTENING);
+  const M soft = solve_newton(trial, num, true, true, NEWTON_MOST, wanted);
+  adopt(work, trial, soft, none);
+  work.iterations = trial.iterations;
+  return descend(work, num, STAGES - 1, soft);
+};
+// The interior point close to the end of the path and Newton from there; where it jams, the
+// interior point on the softest problem and Newton down the path.
+const auto solve_path = [&](Work& work, const V* num, int enough, M wanted) -> M {
+  if (is_smooth) {
+    const M good = follow_path(work, num, work.kappa[0], wanted);
+    work.exact = good ? unit : work.exact;
+    return good;
+  }
+  const V end = path_rate * work.steps[1];
+  M solved = follow_path(work, num, end, wanted);
+  solved = solved | solve_here(work, num, NEWTON_MOST, wanted);
+  const M jammed = wanted & !solved;
+  if (!vany(jammed)) return solved;
+  const M soft = follow_path(work, num, end * SOFTENING, jammed);
+  return solved | descend(work, num, enough, soft);
 };
 // The same interval in equal parts; lanes that fail in one part stay behind.
 const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M {
@@ -142,8 +144,8 @@ const auto solve_parts = [&](Work& work, const V* num, int count, M wanted) -> M
   for (int k = 0; k < count && vany(alive); ++k) {
     push_controls(part, num);
     M good = solve_newton(part, num, is_smooth, true, NEWTON_MOST, alive);
-    const M left = alive & !good;
-    if (vany(left)) good = good | solve_path(part, num, STAGES - 2, left);
+    if (vany(alive & !good)) good = good | solve_soft(part, num, alive & !good);
+    if (vany(alive & !good)) good = good | solve_path(part, num, STAGES - 2, alive & !good);
     alive = alive & good;
     worst = vmax(worst, part.residual);
     lowest = vmin(lowest, part.gap);

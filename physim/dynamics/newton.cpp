@@ -1,3 +1,27 @@
+// What contacts leave on the links they touch; zero on all others.
+V load[6 * (NL + 1)], push[6 * (NL + 1)], hold[36 * (NL + 1)];
+int touched[NL + 1], touched_count = 0;
+bool is_touched[NL + 1];
+for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = V(0.0);
+for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = V(0.0);
+for (int i = 0; i <= NL; ++i) is_touched[i] = false;
+const auto touch = [&](int link) {
+  if (!is_touched[link]) touched[touched_count++] = link;
+  is_touched[link] = true;
+};
+const auto release = [&]() {
+  for (; touched_count > 0; --touched_count) {
+    const int link = touched[touched_count - 1];
+    is_touched[link] = false;
+    for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = V(0.0);
+    for (int i = 0; i < 36; ++i) hold[36 * link + i] = V(0.0);
+  }
+};
+// Whether two balls (centre, radius) are closer than a distance.
+const auto are_near = [](const V* a, const V* b, V distance) -> M {
+  const V x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2], reach = a[3] + b[3] + distance;
+  return x * x + y * y + z * z < reach * reach;
+};
 // The step of one block of environments, one environment a lane, by Newton's method on the natural
 // residuals, from a start and impulses that the caller gives. A lane ends when balance and natural
 // residual were below the tolerance, after one more step. Returns the lanes that did.
@@ -8,7 +32,6 @@ const auto newton = [&](
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V center0[3 * NL + 1], center1[3 * NL + 1], carrier[9 * NL + 1], spread[9 * NL + 1];
 V impulse[NV + 1], twist[6 * (NL + 1)];
-V load[6 * (NL + 1)], push[6 * (NL + 1)], hold[36 * (NL + 1)];
 V joint_load[NV + 1], joint_push[NV + 1], joint_hold[NV + 1];
 V limit_offset[2 * LIMITS + 1], limit_gain[2 * LIMITS + 1];
 V limit_allowed[2 * LIMITS + 1], rub_offset[RUBS + 1], rub_gain[RUBS + 1];
@@ -19,10 +42,7 @@ V* pair_reply[PAIRS + 1];
 V* pair_change[PAIRS + 1];
 V pair_on[PAIRS + 1];
 int pair_a[PAIRS + 1], pair_b[PAIRS + 1], pairs = 0;
-// Links with contributions of contacts; those of all others are zero.
-int touched[NL + 1], touched_count = 0;
-bool is_touched[NL + 1];
-V rate[1], err[3], run[1], alpha[1], determinant[1], bound[1], closest[1], reach[1];
+V rate[1], err[3], run[1], alpha[1], determinant[1], closest[1], reach[1];
 @NEWTON_RECORDS@
 const V zero = V(0.0), one = V(1.0);
 rate[0] = 1.0 / steps[1];
@@ -32,6 +52,7 @@ for (int i = 0; i < 12; ++i) {
   pose1[12 * NL + i] = unit;
 }
 for (int i = 0; i < 6; ++i) twist[6 * NL + i] = zero;
+@CONSTANTS@
 @NODE@
 @ALLOWED@
 @APPROACH@
@@ -39,23 +60,12 @@ if (predict) {
 @PREDICT@
 }
 const V margin = PRUNING * steps[1];
+@BALLS:pose0@
 @NEWTON:NODE@
 
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
-for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = zero;
-for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = zero;
-for (int i = 0; i <= NL; ++i) is_touched[i] = false;
-const auto touch = [&](int link) {
-  if (!is_touched[link]) touched[touched_count++] = link;
-  is_touched[link] = true;
-};
 for (;;) {
-  for (; touched_count > 0; --touched_count) {
-    const int link = touched[touched_count - 1];
-    is_touched[link] = false;
-    for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = zero;
-    for (int i = 0; i < 36; ++i) hold[36 * link + i] = zero;
-  }
+  release();
   pairs = 0;
   err[0] = err[1] = err[2] = zero;
   @SWEEP@
@@ -81,11 +91,13 @@ for (;;) {
   // A contact left out may have closed: it is taken in, and its lanes go on.
   V again = zero;
   lowest = V(__builtin_inf());
+  @BALLS:pose1@
   @NEWTON:RECHECK@
   passed = again > 0.5 ? zero : passed;
   done = ((again > 0.5) & (iterations < (double)most - 0.5)) ? zero : done;
   if (!vany(done < 0.5)) break;
 }
+release();
 report[0] = iterations;
 report[1] = err[0];
 report[2] = err[1];

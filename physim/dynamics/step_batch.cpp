@@ -27,29 +27,31 @@ const auto seats_of = [&](const int* list, int first, int count) -> Seats {
 };
 // Rows of what is given once, of what is given or left for every step, of a step's beginning.
 const auto take = [&](const double* source, int width, const Seats& at, V* target) {
-  for (int l = 0; l < LANES; ++l)
-    for (int i = 0; i < width; ++i) vput(target[i], l, source[(size_t)at.item[l] * width + i]);
+  const double* rows[LANES];
+  for (int l = 0; l < LANES; ++l) rows[l] = source + (size_t)at.item[l] * width;
+  vgather_rows(rows, width, target);
 };
 const auto take_now = [&](const double* source, size_t stride, int width, const Seats& at,
                           V* target) {
-  for (int l = 0; l < LANES; ++l) {
-    const double* const row = source + at.turn[l] * stride + (size_t)at.item[l] * width;
-    for (int i = 0; i < width; ++i) vput(target[i], l, row[i]);
-  }
+  const double* rows[LANES];
+  for (int l = 0; l < LANES; ++l)
+    rows[l] = source + at.turn[l] * stride + (size_t)at.item[l] * width;
+  vgather_rows(rows, width, target);
 };
 const auto take_past = [&](const double* given, const double* left, int width, const Seats& at,
                            V* target) {
+  const double* rows[LANES];
   for (int l = 0; l < LANES; ++l) {
-    const double* const source =
-        at.turn[l] ? left + (size_t)(at.turn[l] - 1) * batch * width : given;
-    for (int i = 0; i < width; ++i) vput(target[i], l, source[(size_t)at.item[l] * width + i]);
+    rows[l] = at.turn[l] ? left + (size_t)(at.turn[l] - 1) * batch * width : given;
+    rows[l] += (size_t)at.item[l] * width;
   }
+  vgather_rows(rows, width, target);
 };
 const auto leave_now = [&](const V* source, int width, const Seats& at, double* target) {
-  for (int l = 0; l < at.real; ++l) {
-    double* const row = target + ((size_t)at.turn[l] * batch + at.item[l]) * width;
-    for (int i = 0; i < width; ++i) row[i] = vlane(source[i], l);
-  }
+  double* rows[LANES];
+  for (int l = 0; l < at.real; ++l)
+    rows[l] = target + ((size_t)at.turn[l] * batch + at.item[l]) * width;
+  vscatter_rows(source, width, rows, at.real);
 };
 const auto numbers_of = [&](const Seats& at, V* own) -> const V* {
   if (number_stride == 0) return numbers_in;
@@ -99,9 +101,9 @@ const auto leave = [&](const Seats& at, const Work& work, M good, M differentiab
   leave_now(work.v_next, NV, at, v_out);
   leave_now(interval, 1, at, interval_out);
   leave_now(report, REPORT, at, report_out);
-  for (int l = 0; l < at.real; ++l)
-    for (int i = 0; i < WARM; ++i)
-      impulses_out[(size_t)at.item[l] * WARM + i] = vlane(work.warm[i], l);
+  double* rows[LANES];
+  for (int l = 0; l < at.real; ++l) rows[l] = impulses_out + (size_t)at.item[l] * WARM;
+  vscatter_rows(work.warm, WARM, rows, at.real);
 };
 // The solution that gradients belong to: Newton on the smoothed problem, from the solution.
 const auto soften = [&](const Seats& at, const Work& work, const V* num, M solved) -> M {

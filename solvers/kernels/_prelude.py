@@ -117,6 +117,64 @@ const auto vmax_number = [](V a, double b) INLINE_ -> V { return V(b) > a ? V(b)
 const auto vmin_number = [](V a, double b) INLINE_ -> V { return V(b) < a ? V(b) : a; };
 """
 
+# rows of LANES items to vectors and back; the columns left over repeat some of the last block
+_ROWS = """\
+const auto vgather_rows = [=](const double* const* rows, int width, V* target) {
+  const int most = width < LANES ? 0 : width;
+  for (int done = 0; done < most; done += LANES) {
+    const int first = done + LANES <= width ? done : width - LANES;
+    V tile[LANES];
+    for (int l = 0; l < LANES; ++l) __builtin_memcpy(tile + l, rows[l] + first, sizeof(V));
+    vturn(tile);
+    for (int i = 0; i < LANES; ++i) target[first + i] = tile[i];
+  }
+  for (int i = most; i < width; ++i)
+    for (int l = 0; l < LANES; ++l) vput(target[i], l, rows[l][i]);
+};
+const auto vscatter_rows = [=](const V* source, int width, double* const* rows, int count) {
+  const int most = width < LANES ? 0 : width;
+  for (int done = 0; done < most; done += LANES) {
+    const int first = done + LANES <= width ? done : width - LANES;
+    V tile[LANES];
+    for (int i = 0; i < LANES; ++i) tile[i] = source[first + i];
+    vturn(tile);
+    for (int l = 0; l < count; ++l) __builtin_memcpy(rows[l] + first, tile + l, sizeof(V));
+  }
+  for (int i = most; i < width; ++i)
+    for (int l = 0; l < count; ++l) rows[l][i] = vlane(source[i], l);
+};
+"""
+
+_SCALAR_ROWS = """\
+const auto vgather_rows = [](const double* const* rows, int width, V* target) {
+  for (int i = 0; i < width; ++i) target[i] = rows[0][i];
+};
+const auto vscatter_rows = [](const V* source, int width, double* const* rows, int count) {
+  if (count > 0) for (int i = 0; i < width; ++i) rows[0][i] = source[i];
+};
+"""
+
+
+def _turn(lanes: int) -> str:
+    """Transposition of a square of lanes: halves change places, then halves of halves."""
+    lines, stride = [], lanes // 2
+    while stride:
+        for i in range(lanes):
+            if i & stride:
+                continue
+            low = [j if not j & stride else j - stride + lanes for j in range(lanes)]
+            high = [j + stride if not j & stride else j + lanes for j in range(lanes)]
+            a, b = f"tile[{i}]", f"tile[{i + stride}]"
+            shuffle = "__builtin_shufflevector({}, {}, {})"
+            lines.append(
+                f"  {{ const V x = {shuffle.format(a, b, ', '.join(map(str, low)))};\n"
+                f"    {b} = {shuffle.format(a, b, ', '.join(map(str, high)))}; {a} = x; }}"
+            )
+        stride //= 2
+    body = "\n".join(lines)
+    return f"const auto vturn = [](V* tile) INLINE_ {{\n{body}\n}};\n"
+
+
 # clang's builtins in terms of what both clang and NVRTC know
 _DEVICE_BUILTINS = """\
 #define __builtin_elementwise_sqrt(x) sqrt(x)
@@ -137,7 +195,9 @@ def prelude(lanes: int, *, device: str = "cpu") -> str:
     - types: ``V`` (``lanes`` doubles), ``M`` (result of a comparison), constant ``LANES``;
     - functions: ``vsqrt vabs vmax vmin vselect(m, a, b) vsin vcos vsincos(x, s, c) vexp vtanh``;
     - masks: ``vany(m)``, ``vall(m)``, ``vbool(m)`` (1.0 or 0.0 per lane);
-    - lanes: ``vsum(x)`` over lanes, ``vlane(x, l)`` reads one, ``vput(x, l, y)`` writes one.
+    - lanes: ``vsum(x)`` over lanes, ``vlane(x, l)`` reads one, ``vput(x, l, y)`` writes one;
+    - rows of memory, one a lane: ``vgather_rows(rows, width, target)`` and
+      ``vscatter_rows(source, width, rows, count)``.
 
     ``vmax`` and ``vmin`` give NaN if either argument is NaN. ``vmax_number`` and ``vmin_number``
     take a number as second argument and are cheaper.
@@ -167,5 +227,6 @@ def prelude(lanes: int, *, device: str = "cpu") -> str:
         raise ValueError(f"lanes is {lanes!r}, expected 1 on CUDA, where a thread takes one item")
     types = _SCALAR_TYPES if lanes == 1 else _VECTOR_TYPES.format(lanes=lanes)
     builtins = _DEVICE_BUILTINS if device == "cuda" else ""
-    text = builtins + types + _COMMON + _SIN_COS + _EXP + _TANH
+    rows = _SCALAR_ROWS if lanes == 1 else _turn(lanes) + _ROWS
+    text = builtins + types + _COMMON + _SIN_COS + _EXP + _TANH + rows
     return text.replace("INLINE_", "__attribute__((always_inline))")
