@@ -151,7 +151,7 @@ def measure(name: str, *, seconds: float, seed: int) -> dict[str, Any]:
     return {
         "model": name,
         "nv": model.nv,
-        "pairs": len(model.pairs) if hasattr(model, "pairs") else 0,
+        "pairs": len(model.pairs),
         "first": step[0],
         "first_cpu": step[1],
         "gradient": gradient[0],
@@ -187,6 +187,7 @@ def run(size: Size, seed: int = 0) -> Result:
         columns=(
             Column("model", "model"),
             Column("nv", "dof", "d"),
+            Column("pairs", "pairs", "d"),
             Column("first", "first step [s]", ".1f"),
             Column("first_cpu", "CPU [s]", ".1f"),
             Column("gradient", "first gradient [s]", ".1f"),
