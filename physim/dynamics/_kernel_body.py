@@ -26,7 +26,6 @@ from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
 from physim.dynamics._records import record_space
 from physim.dynamics._settings import SolverSettings
-from physim.dynamics._structure import Structure
 from physim.dynamics._weights import Weights
 from solvers.core import Status
 from solvers.kernels import KernelPart
@@ -45,6 +44,9 @@ _PATH_PARAMETERS = (
 
 SLOTS_MOST = 16
 """Contacts between links that an environment may push with at once before Newton gives up."""
+
+WAYS_MOST = 12
+"""Contacts between links of a block of lanes whose way down the tree is kept in memory."""
 
 TEAM_MOST = 256
 """Most blocks of lanes that one thread serves from one set of queues."""
@@ -96,20 +98,20 @@ def _tables(mechanism: Mechanism) -> str:
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
-    return "\n".join([*lines, _reals("contact_rank", _ranks(mechanism))])
+    return "\n".join([*lines, _table("pair_of", _pair_places(mechanism))])
 
 
-def _ranks(mechanism: Mechanism) -> list[float]:
-    """What a pushing contact adds to an environment's likeness to others.
-
-    Contacts between links cost most, so environments with as many of them come together first.
-    """
-    ranks = []
+def _pair_places(mechanism: Mechanism) -> list[int]:
+    """Per contact its place among those between links, -1 on a fixed plane."""
+    places: list[int] = []
+    between = 0
     for group in mechanism.groups:
-        for _ in range(group.count):
-            bit = 2.0 ** (len(ranks) % 20)
-            ranks.append(2.0**42 + bit if group.is_between_links else 2.0**20 * bit)
-    return ranks or [0.0]
+        if group.is_between_links:
+            places += range(between, between + group.count)
+            between += group.count
+        else:
+            places += [-1] * group.count
+    return places
 
 
 def _records(mechanism: Mechanism) -> str:
@@ -321,7 +323,7 @@ def step_body(
     couple = _template("couple.cpp") if phases.has_couplings else ""
     newton = newton.replace("@COUPLE@", couple)
     cap = settings.gain_cap
-    structure = Structure.of(mechanism, zeros)
+    structure = phases.structure
     contacts = [NewtonContacts(mechanism, group, structure, cap) for group in mechanism.groups]
     kinds = [contact.blocks for contact in contacts]
     for pose in ("pose0", "pose1"):
@@ -437,6 +439,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "PATIENCE": PATIENCE,
         "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
         "SLOTS_MOST": SLOTS_MOST,
+        "WAYS_MOST": WAYS_MOST,
         "FAILED": int(Status.MAX_ITERATIONS),
         "NON_FINITE": int(Status.NON_FINITE),
         "ROUNDS": 2 + mechanism.contact_count,

@@ -31,6 +31,7 @@ from physim.dynamics._phases import (
     motion_values,
     pose_values,
 )
+from physim.dynamics._structure import Structure
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
@@ -74,6 +75,7 @@ class NewtonPhases(StepPhases):
         cap: float,
     ) -> None:
         self._weights, self._cap = joint_weights, cap
+        self.structure = Structure.of(mechanism, zeros)
         self._touched = {
             link
             for group in mechanism.groups
@@ -272,9 +274,10 @@ class NewtonPhases(StepPhases):
         determinant = factor.pivots[0]
         for pivot in factor.pivots[1:]:
             determinant = sc.multiply(determinant, pivot)
-        values = [x for dof in sorted(factor.carried) for x in factor.carried[dof]]
+        moving = self.structure.moving
+        values = [x for dof in sorted(factor.carried) for x in moving(factor.carried[dof])]
         outputs += self._exchange.store("carried", values)
-        values = [x for dof in sorted(factor.response) for x in factor.response[dof]]
+        values = [x for dof in sorted(factor.response) for x in moving(factor.response[dof])]
         outputs += self._exchange.store("response", values)
         values = [factor.inverse[dof] for dof in sorted(factor.inverse)]
         outputs += self._exchange.store("inverse", values)
@@ -291,6 +294,7 @@ class NewtonPhases(StepPhases):
             ("twist", 6 * link + i, y)
             for link in sorted(self._touched)
             for i, y in enumerate([*twists[link][0], *twists[link][1]])
+            if i in self.structure.moves
         ]
 
     def _kept_factor(self, tape: Tape) -> TreeFactor:

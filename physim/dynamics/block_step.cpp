@@ -100,7 +100,7 @@ const auto descend = [&](Work& work, const V* num, int enough, M soft) -> M {
     kappa = kappa * 0.1;
     Work trial = work;
     trial.kappa[0] = kappa;
-    soft = soft & solve_newton(trial, num, true, false, NEWTON_MOST, soft);
+    soft = soft & solve_newton(trial, num, true, false, 2 * NEWTON_FIRST, soft);
     adopt(work, trial, soft, none);
     work.iterations = trial.iterations;
     exact = exact | (soft & solve_here(work, num, NEWTON_FIRST, soft));

@@ -10,7 +10,7 @@ enum Need { FIRST, MORE, SOFTER, PATH, PARTS, NEEDS };
 const int begin = block * team * LANES;
 const int size = (batch < begin + team * LANES ? batch : begin + team * LANES) - begin;
 int turn[TEAM_MOST * LANES], queue[NEEDS][TEAM_MOST * LANES], waiting[NEEDS], since[NEEDS];
-// Which contacts push: environments alike in this share a block.
+// Environments alike in the contacts that push share a block.
 double likeness[TEAM_MOST * LANES];
 
 // The environments in the lanes of a block; lanes from `real` on repeat the last one.
@@ -117,6 +117,25 @@ const auto soften = [&](const Seats& at, const Work& work, const V* num, M solve
   return good;
 };
 
+// Environments are alike if they push with as many contacts between links, with the same first and
+// last of them, and with the same contacts on planes, in this order.
+const auto compare = [&](const Seats& at, const Work& work) {
+  V many = none, first = none, last = none, floor = none;
+  for (int i = 0; i < CONTACTS; ++i) {
+    const M pushes = work.warm[JOINT_PAIRS + 3 * i] > 0.0;
+    if (pair_of[i] < 0) {
+      floor = floor + (pushes ? V((double)(1 << i % 20)) : none);
+    } else {
+      const V place = V(1.0 + pair_of[i] % 255);
+      first = (pushes & (many < 0.5)) ? place : first;
+      last = pushes ? place : last;
+      many = pushes ? many + 1.0 : many;
+    }
+  }
+  const V like = ((many * 256.0 + first) * 256.0 + last) * 2097152.0 + floor;
+  for (int l = 0; l < at.real; ++l) likeness[at.item[l] - begin] = vlane(like, l);
+};
+
 // What the environments in a block need, done; returns those that need no more for this step.
 const auto serve = [&](int need, const Seats& at) -> M {
   V own[NUMBERS];
@@ -167,10 +186,7 @@ const auto serve = [&](int need, const Seats& at) -> M {
   const M whole = good & (work.parts < 1.5);
   if (want_soft) differentiable = soften(at, work, num, whole) | (good & !whole);
   leave(at, work, good, differentiable);
-  V like = none;
-  for (int i = 0; i < CONTACTS; ++i)
-    like = like + (work.warm[JOINT_PAIRS + 3 * i] > 0.0 ? V(contact_rank[i]) : none);
-  for (int l = 0; l < at.real; ++l) likeness[at.item[l] - begin] = vlane(like, l);
+  compare(at, work);
   return closed;
 };
 const auto wait_for = [&](int need, int place, int round) {

@@ -135,6 +135,8 @@ def disc_newton(
         cap: Largest gain, in units of ``rho``.
         kappa: Central-path parameter; None is zero exactly.
     """
+    if len(b) == 1:
+        return _interval_newton(b[0], y[0], bound, rho, cap, kappa)
     z = la.vsub(b, la.vscale(y, rho))
     length = sc.sqrt(sc.add(la.dot(z, z), _TINY * _TINY))
     normal = la.vscale(z, sc.reciprocal(length))
@@ -157,6 +159,32 @@ def disc_newton(
     return DiscNewton(la.matvec(stretch, defect), b_y, b_p, la.vsub(b, value))
 
 
+def _interval_newton(
+    b: Scalar, y: Scalar, bound: Scalar, rho: Scalar, cap: float, kappa: Scalar | None
+) -> DiscNewton:
+    """One component: there is no direction to turn, so no root and no quotient."""
+    z = sc.subtract(b, sc.multiply(rho, y))
+    length = sc.absolute(z)
+    side = sc.where(sc.less(z, 0.0), -1.0, 1.0)
+    if kappa is None:
+        slides, stick = sc.greater(length, bound), sc.multiply(cap, rho)
+        value = sc.where(slides, sc.multiply(bound, side), z)
+        offset = sc.where(
+            slides, sc.subtract(sc.multiply(bound, side), b), sc.negative(sc.multiply(stick, y))
+        )
+        gain, per_bound = sc.where(slides, 0.0, stick), sc.where(slides, side, 0.0)
+        return DiscNewton([offset], [[gain]], [per_bound], [sc.subtract(b, value)])
+    radius, slope, growth = smooth_radius(length, bound, sc.multiply(rho, kappa))
+    value = sc.multiply(radius, side)
+    along = sc.reciprocal(sc.maximum(sc.subtract(1.0, slope), sc.multiply(1.0 / cap, slope)))
+    return DiscNewton(
+        [sc.multiply(along, sc.subtract(value, b))],
+        [[sc.multiply(sc.multiply(slope, rho), along)]],
+        [sc.multiply(side, sc.multiply(growth, along))],
+        [sc.subtract(b, value)],
+    )
+
+
 def _exact_disc(
     b: Vector,
     y: Vector,
@@ -168,7 +196,7 @@ def _exact_disc(
     cap: float,
 ) -> DiscNewton:
     slides = sc.greater(length, bound)
-    share = sc.divide(bound, length)
+    share = sc.multiply(bound, sc.reciprocal(length))
     inverse = sc.reciprocal(sc.maximum(sc.subtract(1.0, share), sc.multiply(1.0 / cap, share)))
     stick = sc.multiply(cap, rho)
     # Sliding: the length goes to the bound, the direction turns towards -y.
