@@ -98,7 +98,7 @@ def _tables(mechanism: Mechanism) -> str:
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
-    return "\n".join([*lines, _table("pair_of", _pair_places(mechanism))])
+    return "\n".join([*lines, integer_table("pair_of", _pair_places(mechanism))])
 
 
 def _pair_places(mechanism: Mechanism) -> list[int]:
