@@ -32,6 +32,8 @@ GROUPS = {
         "accuracy",
         "work_precision",
         "penetration",
+        "contact_states",
+        "large_models",
     ),
     "linear": (
         "linear_solve",

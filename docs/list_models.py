@@ -25,6 +25,8 @@ whatever changes the motion.
 - **changes**: warnings about something that changes the motion.
 - **notes**: what is left out without effect on the motion, and settings of soft contact, which is
   hard here by design.
+
+What a model of many joints or pairs costs is on [performance](performance.md#large-models).
 """
 
 

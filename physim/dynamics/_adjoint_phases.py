@@ -14,6 +14,7 @@ from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._kinematics import difference, link_twists
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._phases import (
+    COMPOSE,
     Outputs,
     StepPhases,
     as_motion,
@@ -63,7 +64,7 @@ class AdjointPhases(StepPhases):
             "APPROACH": self._approach(),
             "SWEEP": self._sweep(),
             "MATRIX": self._central_matrix(),
-            "FACTOR": self._factor(),
+            "FACTOR": "factorise(matrix);",
             "TRANSPOSED": self._transposed(),
             "REVERSE": self._reverse(),
         }
@@ -152,32 +153,17 @@ class AdjointPhases(StepPhases):
         """Newton matrix with all cones on the central path, and the tangent right-hand side."""
         tape, mechanism = Tape(), self.mechanism
         tree = mechanism.tree
-        node, numbers = self._node_record(tape), self._numbers(tape)
+        numbers, timestep = self._numbers(tape), tape.input("steps", 1)
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
-        timestep = tape.input("steps", 1)
-        values = tape.inputs("spatial", 36 * len(tree.links))
-        blocks = [
-            [values[36 * link + 6 * i : 36 * link + 6 * i + 6] for i in range(6)]
-            for link in range(len(tree.links))
-        ]
-        entries = integrator.newton_matrix(
-            tree,
-            node.poses.motion,
-            as_motion(self._exchange.load(tape, "motion1")),
-            blocks,
-            integrator.joint_block(tree, x, q, timestep, numbers),
-        )
+        entries = self._joint_entries(tape, x, q, timestep, numbers)
         gains, per_bound = self._joint_gains(tape, x, q, timestep)
         for gain, (dof, _) in zip(gains, self._paired(), strict=True):
             entries[dof, dof] = entries[dof, dof] + gain
-        outputs: Outputs = [
-            ("matrix", i * tree.nv + j, entries.get((i, j), 0.0))
-            for i, j in self.elimination.pattern
-        ]
+        outputs: Outputs = [("entry", i * tree.nv + j, value) for (i, j), value in entries.items()]
         outputs += [("right", i, g) for i, g in enumerate(self._tangent(tape, x, q, timestep))]
         outputs += [("pair_gain", i, g) for i, g in enumerate(gains)]
         outputs += [("pair_bound", i, g) for i, g in enumerate(per_bound)]
-        return emit_block(outputs)
+        return f"{COMPOSE}\n{emit_block(outputs)}"
 
     def _tangent(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
@@ -198,12 +184,12 @@ class AdjointPhases(StepPhases):
     def _transposed(self) -> str:
         """Adjoint velocities y, and the link twists that they give at node k."""
         tape, tree = Tape(), self.mechanism.tree
-        right = tape.inputs("right", tree.nv)
-        y = self.elimination.solve_transposed(self._factor_entries(tape), right)
+        y = tape.inputs("y", tree.nv)
         twists = link_twists(tree, as_motion(self._exchange.load(tape, "motion0")), y)
         values = [t for w, v in twists for t in (*w, *v)]
-        outputs: Outputs = [("y", i, value) for i, value in enumerate(y)]
-        return emit_block(outputs + [("twist", i, value) for i, value in enumerate(values)])
+        spread = emit_block([("twist", i, value) for i, value in enumerate(values)])
+        take = "for (int i = 0; i < NV; ++i) y[i] = right[i];"
+        return f"{take}\nsolve_transposed(matrix, y);\n{spread}"
 
     def _reverse(self) -> str:
         """Reverse mode through kinematics, momentum and joint cones, at fixed ``x``."""

@@ -1,93 +1,37 @@
-"""Sparse elimination on generic scalars: the pattern is fixed, the numbers are not.
+"""Newton's matrix of a tree by loops over tables: what ``elimination.cpp`` reads of a model.
 
-Rows are eliminated from the last degree of freedom to the first, leaves before roots, without
-pivoting. On a tree this order makes no fill; contacts between links couple branches, and the fill
-they cause is found symbolically once.
+The text is the same for all models and its loops follow the fill of the contacts that push, so
+source and compile time do not grow with the fill, which for straight-line code would be the cube of
+the degrees of freedom once contacts couple most branches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from importlib import resources
+from typing import TYPE_CHECKING
 
-from solvers.kernels import scalar as sc
-
-Scalar = Any
-Entries = dict[tuple[int, int], Scalar]
+if TYPE_CHECKING:
+    from physim.model.tree import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Elimination:
-    """Symbolic factorisation of a square matrix with a symmetric pattern.
-
-    Attributes:
-        size: Number of rows.
-        below: For each pivot, the rows of smaller index that it touches.
-    """
-
-    size: int
-    below: tuple[tuple[int, ...], ...]
-
-    @property
-    def pattern(self) -> tuple[tuple[int, int], ...]:
-        """All places that may be non-zero after elimination, in row order."""
-        places = {(i, i) for i in range(self.size)}
-        for pivot, rows in enumerate(self.below):
-            places |= {(pivot, row) for row in rows} | {(row, pivot) for row in rows}
-        return tuple(sorted(places))
-
-    def factor(self, entries: Mapping[tuple[int, int], Scalar]) -> Entries:
-        """Factor in place of a copy: unit factors off the pivots, their reciprocals on them."""
-        a = {place: entries.get(place, 0) for place in self.pattern}
-        for k in range(self.size - 1, -1, -1):
-            inverse = sc.reciprocal(a[k, k])
-            a[k, k] = inverse
-            for i in self.below[k]:
-                a[i, k] = sc.multiply(a[i, k], inverse)
-            for i in self.below[k]:
-                for j in self.below[k]:
-                    a[i, j] = sc.subtract(a[i, j], sc.multiply(a[i, k], a[k, j]))
-        return a
-
-    def solve(self, factor: Entries, right: Sequence[Scalar]) -> list[Scalar]:
-        """Solve with `factor`'s result."""
-        x = list(right)
-        for k in range(self.size - 1, -1, -1):
-            for i in self.below[k]:
-                x[i] = sc.subtract(x[i], sc.multiply(factor[i, k], x[k]))
-        for k in range(self.size):
-            value = x[k]
-            for j in self.below[k]:
-                value = sc.subtract(value, sc.multiply(factor[k, j], x[j]))
-            x[k] = sc.multiply(value, factor[k, k])
-        return x
-
-    def solve_transposed(self, factor: Entries, right: Sequence[Scalar]) -> list[Scalar]:
-        """Solve with the transposed matrix."""
-        x = list(right)
-        for k in range(self.size - 1, -1, -1):
-            x[k] = sc.multiply(x[k], factor[k, k])
-            for j in self.below[k]:
-                x[j] = sc.subtract(x[j], sc.multiply(factor[k, j], x[k]))
-        for k in range(self.size):
-            for i in self.below[k]:
-                x[k] = sc.subtract(x[k], sc.multiply(factor[i, k], x[i]))
-        return x
+def elimination_source(tree: Tree) -> str:
+    """C++ functions that assemble, factor and solve; ``NV`` and ``NL`` must be in scope."""
+    starts = [0]
+    for above in tree.ancestors:
+        starts.append(starts[-1] + len(above))
+    rising = [other for above in tree.ancestors for other in sorted(above)]
+    tables = [
+        f"constexpr int WORDS = {-(-tree.nv // 64)};",
+        integer_table("link_parent", (link.parent for link in tree.links)),
+        integer_table("dof_link", tree.dof_link),
+        integer_table("ancestors", rising),
+        integer_table("ancestors_start", starts),
+    ]
+    text = resources.files("physim.dynamics").joinpath("elimination.cpp").read_text()
+    return "\n".join([*tables, text])
 
 
-def analyse(size: int, couplings: Iterable[Sequence[int]]) -> Elimination:
-    """Find the fill of a matrix whose pattern is a union of cliques.
-
-    Args:
-        size: Number of rows.
-        couplings: Sets of rows that couple with each other.
-    """
-    below: list[set[int]] = [set() for _ in range(size)]
-    for clique in couplings:
-        for i in clique:
-            below[i] |= {j for j in clique if j < i}
-    for k in range(size - 1, -1, -1):
-        for i in below[k]:
-            below[i] |= {j for j in below[k] if j < i}
-    return Elimination(size, tuple(tuple(sorted(rows)) for rows in below))
+def integer_table(name: str, values: Iterable[int]) -> str:
+    """Constant array of whole numbers, never empty."""
+    return f"constexpr int {name}[] = {{{', '.join(map(str, values)) or '0'}}};"

@@ -44,8 +44,8 @@ class JacobianPhases(TangentPhases):
             "SWEEP": self._sweep(),
             "MATRIX": self._central_matrix(),
             "SLOPES": self._slopes(),
-            "FACTOR": self._factor(),
-            "COLUMN": self._column(),
+            "FACTOR": "factorise(matrix);",
+            "COLUMN": "solve_factored(matrix, column);",
             "MAPS": self._maps(),
             "ROWS": self._rows(),
         }
@@ -113,13 +113,6 @@ class JacobianPhases(TangentPhases):
             row = [*tangent_cotangent(tree, q, bars[: tree.nq]), *bars[tree.nq :]]
             result.append({k: g for k, g in enumerate(row) if not sc.is_zero(g)})
         return result
-
-    def _column(self) -> str:
-        """One solve, in place."""
-        tape = Tape()
-        right = tape.inputs("column", self.mechanism.tree.nv)
-        solution = self.elimination.solve(self._factor_entries(tape), right)
-        return emit_block([("column", i, x) for i, x in enumerate(solution)])
 
     def _cayley_maps(self, tape: Tape) -> tuple[Entries, Entries]:
         """Derivative of the difference of both nodes by their tangent steps."""

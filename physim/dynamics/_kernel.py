@@ -11,7 +11,13 @@ from torch import Tensor
 from physim.dynamics._advance import REPORT, Advance, Smoothing
 from physim.dynamics._assembly import StepData, is_untouched
 from physim.dynamics._inputs import item_rows
-from physim.dynamics._kernel_body import TEAM_MOST, adjoint_body, jacobian_body, step_body
+from physim.dynamics._kernel_body import (
+    TEAM_MOST,
+    adjoint_body,
+    jacobian_body,
+    path_part,
+    step_body,
+)
 from physim.dynamics._layers import NO_POLICY, LayerTable
 from physim.dynamics._reference import ReferenceSolver
 from physim.dynamics._sweep import Sweeper
@@ -156,11 +162,12 @@ class KernelSolver:
     def kernel(self, *, is_dense: bool = False) -> Kernel:
         """The compiled step, built at first use."""
         if is_dense not in self._kernels:
-            zeros = () if is_dense else self.zeros
-            body = step_body(
-                self.mechanism, self.settings, frozenset(zeros), self.reference.weights
+            zeros = frozenset(() if is_dense else self.zeros)
+            body = step_body(self.mechanism, self.settings, zeros, self.reference.weights)
+            path = path_part(self.mechanism, self.settings, zeros)
+            self._kernels[is_dense] = build_kernel(
+                "steps", body, _ARGUMENTS, lanes=self.lanes, parts=[path]
             )
-            self._kernels[is_dense] = build_kernel("steps", body, _ARGUMENTS, lanes=self.lanes)
         return self._kernels[is_dense]
 
     def _is_own(self, numbers: Tensor) -> bool:

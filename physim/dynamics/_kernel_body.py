@@ -15,6 +15,7 @@ from physim.dynamics._adjoint_contacts import (
 from physim.dynamics._adjoint_phases import AdjointPhases
 from physim.dynamics._advance import REPORT
 from physim.dynamics._contact_phases import contact_phases
+from physim.dynamics._elimination import elimination_source, integer_table
 from physim.dynamics._jacobian_phases import JacobianPhases
 from physim.dynamics._layers import POLICY_MOST
 from physim.dynamics._mechanism import Mechanism
@@ -30,15 +31,24 @@ from physim.dynamics._newton_body import (
 from physim.dynamics._newton_contacts import NewtonContacts
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import CONTACT_NODE, StepPhases
+from physim.dynamics._records import record_space
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._tangent_phases import TangentPhases
 from physim.dynamics._weights import Weights
 from solvers.core import Status
+from solvers.kernels import KernelPart
 
 _MARKERS = (
     "NODE START LINEARISE COUPLE CLEAR PUSH INCREMENT KEEP ADVANCE RESTART RECHECK FINISH "
     "CENTRAL PULL BEND"
 ).split()
+
+_PATH_PARAMETERS = (
+    *((name, "const V*") for name in ("q", "v", "force", "steps", "num", "kappas")),
+    ("stages", "int"),
+    ("wanted", "M"),
+    *((name, "V*") for name in ("x_out", "limit_out", "rub_out", "impulse_out", "report")),
+)
 
 SLOTS_MOST = 16
 """Contacts between links that an environment may push with at once before Newton gives up."""
@@ -78,10 +88,6 @@ def record_offsets(group: ContactGroup) -> tuple[dict[str, int], int]:
     return offsets, size
 
 
-def _table(name: str, values: list[int]) -> str:
-    return f"constexpr int {name}[] = {{{', '.join(map(str, values or [0]))}}};"
-
-
 def _reals(name: str, values: list[float]) -> str:
     return f"constexpr double {name}[] = {{{', '.join(map(repr, values))}}};"
 
@@ -94,13 +100,13 @@ def _tables(mechanism: Mechanism) -> str:
         lines += [
             f"constexpr bool IS_PRUNED{g} = {str(group.is_between_links).lower()};",
             f"constexpr int FIRST{g} = {first};",
-            _table(f"side_a{g}", [c.link_a for c in group.candidates]),
-            _table(f"side_b{g}", [c.link_b % (links + 1) for c in group.candidates]),
+            integer_table(f"side_a{g}", [c.link_a for c in group.candidates]),
+            integer_table(f"side_b{g}", [c.link_b % (links + 1) for c in group.candidates]),
         ]
         if group.is_between_links:
             lines += _couplings(mechanism, group, g)
         first += group.count
-    return "\n".join([*lines, _table("pair_of", _pair_places(mechanism))])
+    return "\n".join([*lines, integer_table("pair_of", _pair_places(mechanism))])
 
 
 def _pair_places(mechanism: Mechanism) -> list[int]:
@@ -118,13 +124,9 @@ def _pair_places(mechanism: Mechanism) -> list[int]:
 
 def _records(mechanism: Mechanism) -> str:
     """Declarations of the candidates' records and active lists."""
-    lines = []
+    lines = record_space([record_offsets(g)[1] * g.count for g in mechanism.groups])
     for g, group in enumerate(mechanism.groups):
-        _, size = record_offsets(group)
-        lines += [
-            f"V record{g}[{size * group.count}];",
-            f"int list{g}[{group.count}], listed{g} = 0;",
-        ]
+        lines.append(f"int list{g}[{group.count}], listed{g} = 0;")
     return "\n".join(lines)
 
 
@@ -140,7 +142,7 @@ def _couplings(mechanism: Mechanism, group: ContactGroup, g: int) -> list[str]:
             starts.append(len(dofs))
             dofs += sorted(part)
     starts.append(len(dofs))
-    return [_table(f"chain{g}", dofs), _table(f"chain_start{g}", starts)]
+    return [integer_table(f"chain{g}", dofs), integer_table(f"chain_start{g}", starts)]
 
 
 def _pointers(
@@ -235,6 +237,8 @@ for (int j = 0; j < all; ++j) {
   for (int r = 0; r < 3; ++r)
     answer[3 * j + r] = gain[3 * r] * u[0] + gain[3 * r + 1] * u[1] + gain[3 * r + 2] * u[2];
 }
+for (int d = 1; d < either; ++d)
+  for (int j = 0; j < d; ++j) link_pair(matrix, dof[d], dof[j]);
 for (int d = 0; d < either; ++d) {
   const V* const m = motion0 + 6 * dof[d];
   V u[3];
@@ -244,7 +248,7 @@ for (int d = 0; d < either; ++d) {
     u[r] = d < only_a ? sum : -sum;
   }
   for (int j = 0; j < all; ++j) {
-    V* const entry = matrix + NV * dof[d] + dof[j];
+    V* const entry = matrix.entry + NV * dof[d] + dof[j];
     *entry = *entry + u[0] * answer[3 * j] + u[1] * answer[3 * j + 1] + u[2] * answer[3 * j + 2];
   }
 }
@@ -356,7 +360,7 @@ _RESET = """
 def step_body(
     mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int], weights: Weights
 ) -> str:
-    """C++ text of steps of a batch for `solvers.kernels.build_kernel`.
+    """C++ text of steps of a batch for `solvers.kernels.build_kernel`; calls `path_part`.
 
     Args:
         mechanism: Structure of the equations.
@@ -364,9 +368,6 @@ def step_body(
         zeros: Slots of the flat numbers that are zero by structure.
         weights: Effective masses.
     """
-    text = template("interior_point.cpp").replace("@RESET@", _RESET)
-    kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
-    path = _filled(mechanism, text, StepPhases(mechanism, zeros).blocks, kinds)
     phases = NewtonPhases(mechanism, zeros, weights.joints, settings.gain_cap)
     newton = template("newton.cpp").replace("@NEWTON_RECORDS@", newton_records(mechanism))
     couple = template("couple.cpp") if phases.has_couplings else ""
@@ -391,7 +392,22 @@ def step_body(
         head.append(tree_tables(mechanism.tree, phases.eliminated, phases.roots))
         axes = {axis for c in contacts if c.is_between_links for axis in c.axes}
         head.append(axis_tables(structure.moves, sorted(axes)))
-    return "\n".join([*head, path, newton, batch])
+    return "\n".join([*head, newton, batch])
+
+
+def path_part(mechanism: Mechanism, settings: SolverSettings, zeros: frozenset[int]) -> KernelPart:
+    """The interior point, called by `step_body` where Newton's method fails.
+
+    Args:
+        mechanism: Structure of the equations.
+        settings: Solver settings.
+        zeros: Slots of the flat numbers that are zero by structure.
+    """
+    text = template("interior_point.cpp").replace("@RESET@", _RESET)
+    kinds = [contact_phases(mechanism, group) for group in mechanism.groups]
+    path = _filled(mechanism, text, StepPhases(mechanism, zeros).blocks, kinds)
+    head = [_constants(mechanism, settings), elimination_source(mechanism.tree)]
+    return KernelPart("interior_point", _PATH_PARAMETERS, "\n".join([*head, path]))
 
 
 def adjoint_body(
@@ -430,7 +446,8 @@ def adjoint_body(
     flags += f"constexpr bool EXACT = {str(is_exact).lower()};\n"
     text = flags + template("adjoint_loop.cpp") + (frame or template("adjoint_single.cpp"))
     filled = _filled(mechanism, text, phases.blocks, kinds)
-    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
+    head = [_constants(mechanism, settings), weight_tables(weights)]
+    return "\n".join([*head, elimination_source(mechanism.tree), filled])
 
 
 def jacobian_body(
@@ -449,7 +466,8 @@ def jacobian_body(
     ]
     flags = f"constexpr bool EXACT = {str(is_exact).lower()};\n"
     filled = _filled(mechanism, flags + template("jacobian.cpp"), phases.blocks, kinds)
-    return "\n".join([_constants(mechanism, settings), weight_tables(weights), filled])
+    head = [_constants(mechanism, settings), weight_tables(weights)]
+    return "\n".join([*head, elimination_source(mechanism.tree), filled])
 
 
 def template(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from physim.collision import ContactGroup
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._newton_contacts import NODE_SIZE, POINTS_SIZE, REPLY_SIZE
+from physim.dynamics._records import record_space
 from physim.dynamics._weights import Weights
 
 if TYPE_CHECKING:
@@ -145,10 +146,9 @@ def weight_tables(weights: Weights) -> str:
 
 def newton_records(mechanism: Mechanism) -> str:
     """Declarations of records and lists of all kinds."""
-    lines = []
+    lines = record_space([record_size(group) * group.count for group in mechanism.groups])
     for g, group in enumerate(mechanism.groups):
         lines += [
-            f"V record{g}[{record_size(group) * group.count}];",
             f"int slot_of{g}[{group.count}], list{g}[{group.count}], listed{g} = 0;",
             f"int busy{g}[{group.count}], busied{g} = 0;",
             f"V balls{g}[{4 * max(len(_shapes(mechanism, group)), 1)}];",

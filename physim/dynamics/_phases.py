@@ -15,7 +15,6 @@ from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._elimination import Elimination, analyse
 from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kinematics import (
     Poses,
@@ -38,6 +37,9 @@ Outputs = list[tuple[str, int | None, Scalar]]
 
 CONTACT_NODE = 19
 """Numbers kept per candidate at node k: gap, frame (9), point, point in both links' axes."""
+
+COMPOSE = "compose(spatial, motion0, motion1, matrix);\nV* const entry = matrix.entry;"
+"""Statements that put the links' blocks into Newton's matrix."""
 
 
 class Exchange:
@@ -122,18 +124,6 @@ def masked(tape: Tape, value: Scalar) -> Scalar:
     return sc.where(tape.input("on", 0) > 0.5, value, 0.0)
 
 
-def elimination(mechanism: Mechanism) -> Elimination:
-    """Pattern of the Newton matrix: chains of the tree and of links that may touch."""
-    tree = mechanism.tree
-    cliques = list(tree.chain)
-    for group in mechanism.groups:
-        if group.is_between_links:
-            for item in group.candidates:
-                other = tree.chain[item.link_b] if item.link_b >= 0 else ()
-                cliques.append(tuple({*tree.chain[item.link_a], *other}))
-    return analyse(tree.nv, cliques)
-
-
 class StepPhases:
     """Traces the phases of one mechanism's step.
 
@@ -144,7 +134,6 @@ class StepPhases:
 
     def __init__(self, mechanism: Mechanism, zeros: frozenset[int]) -> None:
         self.mechanism = mechanism
-        self.elimination = elimination(mechanism)
         self._zeros = zeros
         self._exchange = Exchange()
         self.has_couplings = any(group.is_between_links for group in mechanism.groups)
@@ -156,7 +145,7 @@ class StepPhases:
             "NODE": self._node(),
             "SWEEP": self._sweep(),
             "ASSEMBLE": self._assemble(),
-            "FACTOR": self._factor(),
+            "FACTOR": "factorise(matrix);",
             "SOLVE": self._solve(),
             "JOINT_START": self._joint_start(),
             "JOINT_STEP": self._joint_step(),
@@ -219,7 +208,7 @@ class StepPhases:
         numbers = self._numbers(tape)
         node = integrator.build_node(self.mechanism.tree, q, v, force, past, timestep, numbers)
         store = self._exchange.store
-        outputs = store("motion0", motion_values(node.poses), is_complete=self.has_couplings)
+        outputs = store("motion0", motion_values(node.poses), is_complete=True)
         outputs += store("center0", flatten(node.poses.center))
         outputs += store("carrier", [x for m in node.carrier for x in flatten(m)])
         outputs += store("impulse", node.impulse)
@@ -260,9 +249,7 @@ class StepPhases:
             sc.reciprocal(tape.input("steps", 1)),
             node.poses,
         )
-        outputs = self._exchange.store(
-            "motion1", motion_values(after), is_complete=self.has_couplings
-        )
+        outputs = self._exchange.store("motion1", motion_values(after), is_complete=True)
         outputs += [("pose1", i, y) for i, y in enumerate(pose_values(after))]
         for link, (moment, momentum) in enumerate(wrenches):
             outputs += [("wrench", 6 * link + i, y) for i, y in enumerate([*moment, *momentum])]
@@ -305,21 +292,13 @@ class StepPhases:
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
         timestep, kappa = tape.input("steps", 1), tape.input("kappa", 0)
         wrenches = as_motion(tape.inputs("wrench", 6 * len(tree.links)))
-        blocks = [chunks(b, 6) for b in chunks(tape.inputs("spatial", 36 * len(tree.links)), 36)]
         balance = project(tree, node.poses.motion, wrenches)
         joint = integrator.joint_impulse(tree, x, q, timestep, numbers)
         balance = [
             sc.subtract(sc.add(a, b), c)
             for a, b, c in zip(balance, joint, node.impulse, strict=True)
         ]
-        next_motion = as_motion(self._exchange.load(tape, "motion1"))
-        entries = integrator.newton_matrix(
-            tree,
-            node.poses.motion,
-            next_motion,
-            blocks,
-            integrator.joint_block(tree, x, q, timestep, numbers),
-        )
+        entries = self._joint_entries(tape, x, q, timestep, numbers)
         scales = mechanism.scales
         velocity_unit = 1.0 / scales.velocity
         residual, path, total = tape.input("err", 0), tape.input("err", 1), tape.input("total", 0)
@@ -355,12 +334,26 @@ class StepPhases:
             unit *= 1.0 if tree.linear_dofs[dof] else scales.length
             residual = sc.maximum(residual, sc.absolute(value) * (1.0 / unit))
         outputs += [("balance", i, value) for i, value in enumerate(balance)]
-        outputs += [
-            ("matrix", i * tree.nv + j, entries.get((i, j), 0.0))
-            for i, j in self.elimination.pattern
-        ]
+        outputs += [("entry", i * tree.nv + j, value) for (i, j), value in entries.items()]
         outputs += [("err", 0, residual), ("err", 1, path), ("total", 0, total)]
-        return emit_block(outputs)
+        return f"{COMPOSE}\n{emit_block(outputs)}"
+
+    def _joint_entries(
+        self,
+        tape: Tape,
+        x: list[Scalar],
+        q: list[Scalar],
+        timestep: Scalar,
+        numbers: Numbers,
+    ) -> dict[tuple[int, int], Scalar]:
+        """Entries of the composed matrix to which joints add, with what joints add."""
+        nv = self.mechanism.tree.nv
+        block = integrator.joint_block(self.mechanism.tree, x, q, timestep, numbers)
+        places = {(i, i) for i in range(nv)} | {at for at, y in block.items() if not sc.is_zero(y)}
+        return {
+            (i, j): sc.add(tape.input("entry", i * nv + j), block.get((i, j), 0))
+            for i, j in sorted(places)
+        }
 
     def _limit_inputs(self, tape: Tape) -> tuple[list[Scalar], list[Scalar]]:
         values = tape.inputs("limit", 4 * len(self.mechanism.limits))
@@ -375,62 +368,73 @@ class StepPhases:
         b, e, y = tape.inputs("rub", 3, 3 * index)
         return bound, b, e, y
 
-    def _factor_entries(self, tape: Tape) -> dict[tuple[int, int], Scalar]:
-        nv = self.mechanism.tree.nv
-        return {(i, j): tape.input("matrix", i * nv + j) for i, j in self.elimination.pattern}
-
-    def _factor(self) -> str:
-        tape, nv = Tape(), self.mechanism.tree.nv
-        factor = self.elimination.factor(self._factor_entries(tape))
-        return emit_block([("matrix", i * nv + j, x) for (i, j), x in factor.items()])
-
     def _solve(self) -> str:
         """Velocity increment, link twists and increments of the joint cones."""
+        return "\n".join([self._right(), "solve_factored(matrix, dv);", self._spread()])
+
+    def _right(self) -> str:
+        """Right-hand side: pushes of contacts and joint cones against the balance."""
         tape, mechanism = Tape(), self.mechanism
         tree = mechanism.tree
-        numbers = self._numbers(tape)
-        load = self._exchange.load
-        timestep, target = tape.input("steps", 1), tape.input("target", 0)
-        second = tape.input("second", 0)
-        motion = as_motion(load(tape, "motion0"))
+        motion = as_motion(self._exchange.load(tape, "motion0"))
         pushes = as_motion(tape.inputs("push", 6 * len(tree.links)))
         right = project(tree, motion, pushes)
         right = [sc.subtract(r, tape.input("balance", i)) for i, r in enumerate(right)]
+        for response, defect, dof, sign in self._limit_responses(tape):
+            right[dof] = right[dof] + sign * (response.offset + response.gain * defect)
+        for rub, defect, dof in self._rub_responses(tape):
+            right[dof] = right[dof] + (rub.b_offset[0] - rub.b_y[0][0] * defect)
+        return emit_block([("dv", i, y) for i, y in enumerate(right)])
+
+    def _spread(self) -> str:
+        """What the velocity increment means for links and joint cones."""
+        tape, mechanism = Tape(), self.mechanism
+        tree, half = mechanism.tree, 2 * len(mechanism.limits)
+        dv = tape.inputs("dv", tree.nv)
+        outputs: Outputs = []
+        twists = link_twists(tree, as_motion(self._exchange.load(tape, "motion1")), dv)
+        for link, (w, v) in enumerate(twists):
+            outputs += [("twist", 6 * link + i, x) for i, x in enumerate([*w, *v])]
+        for i, (response, defect, dof, sign) in enumerate(self._limit_responses(tape)):
+            ds = sign * dv[dof] - defect
+            outputs += [("dlimit", i, response.increment(ds)), ("dlimit", half + i, ds)]
+        for i, (rub, defect, dof) in enumerate(self._rub_responses(tape)):
+            dy = dv[dof] - defect
+            de, db = rub.increments(0, [dy])
+            outputs += [("drub", 3 * i + k, x) for k, x in enumerate([db[0], de, dy])]
+        return emit_block(outputs)
+
+    def _limit_responses(
+        self, tape: Tape
+    ) -> list[tuple[cones.OrthantResponse, Scalar, int, float]]:
+        """Per limit its response, the defect of its velocity, its joint and its direction."""
+        target, second = tape.input("target", 0), tape.input("second", 0)
         primal, dual = self._limit_inputs(tape)
-        count, half = len(mechanism.limits), 2 * len(mechanism.limits)
+        count, half = len(self.mechanism.limits), len(primal)
         before = tape.inputs("limit_affine", 2 * half)
-        limits, rubs = [], []
+        limits = []
         for i in range(half):
             correction = second * (before[i] * before[half + i])
             response = cones.orthant_response(primal[i], dual[i], target, correction)
             defect = dual[i] - tape.input("limit_velocity", i)
-            dof, sign = mechanism.limits[i % count][0], 1.0 if i < count else -1.0
-            right[dof] = right[dof] + sign * (response.offset + response.gain * defect)
+            dof, sign = self.mechanism.limits[i % count][0], 1.0 if i < count else -1.0
             limits.append((response, defect, dof, sign))
-        for i, (dof, _) in enumerate(mechanism.rubbing):
+        return limits
+
+    def _rub_responses(self, tape: Tape) -> list[tuple[cones.SecondOrderResponse, Scalar, int]]:
+        """Per joint with dry friction its response, the defect of its slip and its joint."""
+        numbers, timestep = self._numbers(tape), tape.input("steps", 1)
+        target, second = tape.input("target", 0), tape.input("second", 0)
+        rubs = []
+        for i, (dof, _) in enumerate(self.mechanism.rubbing):
             bound, b, e, y = self._rub_inputs(tape, numbers, i, timestep)
             db, de, dy = tape.inputs("rub_affine", 3, 3 * i)
             scalar, vector = cones.second_order_product(0, [db], de, [dy])
-            response_rub = cones.second_order_response(
+            response = cones.second_order_response(
                 bound, [b], e, [y], target, (second * scalar, [second * vector[0]])
             )
-            defect = y - tape.input("slip", i)
-            right[dof] = right[dof] + (response_rub.b_offset[0] - response_rub.b_y[0][0] * defect)
-            rubs.append((response_rub, defect, dof))
-        dv = self.elimination.solve(self._factor_entries(tape), right)
-        outputs: Outputs = [("dv", i, x) for i, x in enumerate(dv)]
-        twists = link_twists(tree, as_motion(load(tape, "motion1")), dv)
-        for link, (w, v) in enumerate(twists):
-            outputs += [("twist", 6 * link + i, x) for i, x in enumerate([*w, *v])]
-        for i, (response, defect, dof, sign) in enumerate(limits):
-            ds = sign * dv[dof] - defect
-            outputs += [("dlimit", i, response.increment(ds)), ("dlimit", half + i, ds)]
-        for i, (response_rub, rub_defect, dof) in enumerate(rubs):
-            dy = dv[dof] - rub_defect
-            de_next, db_next = response_rub.increments(0, [dy])
-            moved = [db_next[0], de_next, dy]
-            outputs += [("drub", 3 * i + k, x) for k, x in enumerate(moved)]
-        return emit_block(outputs)
+            rubs.append((response, y - tape.input("slip", i), dof))
+        return rubs
 
     def _joint_start(self) -> str:
         """Far start of the joint cones on the path of ``far``."""

@@ -63,7 +63,7 @@ class TangentPhases(AdjointPhases):
             "APPROACH": self._approach() if self.has_couplings else "",
             "SWEEP": self._sweep(),
             "MATRIX": self._central_matrix(),
-            "FACTOR": self._factor(),
+            "FACTOR": "factorise(matrix);",
             "TRANSPOSED": self._transposed(),
             "REVERSE": self._reverse(),
         }
@@ -96,7 +96,7 @@ class TangentPhases(AdjointPhases):
             gone += la.vadd(moment, la.cross(poses.center[link], weight))
             gone += la.vadd(momentum, weight)
         store = self._exchange.store
-        outputs = store("motion0", motion_values(poses), is_complete=self.has_couplings)
+        outputs = store("motion0", motion_values(poses), is_complete=True)
         outputs += store("center0", flatten(poses.center))
         twists = chunks(motion_values(poses), 6)
         self.constants.still = frozenset(
@@ -155,7 +155,7 @@ class TangentPhases(AdjointPhases):
         coming = [x for wrench in wrenches for x in flatten(wrench)]
         rest = la.vsub(self._felt(coming), self._exchange.load(tape, "gone"))
         store = self._exchange.store
-        outputs = store("motion1", motion_values(after), is_complete=self.has_couplings)
+        outputs = store("motion1", motion_values(after), is_complete=True)
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
         outputs += store("coming", self._felt(coming))
         moves = [k not in self.constants.still for k in range(6)]
@@ -165,9 +165,8 @@ class TangentPhases(AdjointPhases):
                 node.poses.center[link], after.center[link], spread, numbers.link_mass(link)
             )
             outputs += [
-                ("spatial", 36 * link + i, y)
+                ("spatial", 36 * link + i, y if moves[i // 6] and moves[i % 6] else 0.0)
                 for i, y in enumerate(flatten(block))
-                if moves[i // 6] and moves[i % 6]
             ]
         return emit_block(outputs + self._contact_poses("pose1", pose_values(after)))
 

@@ -8,7 +8,8 @@ V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * N
 V force[NV + 1], center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1];
 V wrench[6 * (NL + 1)], spatial[36 * (NL + 1)], push[6 * (NL + 1)], twist[6 * (NL + 1)];
 V pair_gain[2 * LIMITS + RUBS + 1], pair_bound[RUBS + 1];
-V matrix[NV * NV + 1], right[NV + 1], y[NV + 1];
+Matrix matrix;
+V right[NV + 1], y[NV + 1];
 V bar_pose0[12 * (NL + 1)], bar_pose1[12 * (NL + 1)], bar_twist[6 * (NL + 1)];
 V motion_past[6 * NV + 1], center_past[3 * NL + 1], spread[9 * NL + 1], spread_past[9 * NL + 1];
 V coming[6 * NL + 1], gone[6 * NL + 1], cot[6 * (NL + 1)];

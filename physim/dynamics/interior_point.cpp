@@ -2,14 +2,11 @@
 // the algorithm of _reference.py around the traced phases (names between at-signs). Lanes outside
 // `wanted` are left alone. Writes the end point for each of the `stages` path parameters, the
 // impulses of the last one, and the report.
-const auto interior_point = [&](
-    const V* q, const V* v, const V* force, const V* steps, const V* num, const V* kappas,
-    int stages, M wanted, V* x_out, V* limit_out, V* rub_out, V* impulse_out, V* report)
-    __attribute__((noinline)) {
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V center0[3 * NL + 1], carrier[9 * NL + 1], impulse[NV + 1], x[NQ + 1];
 V wrench[6 * (NL + 1)], spatial[36 * (NL + 1)], push[6 * (NL + 1)], twist[6 * (NL + 1)];
-V matrix[NV * NV + 1], balance[NV + 1], dv[NV + 1];
+Matrix matrix;
+V balance[NV + 1], dv[NV + 1];
 V limit[4 * LIMITS + 1], dlimit[4 * LIMITS + 1], limit_affine[4 * LIMITS + 1];
 V limit_velocity[2 * LIMITS + 1];
 V rub[3 * RUBS + 1], drub[3 * RUBS + 1], rub_affine[3 * RUBS + 1], slip[RUBS + 1];
@@ -129,4 +126,3 @@ report[3] = fail;
 report[4] = restarts;
 report[5] = lowest;
 report[6] = touching;
-};

@@ -3,10 +3,10 @@
 constexpr int PRIMALS = 2 * LIMITS + RUBS + 3 * CONTACTS, COLUMNS = 2 * NV + NU;
 const int first = block * LANES;
 const auto gather = [&](const double* source, int width, V* target) {
-  for (int l = 0; l < LANES; ++l) {
-    const int item = first + l < batch ? first + l : batch - 1;
-    for (int i = 0; i < width; ++i) vput(target[i], l, source[(size_t)item * width + i]);
-  }
+  const double* rows[LANES];
+  for (int l = 0; l < LANES; ++l)
+    rows[l] = source + (size_t)(first + l < batch ? first + l : batch - 1) * width;
+  vgather_rows(rows, width, target);
 };
 V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], steps[2], kappa[1];
 V x[NQ + 1], impulses[PRIMALS + 1];
@@ -23,7 +23,8 @@ kappa[0] = V(kappa_in);
 
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
 V center0[3 * NL + 1], carrier[9 * NL + 1], wrench[6 * (NL + 1)], spatial[36 * (NL + 1)];
-V push[6 * (NL + 1)], twist[6 * (NL + 1)], nodal[36 * (NL + 1)], matrix[NV * NV + 1];
+V push[6 * (NL + 1)], twist[6 * (NL + 1)], nodal[36 * (NL + 1)];
+Matrix matrix;
 V motion_past[6 * NV + 1], center_past[3 * NL + 1], spread[9 * NL + 1], spread_past[9 * NL + 1];
 V coming[6 * NL + 1], gone[6 * NL + 1];
 V pair_gain[2 * LIMITS + RUBS + 1], pair_bound[RUBS + 1];

@@ -21,7 +21,7 @@ Example:
 from __future__ import annotations
 
 from solvers.kernels import algebra, scalar
-from solvers.kernels.build import KernelBuildError, build_kernel
+from solvers.kernels.build import KernelBuildError, KernelPart, build_kernel
 from solvers.kernels.cuda import CudaBinary, compile_cuda, cuda_architectures
 from solvers.kernels.emit import emit, emit_block, prelude
 from solvers.kernels.launch import Kernel
@@ -41,6 +41,7 @@ __all__ = [
     "CudaBinary",
     "Kernel",
     "KernelBuildError",
+    "KernelPart",
     "Scalar",
     "Symbol",
     "Tape",

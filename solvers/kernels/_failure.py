@@ -54,6 +54,8 @@ def compiled(request: KernelRequest, compile_text: Callable[[str], Compiled]) ->
     path = cache_directory() / "failed" / f"{request.key}.cpp"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(request.source)
+    for key, text in request.units.items():
+        (path.parent / f"{key}.cpp").write_text(text)
     raise KernelBuildError(
         f"kernel {request.name!r} does not compile; its text is in {path}. First complaints:\n"
         + "\n".join(_complaints(words) or [str(failure)]),

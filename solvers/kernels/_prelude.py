@@ -179,6 +179,9 @@ def _turn(lanes: int) -> str:
 _DEVICE_BUILTINS = """\
 #define __builtin_elementwise_sqrt(x) sqrt(x)
 #define __builtin_elementwise_abs(x) fabs(x)
+#define __builtin_malloc(n) malloc(n)
+#define __builtin_free(p) free(p)
+#define __builtin_ctzll(x) (__ffsll(x) - 1)
 #define __builtin_inf() __builtin_bit_cast(double, 0x7ff0000000000000LL)
 #define __builtin_nan(payload) __builtin_bit_cast(double, 0x7ff8000000000000LL)
 """

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from solvers.core import SettingsError
+from solvers.kernels._part import KernelPart
 from solvers.kernels._prelude import DEVICES, prelude
 
 __all__ = ["POINTER_KINDS", "KernelRequest"]
@@ -38,6 +39,7 @@ class KernelRequest:
         lanes: Doubles in a vector ``V``.
         device: ``"cpu"`` or ``"cuda"``.
         sizes: Elements of a pointer argument that each block uses, by argument name.
+        parts: Functions that the body calls.
 
     Raises:
         SettingsError: If a name, kind, device or lane count is not allowed.
@@ -49,6 +51,7 @@ class KernelRequest:
     lanes: int
     device: str
     sizes: Mapping[str, int]
+    parts: tuple[KernelPart, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -61,6 +64,7 @@ class KernelRequest:
                 "the tensors picks one of several GPUs"
             )
         _check_arguments(self.name, self.arguments, self.sizes)
+        _check_parts(self.name, self.parts, self.arguments)
 
     @cached_property
     def source(self) -> str:
@@ -74,6 +78,8 @@ class KernelRequest:
                 element = POINTER_KINDS[kind][2]
                 address = _address_name(argument)
                 lines.append(f"{element}* const {argument} = ({element}*){address};")
+        for part in self.parts:
+            lines.append(part.in_place if self.device == "cuda" else part.as_pointer)
         lines.append("for (int block = first_block; block < last_block; ++block) {")
         lines += [self.body, "}"]
         return "\n".join(lines) + "\n"
@@ -81,19 +87,30 @@ class KernelRequest:
     @cached_property
     def key(self) -> str:
         """Identifier that changes with the content."""
-        content = repr((self.source, self.arguments))
+        content = repr((self.source, self.arguments, *self.units))
         return f"{self.name}_{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """Texts of the parts that are compiled on their own, by key."""
+        if self.device == "cuda":
+            return {}
+        return {part.key(self.lanes): part.source(self.lanes) for part in self.parts}
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
-        """Pairs of a name that the source sees and its type; the range of blocks comes last."""
+        """Pairs of a name that the source sees and its type.
+
+        The addresses of parts in units of their own come first, the range of blocks last.
+        """
+        addresses = [(part.address_name, "uint64") for part in self.parts] if self.units else []
         own = [
             (_address_name(argument), "uint64")
             if kind in POINTER_KINDS
             else (argument, _NUMBERS[kind])
             for argument, kind in self.arguments
         ]
-        return [*own, ("first_block", "int32"), ("last_block", "int32")]
+        return [*addresses, *own, ("first_block", "int32"), ("last_block", "int32")]
 
 
 def _address_name(argument: str) -> str:
@@ -121,3 +138,15 @@ def _check_arguments(
             raise SettingsError(
                 f"{name}: sizes names {argument!r}, expected a pointer among {sorted(pointers)}"
             )
+
+
+def _check_parts(
+    name: str, parts: Sequence[KernelPart], arguments: Sequence[tuple[str, str]]
+) -> None:
+    taken = {argument for argument, _ in arguments} | _RESERVED
+    for part in parts:
+        if not part.name.isidentifier() or part.name in taken:
+            raise SettingsError(
+                f"{name}: name of part {part.name!r} is taken twice, reserved or no identifier"
+            )
+        taken.add(part.name)

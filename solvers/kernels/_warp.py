@@ -6,14 +6,16 @@ Only this module imports warp, and only when a kernel is built.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import linecache
 import os
 import struct
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -42,9 +44,15 @@ def {key}({parameters}):
 """
 """Kernel that runs all blocks of a range on the thread that calls it."""
 
-# Warp's own optimisation level and CPU flags suit straight-line code; exact arithmetic must not
-# depend on what else in the process has asked Warp for fast mathematics
-_OPTIONS = {"enable_backward": False, "fast_math": False}
+# lanes are explicit, so that a search for more of them in straight-line code finds nothing; exact
+# arithmetic must not depend on what else in the process has asked Warp for fast mathematics
+_OPTIONS = {
+    "enable_backward": False,
+    "fast_math": False,
+    "cpu_compiler_flags": "-march=native -fno-slp-vectorize",
+}
+_LITTLE_EFFORT = 1
+"""Optimisation level of a kernel's parts; its own text has the one that Warp takes."""
 
 
 def import_warp() -> Any:
@@ -105,31 +113,63 @@ def captured_standard_error() -> Iterator[list[str]]:
             lines.extend(file.read().decode("utf-8", errors="replace").splitlines())
 
 
-def compile_native(key: str, snippet: str, parameters: Sequence[tuple[str, str]]) -> NativeFunction:
-    """Compile a native text through Warp, or load it from Warp's cache on disk.
+def compile_native(
+    key: str,
+    snippet: str,
+    parameters: Sequence[tuple[str, str]],
+    units: Mapping[str, str] = MappingProxyType({}),
+) -> NativeFunction:
+    """Compile native texts through Warp, or load them from Warp's cache on disk.
 
     Args:
         key: Identifier that names the module; it should change with the content.
         snippet: C++ statements that see the parameters as local variables.
-        parameters: Pairs of a name and its type: ``"uint64"``, ``"float64"`` or ``"int32"``.
+        parameters: Pairs of a name and its type: ``"uint64"``, ``"float64"`` or ``"int32"``. The
+            first ones take the addresses of the units.
+        units: Texts that write the address of a function to ``address_out``, by key; they are
+            compiled at the same time as the snippet, with less effort.
 
     Returns:
-        Function of the parameter values. It releases the interpreter lock while it runs and may be
-        called from several threads at once.
+        Function of the values of the other parameters. It releases the interpreter lock while it
+        runs and may be called from several threads at once.
 
     Raises:
         Exception: Whatever Warp raises when the compiler refuses the text.
     """
     warp = import_warp()
     kernel = define_kernel(LANE_BLOCKS, key, snippet, parameters)
+    own = [
+        define_kernel(LANE_BLOCKS, name, text, [("address_out", "uint64")], _LITTLE_EFFORT)
+        for name, text in units.items()
+    ]
     with quiet(warp):
+        modules = [kernel.module, *(unit.module for unit in own)]
+        warp.force_load("cpu", modules, max_workers=min(len(modules), os.cpu_count() or 1))
+        commands, addresses = [], []
+        for unit in own:
+            place = ctypes.c_uint64()
+            inputs = [ctypes.addressof(place)]
+            commands.append(warp.launch(unit, 1, inputs=inputs, device="cpu", record_cmd=True))
+            commands[-1].launch()
+            addresses.append(place.value)
         zeros = [0.0 if kind == "float64" else 0 for _, kind in parameters]
         command = warp.launch(kernel, dim=1, inputs=zeros, device="cpu", record_cmd=True)
-    return _direct_call(command) or _ordinary_launch(warp, kernel)
+    call = _direct_call(command) or _ordinary_launch(warp, kernel)
+    if not own:
+        return call
+
+    def call_with_units(values: Sequence[Any], _keep: Any = commands) -> None:
+        call([*addresses, *values])
+
+    return call_with_units
 
 
 def define_kernel(
-    template: str, key: str, snippet: str, parameters: Sequence[tuple[str, str]]
+    template: str,
+    key: str,
+    snippet: str,
+    parameters: Sequence[tuple[str, str]],
+    effort: int | None = None,
 ) -> Any:
     """Make a kernel of Warp in a module of its own; nothing is compiled yet.
 
@@ -140,6 +180,7 @@ def define_kernel(
         key: Identifier that names the kernel.
         snippet: C++ statements that see the parameters as local variables.
         parameters: Pairs of a name and its type, the range of blocks last.
+        effort: Optimisation level; the one that Warp takes if None.
     """
     signature = ", ".join(f"{name}: wp.{kind}" for name, kind in parameters)
     names = [name for name, _ in parameters]
@@ -153,15 +194,14 @@ def define_kernel(
     # Warp reads the source of a kernel back through linecache; an entry without time never expires
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = types.ModuleType(f"physim_kernel_{key}")
-    module.__dict__.update(SNIPPET=snippet, OPTIONS=dict(_OPTIONS))
+    options = {**_OPTIONS, "optimization_level": effort}
+    module.__dict__.update(SNIPPET=snippet, OPTIONS=options)
     with quiet(import_warp()):
         exec(compile(source, filename, "exec"), module.__dict__)
     return getattr(module, key)
 
 
 def _direct_call(command: Any) -> NativeFunction | None:
-    import ctypes
-
     codes = {ctypes.c_uint64: "Q", ctypes.c_double: "d", ctypes.c_int32: "i"}
     try:
         forward, bounds, values = command.hooks.forward, command.params[0], command.params[1:]

@@ -17,11 +17,12 @@ from solvers.core import SettingsError
 from solvers.kernels._cuda import load_function
 from solvers.kernels._failure import KernelBuildError, compiled
 from solvers.kernels._launch_cuda import CudaKernel
+from solvers.kernels._part import KernelPart
 from solvers.kernels._request import KernelRequest
 from solvers.kernels._warp import compile_native
 from solvers.kernels.launch import Kernel
 
-__all__ = ["KernelBuildError", "build_kernel"]
+__all__ = ["KernelBuildError", "KernelPart", "build_kernel"]
 
 _lock = threading.RLock()
 _built: dict[tuple[object, ...], Kernel] = {}
@@ -35,6 +36,7 @@ def build_kernel(
     lanes: int,
     device: str = "cpu",
     sizes: Mapping[str, int] | None = None,
+    parts: Sequence[KernelPart] = (),
 ) -> Kernel:
     """Compile a body that runs once per block of lanes, or load it from the cache.
 
@@ -49,6 +51,8 @@ def build_kernel(
         device: ``"cpu"``, or ``"cuda"``: one thread runs one block, and calls take CUDA tensors.
         sizes: Elements of a pointer argument that each block uses, by argument name; calls then
             check that the array is long enough for all blocks.
+        parts: Functions that the body calls by name; on the CPU all texts are compiled at the same
+            time.
 
     Returns:
         Callable kernel. The same content gives the same object within a process.
@@ -73,6 +77,7 @@ def build_kernel(
         lanes,
         device,
         sizes or {},
+        tuple(parts),
     )
     known = (request.key, device, *sorted(request.sizes.items()))
     with _lock:
@@ -82,7 +87,10 @@ def build_kernel(
 
 
 def _kernel(request: KernelRequest) -> Kernel:
-    call = compiled(request, lambda text: compile_native(request.key, text, request.parameters))
+    call = compiled(
+        request,
+        lambda text: compile_native(request.key, text, request.parameters, request.units),
+    )
     return Kernel(request, call)
 
 

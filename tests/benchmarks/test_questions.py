@@ -60,6 +60,31 @@ def test_rollout_gradient(answer: Any) -> None:
     assert record["verdict"][0] in printed.replace("\n", " ")
 
 
+def test_contact_states(answer: Any) -> None:
+    record, _ = answer("contact_states")
+    (row,) = record["rows"]
+    assert row["states"] == 16
+    assert row["touching"] > 0
+    assert row["failed"] == row["silent"] == row["not_finite"] == row["missed"] == 0
+    assert 0 < row["compared"] <= 8
+
+
+def test_large_models(answer: Any) -> None:
+    record, _ = answer("large_models")
+    (row,) = record["rows"]
+    assert (row["model"], row["nv"]) == ("chain 10", 16)
+    assert row["first_cpu"] > 1e-6 * row["step"]
+    assert row["failures"] == 0
+
+
+def test_large_models_have_the_joints_they_are_named_for(benchmark: Load) -> None:
+    models = benchmark("large_models")
+    load = benchmark("scenes").load_quietly
+    assert load(models.chain(20)).nv == 26
+    hand = load(models.arm_and_hand())
+    assert (hand.nv, hand.nu) == (36, 30)
+
+
 def test_accuracy(answer: Any) -> None:
     record, _ = answer("accuracy")
     rows = {(row["method"], row["timestep"]): row for row in record["rows"]}

@@ -17,6 +17,7 @@ import torch
 from solvers.core import PhysimError, SettingsError, ShapeError
 from solvers.kernels import (
     KernelBuildError,
+    KernelPart,
     Tape,
     aligned_empty,
     build_kernel,
@@ -238,3 +239,50 @@ def test_trusted_launches_do_the_same(threads: int) -> None:
     kernel.launch_trusted(2, threads, x, trusted, 2.0, 3)
     assert torch.equal(checked, trusted)
     assert checked.any()
+
+
+ROOTS = KernelPart(
+    "roots",
+    (("x", "const V*"), ("least", "double"), ("found", "M"), ("y", "V*")),
+    "y[0] = found & (x[0] >= least) ? vsqrt(x[0]) : V(least);",
+)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_part_is_called_by_name_with_lanes_masks_and_numbers(lanes: int) -> None:
+    body = "roots(x + block, 1.0, x[block] < 30.0, y + block);"
+    kernel = build_kernel("test_part", body, [("x", "V*"), ("y", "V*")], lanes=lanes, parts=[ROOTS])
+    values = torch.tensor([[0.5], [4.0], [9.0], [36.0], [16.0]], dtype=torch.float64)
+    points = pack(values, lanes)
+    outcome = aligned_empty(*points.shape)
+    kernel(points.shape[0], points, outcome)
+    assert unpack(outcome, 5)[:, 0].tolist() == [1.0, 2.0, 3.0, 1.0, 4.0]
+
+
+def test_parts_are_part_of_a_kernels_identity() -> None:
+    arguments = [("y", "V*")]
+    kernels = []
+    for value in ("1.0", "2.0"):
+        part = KernelPart("put", (("y", "V*"),), f"y[0] = V({value});")
+        kernels.append(build_kernel("test_put", "put(y);", arguments, lanes=1, parts=[part]))
+    outcome = aligned_empty(1, 1, 1)
+    for kernel, expected in zip(kernels, (1.0, 2.0), strict=True):
+        kernel(1, outcome)
+        assert outcome.item() == expected
+
+
+def test_broken_part_is_kept_and_complained_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHYSIM_CACHE", str(tmp_path))
+    part = KernelPart("broken", (("y", "V*"),), "y[0] = no_such_thing;")
+    with pytest.raises(KernelBuildError, match="no_such_thing") as raised:
+        build_kernel("test_broken", "broken(y);", [("y", "V*")], lanes=1, parts=[part])
+    kept = [path for path in tmp_path.rglob("*.cpp") if "no_such_thing" in path.read_text()]
+    assert kept
+    assert Path(raised.value.source).exists()
+
+
+def test_part_must_have_a_name_of_its_own() -> None:
+    with pytest.raises(SettingsError, match="part 'y'"):
+        build_kernel("test_name", "y(y);", [("y", "V*")], lanes=1, parts=[KernelPart("y", (), ";")])
