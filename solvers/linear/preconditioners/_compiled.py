@@ -38,6 +38,7 @@ from solvers.linear.preconditioners._preconditioner import PreparedPreconditione
 __all__ = ["CompiledMultigrid"]
 
 _SMALL = 1e-120
+_FRESH_STARTS = 3
 # Threads of a team wait for each other: two teams at once could starve.
 _team_lock = threading.Lock()
 
@@ -274,7 +275,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         inside = free.remove(b)
         norm = torch.linalg.vector_norm(b, dim=axes)
         outside = torch.linalg.vector_norm(b - inside, dim=axes)
-        outcome = self._solve(inside, x0, rtol, max_iterations)
+        outcome = self._solve_free(inside, x0, rtol, max_iterations)
         total = torch.hypot(outcome.residual * torch.linalg.vector_norm(inside, dim=axes), outside)
         is_outside = (outcome.status == Status.CONVERGED) & (outside > rtol * norm)
         return Outcome(
@@ -284,6 +285,36 @@ class CompiledMultigrid(PreparedPreconditioner):
             residual=total / torch.where(norm > 0, norm, 1.0),
             counts=outcome.counts,
         )
+
+    def _solve_free(
+        self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int
+    ) -> Outcome:
+        """Solve between walls, where the iterate drifts along constants.
+
+        A large drift leaves rounding in the residual that only a fresh start without it removes.
+        """
+        free = self._null_space
+        assert free is not None
+        outcome = self._solve(b, x0, rtol, max_iterations)
+        for _ in range(_FRESH_STARTS):
+            drifted = (outcome.status == Status.BREAKDOWN) | (outcome.status == Status.STALLED)
+            drifted &= outcome.residual.isfinite()
+            if not bool(drifted.any()):
+                break
+            start = free.remove(outcome.value)
+            again = self._solve(b, start, rtol, max_iterations)
+            better = drifted & (again.residual < outcome.residual)
+            shape = (*better.shape, *(1,) * (b.ndim - better.ndim))
+            outcome = replace(
+                again,
+                value=torch.where(better.reshape(shape), again.value, outcome.value),
+                status=torch.where(better, again.status, outcome.status),
+                iterations=outcome.iterations + torch.where(drifted, again.iterations, 0),
+                residual=torch.where(better, again.residual, outcome.residual),
+            )
+            if not bool(better.any()):
+                break
+        return outcome
 
     def _solve(self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int) -> Outcome:
         """Solve, once more in other units where squares leave the range of numbers."""
