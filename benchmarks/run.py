@@ -26,14 +26,22 @@ GROUPS = {
     "simulator": (
         "contact_step",
         "batch_size",
+        "one_environment",
         "step_gradient",
+        "rollout_gradient",
         "accuracy",
         "work_precision",
         "penetration",
         "contact_states",
         "large_models",
     ),
-    "linear": ("linear_solve", "linear_gradient", "linear_hard"),
+    "linear": (
+        "linear_solve",
+        "linear_gradient",
+        "linear_hard",
+        "parallel_overhead",
+        "parallel_speedup",
+    ),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)

@@ -7,19 +7,20 @@ import typer
 from physim.cli._doctor import doctor
 from physim.cli._errors import report_errors
 from physim.cli._simulate import simulate
+from physim.cli._solve import solve
 from physim.cli._view import view
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="physim",
-    help="Differentiable physics: simulation with hard contact.",
+    help="Differentiable physics: simulation with hard contact, solvers.",
     no_args_is_help=True,
     add_completion=False,
     # Errors that we raise on purpose are one line; anything else is a defect and shows plainly.
     pretty_exceptions_enable=False,
 )
-for _command in (simulate, view, doctor):
+for _command in (simulate, solve, view, doctor):
     app.command()(report_errors(_command))
 
 

@@ -20,9 +20,31 @@ from torch import Tensor
 
 from physim.dynamics import _contact as contact
 from physim.dynamics._assembly import StepData
+from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kinematics import difference, retract
 from physim.dynamics._reference import ReferenceSolver
+from physim.model.tree import Tree
+from solvers.kernels.algebra import quaternion_product
 from solvers.nonlinear import cones, projections
+
+
+def transport_cotangent(tree: Tree, q: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
+    """Carry a cotangent of ``q`` to ``x``, its tangent components kept.
+
+    The next state and the solution of the gradient differ by what the smoothings differ.
+    Components along a unit quaternion mean nothing and are dropped.
+    """
+    pieces, last = [], 0
+    for _, start, _ in sorted(rotation_spans(tree), key=lambda span: span[1]):
+        here, there, g = (list(y[:, start : start + 4].unbind(-1)) for y in (q, x, cotangent))
+        turn = quaternion_product(there, [here[0], *[-y for y in here[1:]]])
+        # Left multiplication is an isometry that takes the tangent space at q to that at x.
+        radial = sum(a * b for a, b in zip(here, g, strict=True))
+        flat = [a - radial * b for a, b in zip(g, here, strict=True)]
+        moved = torch.stack(quaternion_product(turn, flat), dim=-1)
+        pieces += [cotangent[:, last:start], moved]
+        last = start + 4
+    return torch.cat([*pieces, cotangent[:, last:]], dim=-1) if pieces else cotangent
 
 
 def central_balance(

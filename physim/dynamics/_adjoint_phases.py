@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from physim.collision import ContactGroup
-from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
 from physim.dynamics._kinematics import difference, link_twists
@@ -20,12 +18,9 @@ from physim.dynamics._phases import (
     Outputs,
     StepPhases,
     as_motion,
-    flatten,
-    masked,
     pose_values,
-    read_node,
-    side_poses,
 )
+from physim.dynamics._tangent import tangent_cotangent
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
@@ -45,7 +40,6 @@ class AdjointPhases(StepPhases):
         mechanism: Structure of the equations.
         zeros: Slots of the flat numbers that are zero by structure.
         joint_weights: Effective masses per degree of freedom.
-        with_numbers: Whether cotangents of the numbers are wanted.
         is_exact: Whether contact is exact; else all cones are on the central path.
     """
 
@@ -55,16 +49,16 @@ class AdjointPhases(StepPhases):
         zeros: frozenset[int],
         joint_weights: list[float],
         *,
-        with_numbers: bool,
         is_exact: bool,
     ) -> None:
-        self._with_numbers, self._is_exact = with_numbers, is_exact
+        self._is_exact = is_exact
         self._weights = joint_weights
         super().__init__(mechanism, zeros)
 
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
         return {
+            **self.frame(),
             "FORCE": self.force(),
             "NODE": self._node(),
             "APPROACH": self._approach(),
@@ -74,6 +68,20 @@ class AdjointPhases(StepPhases):
             "TRANSPOSED": self._transposed(),
             "REVERSE": self._reverse(),
         }
+
+    def frame(self) -> dict[str, str]:
+        """Blocks around a step: unit quaternions before it, their cotangents after it."""
+        tape, tree = Tape(), self.mechanism.tree
+        given, bar = tape.inputs("given", tree.nq), tape.inputs("bar_q", tree.nq)
+        outputs: Outputs = []
+        for start, per_length in self._lengths(given):
+            unit = la.vscale(given[start : start + 4], per_length)
+            along = la.dot(unit, bar[start : start + 4])
+            outputs += [
+                ("bar_q", start + k, (bar[start + k] - along * unit[k]) * per_length)
+                for k in range(4)
+            ]
+        return {"NORMALISE": self.normalised(), "DENORMALISE": emit_block(outputs)}
 
     def _joint_motion(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
@@ -114,6 +122,23 @@ class AdjointPhases(StepPhases):
                 per_bound.append(law.b_p[0])
         return gains, per_bound
 
+    def _pair_impulse(
+        self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
+    ) -> list[Scalar]:
+        """Impulses of limits and dry friction per degree of freedom.
+
+        Affine in velocity and bound, with the derivatives of the true impulses.
+        """
+        impulse: list[Scalar] = [0] * self.mechanism.tree.nv
+        velocities, rubs = self._joint_motion(tape, x, q, timestep)
+        speeds = [*velocities, *[slip for _, slip in rubs]]
+        for i, (speed, (dof, sign)) in enumerate(zip(speeds, self._paired(), strict=True)):
+            push = sc.multiply(-sign, sc.multiply(tape.input("pair_gain", i), speed))
+            impulse[dof] = sc.add(impulse[dof], push)
+        for i, ((bound, _), (dof, _)) in enumerate(zip(rubs, self.mechanism.rubbing, strict=True)):
+            impulse[dof] = sc.add(impulse[dof], tape.input("pair_bound", i) * bound)
+        return impulse
+
     def _paired(self) -> list[tuple[int, float]]:
         """Degree of freedom and sign of limits, then of dry friction."""
         limits = [dof for dof, _ in self.mechanism.limits]
@@ -143,27 +168,18 @@ class AdjointPhases(StepPhases):
     def _tangent(
         self, tape: Tape, x: list[Scalar], q: list[Scalar], timestep: Scalar
     ) -> list[Scalar]:
-        """Cotangent of the outputs with respect to a velocity that moves ``x``."""
+        """Cotangent of the outputs with respect to a velocity that moves ``x``.
+
+        The next configuration differs from ``x`` by what the smoothings differ; a tangent step
+        moves both alike.
+        """
         tree = self.mechanism.tree
+        near = tape.inputs("q_next", tree.nq)
         cayley, _ = difference(tree, x, q)
         seeds = [(c, g / timestep) for c, g in zip(cayley, tape.inputs("gv", tree.nv), strict=True)]
         through_v = reverse(seeds, x)
-        total = [g + t for g, t in zip(tape.inputs("gq", tree.nq), through_v, strict=True)]
-        result: list[Scalar] = [0] * tree.nv
-        for joint in tree.joints:
-            if joint.kind in ("hinge", "slide"):
-                result[joint.v] = timestep * total[joint.q]
-                continue
-            q0, v0 = joint.q, joint.v
-            if joint.kind == "free":
-                for k in range(3):
-                    result[v0 + k] = timestep * total[q0 + k]
-                q0, v0 = q0 + 3, v0 + 3
-            for k in range(3):
-                unit = [0, *[1 if i == k else 0 for i in range(3)]]
-                turned = la.quaternion_product(x[q0 : q0 + 4], unit)
-                result[v0 + k] = 0.5 * timestep * la.dot(turned, total[q0 : q0 + 4])
-        return result
+        ahead = tangent_cotangent(tree, near, tape.inputs("gq", tree.nq))
+        return la.vscale(la.vadd(ahead, tangent_cotangent(tree, x, through_v)), timestep)
 
     def _transposed(self) -> str:
         """Adjoint velocities y, and the link twists that they give at node k."""
@@ -189,15 +205,7 @@ class AdjointPhases(StepPhases):
         force = [sc.add(a, b) for a, b in zip(driven, external, strict=True)]
         node = integrator.build_node(tree, q, v, force, past, timestep, numbers)
         balance, after, _ = integrator.free_balance(tree, node, x, q, timestep, numbers)
-        # Affine in velocity and bound, with the derivatives of the true impulses.
-        impulse: list[Scalar] = [0] * tree.nv
-        velocities, rubs = self._joint_motion(tape, x, q, timestep)
-        speeds = [*velocities, *[slip for _, slip in rubs]]
-        for i, (speed, (dof, sign)) in enumerate(zip(speeds, self._paired(), strict=True)):
-            push = sc.multiply(-sign, sc.multiply(tape.input("pair_gain", i), speed))
-            impulse[dof] = sc.add(impulse[dof], push)
-        for i, ((bound, _), (dof, _)) in enumerate(zip(rubs, mechanism.rubbing, strict=True)):
-            impulse[dof] = sc.add(impulse[dof], tape.input("pair_bound", i) * bound)
+        impulse = self._pair_impulse(tape, x, q, timestep)
         total = la.dot(y, la.vsub(impulse, balance))
         cayley, _ = difference(tree, x, q)
         direct = la.dot(tape.inputs("gv", tree.nv), cayley)
@@ -210,7 +218,7 @@ class AdjointPhases(StepPhases):
         for i, value in enumerate(t for w, u in twists for t in (*w, *u)):
             seeds.append((value, tape.input("bar_twist", i)))
         wanted = [*q, *v, *control, *external, past, timestep]
-        slots = range(mechanism.layout.size) if self._with_numbers else ()
+        slots = range(mechanism.layout.size)
         wanted += [tape.input("num", i) for i in slots]
         gradients = reverse(seeds, wanted)
         names = [("bar_q", tree.nq), ("bar_v", tree.nv)]
@@ -225,87 +233,3 @@ class AdjointPhases(StepPhases):
         at += 2
         outputs += [("bar_num", i, tape.input("bar_num", i) + gradients[at + i]) for i in slots]
         return emit_block(outputs)
-
-
-def adjoint_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool, is_exact: bool
-) -> dict[str, str]:
-    """Blocks of one kind of candidate in the adjoint, besides its node."""
-    return {
-        "CENTRAL": _central(mechanism, group, is_exact=is_exact),
-        "PULL": _pull(mechanism, group, with_numbers=with_numbers),
-    }
-
-
-def _central(mechanism: Mechanism, group: ContactGroup, *, is_exact: bool) -> str:
-    """Impulse and response of a candidate; adds the response to the links."""
-    tape = Tape()
-    a, b = side_poses(tape, group, "1")
-    node, numbers = read_node(tape, "cn"), tape.inputs("k", group.width)
-    mu = numbers[-1]
-    motion = contact.contact_motion(
-        group, node, a, b, numbers, tape.input("steps", 1), mechanism.recovery
-    )
-    if is_exact:
-        gamma, *friction = tape.inputs("push_", 3)
-        weights = (tape.input("rho_n", None), tape.input("rho_t", None))
-        law = contact.natural_response(motion.velocity, [*friction, gamma], mu, weights, EXACT_CAP)
-        impulse, gain = [*friction, gamma], law.gain
-        per_mu = [gamma * g for g in law.per_bound]
-    else:
-        kappa = tape.input("kappa", 0)
-        # Candidates left out keep a harmless velocity.
-        velocity = [sc.where(tape.input("on", 0) > 0.5, u, 1.0) for u in motion.velocity]
-        z = contact.contact_central(velocity, mu, kappa)
-        response = contact.contact_response(z, velocity, mu, kappa)
-        impulse, gain = [z[2], z[3], z[0]], response.gain
-        per_mu = [z[0] * g for g in response.friction.b_p]
-    gain = [[masked(tape, g) for g in row] for row in gain]
-    outputs: Outputs = [("gain", i, g) for i, g in enumerate(flatten(gain))]
-    outputs += [("dz", i, masked(tape, value)) for i, value in enumerate(impulse)]
-    outputs += [("vel", i, masked(tape, value)) for i, value in enumerate(per_mu)]
-    impulse_rows = contact.impulse_rows(node)
-    if motion.rows_b is None:
-        answer = la.matmul(la.transpose(impulse_rows), la.matmul(gain, motion.rows_a))
-        outputs += [("pa", i, tape.input("pa", i) + g) for i, g in enumerate(flatten(answer))]
-    else:
-        rows = [*flatten(motion.rows_a), *flatten(motion.rows_b), *flatten(impulse_rows)]
-        outputs += [("rows", i, g) for i, g in enumerate(rows)]
-    return emit_block(outputs)
-
-
-def _pull(mechanism: Mechanism, group: ContactGroup, *, with_numbers: bool) -> str:
-    """Reverse mode through one candidate, added to the cotangents of its links."""
-    tape = Tape()
-    a0, b0 = side_poses(tape, group, "0")
-    a1, b1 = side_poses(tape, group, "1")
-    numbers, timestep = tape.inputs("k", group.width), tape.input("steps", 1)
-    node = contact.contact_node(group, a0, b0, numbers)
-    motion = contact.contact_motion(group, node, a1, b1, numbers, timestep, mechanism.recovery)
-    twist = tape.inputs("ta", 6)
-    if group.is_between_links:
-        twist = la.vsub(twist, tape.inputs("tb", 6))
-    speeds = la.matvec(contact.impulse_rows(node), twist)
-    gain = [tape.inputs("gain", 3, 3 * i) for i in range(3)]
-    seeds = list(zip(speeds, tape.inputs("dz", 3), strict=True))
-    for j, velocity in enumerate(motion.velocity):
-        weight = la.dot(speeds, [gain[i][j] for i in range(3)])
-        seeds.append((velocity, sc.negative(weight)))
-    sides = "ab" if group.is_between_links else "a"
-    wanted, targets = [timestep], [("bar_steps", 1)]
-    for side in sides:
-        for name, width in ((f"{side}0", 12), (f"{side}1", 12), (f"t{side}", 6)):
-            wanted += tape.inputs(name, width)
-            targets += [(f"bar_{name}", i) for i in range(width)]
-    if with_numbers:
-        wanted += numbers
-        targets += [("bar_k", i) for i in range(group.width)]
-    gradients = reverse(seeds, wanted)
-    if with_numbers:
-        per_mu = la.dot(speeds[:2], tape.inputs("vel", 2))
-        gradients[-1] = sc.add(gradients[-1], per_mu)
-    outputs: Outputs = [
-        (name, i, tape.input(name, i) + masked(tape, g))
-        for (name, i), g in zip(targets, gradients, strict=True)
-    ]
-    return emit_block(outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,23 @@ REPORT = (
 """Columns of a step's report, in the order in which backends write them."""
 
 
+_STATUS, _PARTS, _SOLVED = (REPORT.index(x) for x in ("status", "parts", "gradient_solved"))
+
+
+class Totals(NamedTuple):
+    """Sums over a batch.
+
+    Attributes:
+        status: Zero if all items converged.
+        parts: The number of items if none was cut.
+        gradient_solved: The number of items if all have a solution that gradients belong to.
+    """
+
+    status: float
+    parts: float
+    gradient_solved: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoothing:
     """Central-path parameters of a whole step [J]; zero is exact contact.
@@ -42,10 +59,20 @@ class Smoothing:
     state: float
     gradient: float | None = None
 
+    @property
+    def followed(self) -> float:
+        """That of the solution that gradients belong to."""
+        return self.state if self.gradient is None else self.gradient
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def share(self, count: int) -> Smoothing:
+        """That of one of ``count`` equal parts of the step."""
+        soft = None if self.gradient is None else self.gradient / count
+        return Smoothing(state=self.state / count, gradient=soft)
+
+
+@dataclass(slots=True, kw_only=True)
 class Advance:
-    """Steps of a batch, time first.
+    """Steps of a batch, time first; a single step without controls of its own has no time axis.
 
     Attributes:
         q: Configurations after each step (T, B, nq).
@@ -54,6 +81,7 @@ class Advance:
         impulses: Impulses of all constraints in the last step (B, w): limits, dry friction, then
             normal and two friction impulses per contact.
         soft: Solutions that gradients belong to (T, B, nq), if asked for.
+        path: Impulses of all steps (T, B, w), if asked for.
     """
 
     q: Tensor
@@ -61,6 +89,7 @@ class Advance:
     report: Tensor
     impulses: Tensor
     soft: Tensor | None = None
+    path: Tensor | None = None
 
     def only(self) -> Advance:
         """The result of a single step, without its time axis."""
@@ -72,6 +101,12 @@ class Advance:
     def column(self, name: str) -> Tensor:
         """One number of the report (T, B)."""
         return self.report[..., REPORT.index(name)]
+
+    def totals(self) -> Totals:
+        """What a batch's report adds up to."""
+        rows = self.report
+        sums = rows.tolist()[0] if rows.shape[0] == 1 else rows.sum(0).tolist()
+        return Totals(sums[_STATUS], sums[_PARTS], sums[_SOLVED])
 
     def status(self) -> Tensor:
         """`Status` of each step (T, B)."""
@@ -100,7 +135,8 @@ class StepSolver(Protocol):
         Args:
             data: Inputs of the first step; external force, time step and numbers hold for all.
             smoothing: How exact contact is.
-            controls: Controls of every step (T, B, nu) instead of those in ``data``.
+            controls: Controls of every step (T, B, nu) instead of those in ``data``; without them
+                it is one step, and the result has no time axis.
             impulses: Impulses of the step before (B, w), a start for Newton's method.
             most_parts: Largest number of parts into which a failing step is cut.
         """
@@ -109,6 +145,7 @@ class StepSolver(Protocol):
     def adjoint(
         self,
         data: StepData,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         kappa: float,
@@ -121,6 +158,7 @@ class StepSolver(Protocol):
 
         Args:
             data: Inputs of the step.
+            q_next: The next configuration (B, nq), to whose tangent space its cotangent belongs.
             x: Its solution at the gradient's smoothing (B, nq).
             impulses: Impulses there (B, w); read if ``kappa`` is zero.
             kappa: Central-path parameter of the gradient [J].
@@ -132,5 +170,13 @@ class StepSolver(Protocol):
 
 
 def cut(values: StepData, items: Tensor | Sequence[int]) -> StepData:
-    """Some items of a step's inputs."""
-    return StepData(*(getattr(values, name)[items] for name in StepData.__slots__))
+    """Some items of a step's inputs; what all items share stays shared."""
+    columns = [getattr(values, name) for name in StepData.__slots__]
+    return StepData(
+        *(
+            column[:1].expand(len(items), *column.shape[1:])
+            if column.stride(0) == 0
+            else column[items]
+            for column in columns
+        )
+    )

@@ -23,7 +23,7 @@ from physim.dynamics._numbers import Numbers
 from solvers.kernels import scalar as sc
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepData:
     """Inputs of a step, batch first.
 
@@ -44,6 +44,20 @@ class StepData:
     past_timestep: Tensor
     timestep: Tensor
     numbers: Tensor
+
+
+_NO_FORCE = torch.zeros((), dtype=torch.float64)
+_NO_FORCE_ADDRESS = _NO_FORCE.data_ptr()
+
+
+def no_force(batch: int, nv: int) -> Tensor:
+    """External force of a step on which nothing pushes (B, nv), known to `is_untouched`."""
+    return _NO_FORCE.expand(batch, nv)
+
+
+def is_untouched(force: Tensor) -> bool:
+    """Whether a force is `no_force`."""
+    return force.data_ptr() == _NO_FORCE_ADDRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,12 @@ class Assembly:
     def numbers(self, data: StepData) -> Numbers:
         """The flat numbers of a batch, read by meaning."""
         return Numbers(self.mechanism.layout, _columns(data.numbers))
+
+    def driven_force(self, data: StepData) -> Tensor:
+        """Generalized force of the controls (B, nv)."""
+        q, v, control = _columns(data.q), _columns(data.v), _columns(data.control)
+        force = actuator_forces(self.mechanism.actuators, self.numbers(data), q, v, control)
+        return dense(force, data.timestep)
 
     def _pose_tensors(self, poses: Poses, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rotations (B, links + 1, 3, 3) and positions, the world last (hence index -1)."""

@@ -40,6 +40,9 @@ def check_smoothing(name: str, value: float) -> float:
 
 def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
     """A float64 tensor of shape (rows, width) from one row or many."""
+    if type(value) is Tensor and value.dtype is torch.float64 and value.is_cpu:
+        if value.dim() == 2 and value.shape[1] == width:
+            return value
     tensor = _as_tensor(value)
     if tensor.device.type != "cpu":
         raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
@@ -56,9 +59,26 @@ def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
 def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: int) -> Tensor:
     """`as_rows`, repeated to ``batch`` rows if there is one."""
     rows = as_rows(name, value, width)
-    if rows.shape[0] not in (1, batch):
+    if rows.shape[0] == batch:
+        return rows
+    if rows.shape[0] != 1:
         raise ShapeError(f"{name} has {rows.shape[0]} rows, expected 1 or {batch}")
     return rows.expand(batch, -1)
+
+
+def item_rows(name: str, value: Tensor, width: int, batch: int) -> Tensor:
+    """`as_rows` with exactly ``batch`` rows."""
+    rows = as_rows(name, value, width)
+    if rows.shape[0] != batch:
+        raise ShapeError(f"{name} has {rows.shape[0]} rows, expected {batch}, one per item")
+    return rows
+
+
+def item_numbers(name: str, value: Tensor, batch: int) -> Tensor:
+    """A float64 tensor of one number per item."""
+    if value.shape != (batch,):
+        raise ShapeError(f"{name} has shape {tuple(value.shape)}, expected ({batch},)")
+    return value.to(torch.float64)
 
 
 def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:

@@ -142,6 +142,18 @@ def past_momentum(
     _, wrenches = interval_momentum(
         before, poses, discrete_carrier(before, numbers), numbers, inverse, poses
     )
+    return wrenches, past_joint_impulse(tree, q, q_past, past_timestep, numbers)
+
+
+def past_joint_impulse(
+    tree: Tree,
+    q: Sequence[Scalar],
+    q_past: Sequence[Scalar],
+    past_timestep: Scalar,
+    numbers: Numbers,
+) -> list[Scalar]:
+    """Armature less the past halves of springs and dampers, of the interval that ends at ``q``."""
+    inverse = sc.reciprocal(past_timestep)
     _, sine = difference(tree, q, q_past)
     joint: list[Scalar] = [0] * tree.nv
     for dof in range(tree.nv):
@@ -153,7 +165,7 @@ def past_momentum(
             joint[dof],
             _half_spring(numbers, dof, past_timestep, q[coordinate], q_past[coordinate]),
         )
-    return wrenches, joint
+    return joint
 
 
 def _half_spring(numbers: Numbers, dof: int, timestep: Scalar, q_next: Scalar, q: Scalar) -> Scalar:

@@ -14,7 +14,6 @@ from typing import Any
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._articulated import Frame, Motion, TreeFactor, factor_tree, solve_tree
-from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kinematics import (
     difference,
     forward_kinematics,
@@ -397,17 +396,7 @@ class NewtonPhases(StepPhases):
     def frame(self) -> dict[str, str]:
         """Blocks around a solve: forces of the controls before it, velocity after it."""
         blocks, tree = {"FORCE": self.force()}, self.mechanism.tree
-        tape = Tape()
-        q = tape.inputs("q", tree.nq)
-        unit: Outputs = []
-        for _, start, _ in rotation_spans(tree):
-            part = q[start : start + 4]
-            square = la.dot(part, part)
-            # What is a unit quaternion up to rounding keeps its bits.
-            is_off = sc.absolute(square - 1.0) > 1e-12
-            per_length = sc.where(is_off, sc.reciprocal(sc.sqrt(square)), 1.0)
-            unit += [("q", start + i, y * per_length) for i, y in enumerate(part)]
-        blocks["NORMALISE"] = emit_block(unit)
+        blocks["NORMALISE"] = self.normalised()
         tape = Tape()
         cayley, _ = difference(tree, tape.inputs("x", tree.nq), tape.inputs("q", tree.nq))
         rate = sc.reciprocal(tape.input("steps", 1))

@@ -15,6 +15,7 @@ from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
+from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._kinematics import (
     Poses,
     difference,
@@ -25,10 +26,10 @@ from physim.dynamics._kinematics import (
 )
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
-from physim.dynamics._structure import constant_value
+from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Tape
+from solvers.kernels.trace import Tape, constant_value
 from solvers.nonlinear import cones
 
 Scalar = Any
@@ -180,6 +181,25 @@ class StepPhases:
         external = tape.inputs("external", tree.nv)
         force = [sc.add(a, b) for a, b in zip(driven, external, strict=True)]
         return emit_block([("force", i, y) for i, y in enumerate(force)])
+
+    def _lengths(self, q: list[Scalar]) -> list[tuple[int, Scalar]]:
+        """Where quaternions start, and one over their lengths."""
+        result = []
+        for _, start, _ in rotation_spans(self.mechanism.tree):
+            part = q[start : start + 4]
+            square = la.dot(part, part)
+            # What is a unit quaternion up to rounding keeps its bits.
+            is_off = sc.absolute(square - 1.0) > 1e-12
+            result.append((start, sc.where(is_off, sc.reciprocal(sc.sqrt(square)), 1.0)))
+        return result
+
+    def normalised(self) -> str:
+        """Makes quaternions unit ones."""
+        q = Tape().inputs("q", self.mechanism.tree.nq)
+        outputs: Outputs = []
+        for start, per_length in self._lengths(q):
+            outputs += [("q", i, q[i] * per_length) for i in range(start, start + 4)]
+        return emit_block(outputs)
 
     def _node(self) -> str:
         tape = Tape()

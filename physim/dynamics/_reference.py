@@ -94,6 +94,7 @@ class ReferenceSolver:
     def adjoint(
         self,
         data: StepData,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         kappa: float,
@@ -104,9 +105,10 @@ class ReferenceSolver:
     ) -> StepData:
         """Cotangents of all inputs, those of the numbers always (see `reference_adjoint`)."""
         del with_numbers
-        from physim.dynamics._adjoint import reference_adjoint
+        from physim.dynamics._adjoint import reference_adjoint, transport_cotangent
 
-        return reference_adjoint(self, data, x, impulses, kappa, cotangent_q, cotangent_v)
+        moved = transport_cotangent(self.mechanism.tree, q_next, x, cotangent_q)
+        return reference_adjoint(self, data, x, impulses, kappa, moved, cotangent_v)
 
     def advance(
         self,

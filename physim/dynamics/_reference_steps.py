@@ -50,7 +50,8 @@ def reference_advance(
         )
     q, v, soft, report = (torch.stack(column) for column in zip(*rows, strict=True))
     wanted = smoothing.gradient is not None
-    return Advance(q=q, v=v, report=report, impulses=held, soft=soft if wanted else None)
+    done = Advance(q=q, v=v, report=report, impulses=held, soft=soft if wanted else None)
+    return done.only() if controls is None else done
 
 
 def _step(

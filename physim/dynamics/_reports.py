@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
-from solvers.core import Report, Status
+from physim.dynamics._assembly import StepData
+from physim.dynamics._inputs import finite_items
+from physim.dynamics._state import State
+from solvers.core import OnFailure, Report, Status, apply_on_failure
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -16,12 +19,66 @@ if TYPE_CHECKING:
 
 def step_smoothing(simulator: Simulator, state: float, *, with_gradient: bool) -> Smoothing:
     """Path parameters of a dimensionless smoothing, and of the gradient's if one is wanted."""
-    scales, timestep = simulator.mechanism.scales, simulator.timestep
-    gradient = simulator.gradient_smoothing
-    return Smoothing(
-        state=scales.kappa(state, timestep),
-        gradient=scales.kappa(gradient, timestep) if with_gradient and gradient != state else None,
-    )
+    gradient = simulator.gradient_smoothing if with_gradient else state
+    known = simulator._smoothings.get((state, gradient))
+    if known is None:
+        scales, timestep = simulator.mechanism.scales, simulator.timestep
+        known = Smoothing(
+            state=scales.kappa(state, timestep),
+            gradient=None if gradient == state else scales.kappa(gradient, timestep),
+        )
+        simulator._smoothings[state, gradient] = known
+    return known
+
+
+class StepReport(Report):
+    """Report of steps that reads its numbers off the solver's rows when it is asked.
+
+    Args:
+        rows: `REPORT` of each item (..., 9).
+    """
+
+    __slots__ = ("_rows",)
+    _rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        object.__setattr__(self, "_rows", rows)
+
+    def __reduce__(self) -> tuple[type[StepReport], tuple[Tensor]]:
+        """Rows are all there is to copy or send."""
+        return StepReport, (self._rows,)
+
+    @property
+    def status(self) -> Tensor:
+        """`Status` of each item."""
+        return self._whole("status")
+
+    @property
+    def iterations(self) -> Tensor:
+        """Iterations of each item."""
+        return self._whole("iterations")
+
+    @property
+    def residual(self) -> Tensor:
+        """Final residual of each item."""
+        return self._real("residual")
+
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """What else was counted per item."""
+        return {
+            "parts": self._whole("parts"),
+            "rescues": self._whole("rescues"),
+            "min_gap": self._real("min_gap"),
+            "kappa_error": self._real("kappa_error"),
+            "unverified": self._whole("unverified"),
+        }
+
+    def _real(self, name: str) -> Tensor:
+        return self._rows[..., REPORT.index(name)]
+
+    def _whole(self, name: str) -> Tensor:
+        return self._real(name).to(torch.int64)
 
 
 def done_report(done: Advance, good: Tensor | None = None) -> Report:
@@ -31,21 +88,32 @@ def done_report(done: Advance, good: Tensor | None = None) -> Report:
         done: What the solver gave.
         good: Which items had finite inputs (B,); all if None.
     """
-    numbers = done.report.detach()
-    real = dict(zip(REPORT, numbers.unbind(-1), strict=True))
-    whole = dict(zip(REPORT, numbers.to(torch.int64).unbind(-1), strict=True))
-    status = whole["status"]
+    rows = done.report
     if good is not None:
-        status = torch.where(good, status, int(Status.NON_FINITE))
-    return Report(
-        status=status,
-        iterations=whole["iterations"],
-        residual=real["residual"],
-        counts={
-            "parts": whole["parts"],
-            "rescues": whole["rescues"],
-            "min_gap": real["min_gap"],
-            "kappa_error": real["kappa_error"],
-            "unverified": whole["unverified"],
-        },
-    )
+        status = REPORT.index("status")
+        rows = rows.clone()
+        rows[..., status] = torch.where(good, rows[..., status], float(Status.NON_FINITE))
+    return StepReport(rows)
+
+
+def ended(
+    done: Advance, data: StepData, *, keeps_interval: bool, on_failure: OnFailure
+) -> tuple[State, Report]:
+    """State and report after one step, and what the caller wants of items that failed.
+
+    Args:
+        done: What the solver gave.
+        data: The step's inputs.
+        keeps_interval: Whether the state says how long its interval is even if no item was cut.
+        on_failure: As in `Simulator.step`.
+    """
+    report, totals = done_report(done), done.totals()
+    interval = None
+    if keeps_interval or totals.parts != done.report.shape[0]:
+        interval = data.timestep / done.column("parts")
+    following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
+    if totals.status:
+        report = done_report(done, finite_items(data, on_failure, with_numbers=True))
+        outcome = (following, report)
+        apply_on_failure(report, on_failure, solution=outcome, what="Simulator.step", stacklevel=3)
+    return following, report

@@ -25,17 +25,17 @@ class SolverSettings:
     """When Newton's method and the interior point start, step and stop.
 
     Attributes:
-        newton_first: Iterations that a whole block of environments gets; those that need more are
-            gathered and go on.
-        newton_iterations: Iterations that an environment gets before the interior point.
+        newton_first: Iterations that a whole block of environments gets; those that need more wait
+            for others that do, and go on together.
+        newton_iterations: Iterations that an environment gets before a softer problem is tried.
         newton_tolerance: Largest balance and natural residual before Newton's last step, in the
             model's own units.
         gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
             redundant contacts may exchange, and the error falls by it in every iteration.
         rescue_smoothing: Smoothing from which the interior point hands over to Newton.
-        soft_rescue: Smoothing at which the interior point is tried if it jams there; Newton then
-            goes down the path by factors of ten. An item that fails even in parts keeps the
-            smallest smoothing that it came to.
+        soft_rescue: Smoothing of the softer problem that is tried before the interior point, and by
+            it if it jams at ``rescue_smoothing``; Newton then goes down the path by factors of ten.
+            An item that fails even in parts keeps the smallest smoothing that it came to.
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
         attempts: Starts that an item gets one after the other if it does not converge. They lie

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._advance import StepSolver
-from physim.dynamics._assembly import StepData, dense
+from physim.dynamics._advance import Smoothing, StepSolver
+from physim.dynamics._assembly import StepData
 from physim.dynamics._inputs import (
     Parameters,
     as_rows,
@@ -20,7 +19,7 @@ from physim.dynamics._inputs import (
     check_positive_number,
     check_rotation,
     check_smoothing,
-    finite_items,
+    item_numbers,
     merge_parameters,
     normalise_quaternions,
     report_overlap,
@@ -31,11 +30,12 @@ from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
 from physim.dynamics._queries import BodyPoses, Queries, candidate_names
 from physim.dynamics._reference import ReferenceSolver
-from physim.dynamics._reports import done_report, step_smoothing
+from physim.dynamics._reports import done_report, ended, step_smoothing
 from physim.dynamics._rollout import roll_out
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
+from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_mapped
 from solvers.core import (
@@ -43,7 +43,6 @@ from solvers.core import (
     Report,
     SettingsError,
     ShapeError,
-    apply_on_failure,
     check_choice,
     check_finite,
     check_positive,
@@ -54,6 +53,9 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
+
+
+_POLICIES = get_args(OnFailure)
 
 DEFAULT_SMOOTHING = 0.0
 DEFAULT_GRADIENT_SMOOTHING = 1e-4
@@ -131,7 +133,7 @@ class Simulator:
         self.settings = settings or SolverSettings()
         self.mechanism = build_mechanism(model, shapes=contact_shapes)
         self.backend = "reference" if backend == "reference" else "kernel"
-        self._own_parameters = self.parameters()
+        self._own_parameters: Mapping[str, Tensor] = self.parameters()
         self._own_numbers = self._reduce(self._own_parameters)
         self._solver: StepSolver
         place = (self._own_numbers, model.initial_q, self.timestep)
@@ -142,6 +144,8 @@ class Simulator:
         else:
             self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
         self._queries = Queries(self.mechanism, model)
+        self._last_surroundings: Surroundings | None = None
+        self._smoothings: dict[tuple[float, float], Smoothing] = {}
 
     def __repr__(self) -> str:
         """Model, time step and backend."""
@@ -163,12 +167,20 @@ class Simulator:
 
     def _resolve(
         self, parameters: Parameters | None, batch: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[Mapping[str, Tensor], Tensor]:
         """All parameters with the given ones in place, and the flat numbers (B, n)."""
         if not parameters:
-            return dict(self._own_parameters), self._own_numbers.expand(batch, -1)
+            return self._own_parameters, self._own_numbers.expand(batch, -1)
         merged = merge_parameters(self._own_parameters, parameters, batch)
         return merged, self._reduce(merged).expand(batch, -1)
+
+    def _surroundings(self, batch: int) -> Surroundings:
+        """What a step of ``batch`` items takes if nothing is given; kept for the next one."""
+        last = self._last_surroundings
+        if last is None or last.batch != batch:
+            last = Surroundings.of(batch, self.model, self._own_numbers, self.timestep)
+            self._last_surroundings = last
+        return last
 
     def initial_state(
         self,
@@ -255,28 +267,25 @@ class Simulator:
         state: State,
         control: Tensor | Sequence[float] | None,
         parameters: Parameters | None,
-    ) -> tuple[StepData, dict[str, Tensor]]:
+    ) -> tuple[StepData, Mapping[str, Tensor]]:
         batch = state.batch
-        merged, numbers = self._resolve(parameters, batch)
-        timestep = merged["timestep"].expand(batch)
-        past = timestep if state.interval is None else state.interval
-        u = self._control(control, batch)
-        nothing = torch.zeros_like(state.v).detach()
-        return StepData(state.q, state.v, u, nothing, past, timestep, numbers), merged
+        rest = self._surroundings(batch)
+        merged, timestep, numbers = self._own_parameters, rest.timestep, rest.numbers
+        if parameters:
+            merged, numbers = self._resolve(parameters, batch)
+            timestep = merged["timestep"].expand(batch)
+        past = timestep
+        if state.interval is not None:
+            past = item_numbers("state.interval", state.interval, batch)
+        u = rest.control if control is None else self._control(control, batch)
+        return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
 
     def _force(
         self, state: State, control: Tensor | Sequence[float] | None
     ) -> tuple[Tensor, Tensor]:
         """Generalized force of controls (B, nv), and the flat numbers (B, n)."""
         data, _ = self._data(state, control, None)
-        force = actuator_forces(
-            self.mechanism.actuators,
-            self._solver.reference.assembly.numbers(data),
-            list(data.q.unbind(-1)),
-            list(data.v.unbind(-1)),
-            list(data.control.unbind(-1)),
-        )
-        return dense(force, data.timestep), data.numbers
+        return self._solver.reference.assembly.driven_force(data), data.numbers
 
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
@@ -320,18 +329,22 @@ class Simulator:
 
         Cost: about four linearisations of the mechanism; a gradient about one more.
         """
-        check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
+        if on_failure not in _POLICIES:
+            check_choice("on_failure", on_failure, _POLICIES)
         q = as_rows("state.q", state.q, self.model.nq)
         v = as_rows("state.v", state.v, self.model.nv)
         if q.shape[0] != v.shape[0]:
             raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
-        start = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
-        data, merged = self._data(start, control, parameters)
+        if q is not state.q or v is not state.v:
+            state = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
+        data, merged = self._data(state, control, parameters)
         value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
-        watched = [getattr(data, name) for name in StepData.__slots__]
-        mapped = is_mapped(*watched)
+        watched: tuple[Tensor, ...] = (q, v, data.control, data.past_timestep)
+        if parameters:
+            watched += (data.timestep, data.numbers)
         with_gradient = is_differentiated(*watched)
-        if with_gradient or mapped or external_force is not None or self.backend == "reference":
+        mapped = with_gradient and is_mapped(*watched)
+        if external_force is not None or self.backend == "reference":
             data = replace(data, q=normalise_quaternions(self.mechanism.tree, q))
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
@@ -344,25 +357,12 @@ class Simulator:
             done = differentiable_step(self._solver, data, wanted, impulses=None, most_parts=1)
             following = State(q=done.q, v=done.v, impulses=done.impulses)
             return following, done_report(done)
-        most_parts = self.settings.max_substeps
+        warm, most = state.impulses, self.settings.max_substeps
         if with_gradient:
-            done = differentiable_step(
-                self._solver, data, wanted, impulses=state.impulses, most_parts=most_parts
-            )
+            done = differentiable_step(self._solver, data, wanted, impulses=warm, most_parts=most)
         else:
-            done = self._solver.advance(
-                data, wanted, impulses=state.impulses, most_parts=most_parts
-            ).only()
-        report = done_report(done)
-        interval = None
-        if state.interval is not None or not bool((report.counts["parts"] == 1).all()):
-            interval = data.timestep / done.column("parts")
-        following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
-        if not report.all_converged:
-            report = done_report(done, finite_items(data, on_failure, bool(parameters)))
-            ended = (following, report)
-            apply_on_failure(report, on_failure, solution=ended, what="Simulator.step")
-        return following, report
+            done = self._solver.advance(data, wanted, impulses=warm, most_parts=most)
+        return ended(done, data, keeps_interval=state.interval is not None, on_failure=on_failure)
 
     def rollout(
         self,
@@ -380,16 +380,16 @@ class Simulator:
         Args:
             state: Where it starts.
             controls: Controls of shape ``(T, nu)`` or ``(T, B, nu)``, or a policy called as
-                ``policy(state, step)``; None means zero controls.
+                ``policy(state, step)``; None means zero controls. `LinearFeedback` and `MLPPolicy`
+                run inside the native calls, other policies step by step.
             steps: Number of steps; taken from ``controls`` if they are a tensor.
             parameters: As in `step`.
             on_failure: As in `step`.
-            checkpoint_every: Keep the graph of only so many steps at a time and recompute the
-                rest in backward: memory of long differentiable rollouts for one more forward.
+            checkpoint_every: Keep what backward reads of so many steps at a time only.
             progress: Show a progress bar.
 
         Returns:
-            The trajectory, differentiable.
+            The trajectory, differentiable; a sweep over all steps gives the gradient.
 
         Raises:
             SettingsError: If neither ``controls`` nor ``steps`` gives a length.

@@ -9,35 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from physim.dynamics._adjoint import transport_cotangent
 from physim.dynamics._advance import Advance, Smoothing, StepSolver, cut
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import rotation_spans
 from physim.dynamics._reference import ReferenceSolver
-from physim.dynamics._transforms import is_transformed
-from physim.model.tree import Tree
+from physim.dynamics._transforms import is_transformed, is_wrapped
 from solvers.core import Status
-from solvers.kernels.algebra import quaternion_product
 
 _NAMES = StepData.__slots__
-
-
-def transport_cotangent(tree: Tree, q: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
-    """Carry a cotangent of ``q`` to ``x``, its tangent components kept.
-
-    The next state and the solution of the gradient differ by what the smoothings differ.
-    Components along a unit quaternion mean nothing and are dropped.
-    """
-    pieces, last = [], 0
-    for _, start, _ in sorted(rotation_spans(tree), key=lambda span: span[1]):
-        here, there, g = (list(y[:, start : start + 4].unbind(-1)) for y in (q, x, cotangent))
-        turn = quaternion_product(there, [here[0], *[-y for y in here[1:]]])
-        # Left multiplication is an isometry that takes the tangent space at q to that at x.
-        radial = sum(a * b for a, b in zip(here, g, strict=True))
-        flat = [a - radial * b for a, b in zip(g, here, strict=True)]
-        moved = torch.stack(quaternion_product(turn, flat), dim=-1)
-        pieces += [cotangent[:, last:start], moved]
-        last = start + 4
-    return torch.cat([*pieces, cotangent[:, last:]], dim=-1) if pieces else cotangent
 
 
 def _flatten_batch(values: Sequence[Any], in_dims: Sequence[int | None], size: int) -> list[Any]:
@@ -65,6 +44,7 @@ class _Adjoint(torch.autograd.Function):
         solver: StepSolver,
         with_numbers: bool,
         kappa: float,
+        q_next: Tensor,
         x: Tensor,
         impulses: Tensor,
         gq: Tensor,
@@ -73,7 +53,7 @@ class _Adjoint(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Cotangents of the inputs."""
         result = solver.adjoint(
-            StepData(*inputs), x, impulses, kappa, gq, gv, with_numbers=with_numbers
+            StepData(*inputs), q_next, x, impulses, kappa, gq, gv, with_numbers=with_numbers
         )
         return tuple(getattr(result, name) for name in _NAMES)
 
@@ -110,13 +90,7 @@ class _Law:
     @property
     def kappa(self) -> float:
         """Smoothing of the gradient."""
-        soft = self.smoothing.gradient
-        return self.smoothing.state if soft is None else soft
-
-    @property
-    def tree(self) -> Tree:
-        """Topology."""
-        return self.solver.reference.mechanism.tree
+        return self.smoothing.followed
 
 
 class _Step(torch.autograd.Function):
@@ -129,7 +103,7 @@ class _Step(torch.autograd.Function):
             StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
         )
         soft = done.q if done.soft is None else done.soft
-        return done.q[0], done.v[0], soft[0].clone(), done.impulses, done.report[0]
+        return done.q, done.v, soft.clone(), done.impulses, done.report
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -180,6 +154,36 @@ class _Step(torch.autograd.Function):
         return split, (0,) * len(split)
 
 
+class _PlainStep(torch.autograd.Function):
+    """`_Step` for reverse mode on ordinary tensors by a compiled adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, law: _Law, done: Advance, inputs: Sequence[Tensor], *watched: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Next configuration and velocity of a step that was taken.
+
+        Args:
+            ctx: Kept for backward.
+            law: What the step does besides mapping tensors.
+            done: The step.
+            inputs: The tensors of `StepData`.
+            watched: Those among them that want a gradient.
+        """
+        soft = done.q if done.soft is None else done.soft
+        ctx.law, ctx.wants = law, [x.requires_grad for x in inputs]
+        ctx.save_for_backward(done.q, done.v, soft, done.impulses, done.report, *inputs)
+        return done.q, done.v
+
+    @staticmethod
+    def backward(ctx: Any, gq: Tensor, gv: Tensor) -> Any:
+        """Cotangents of the inputs by one adjoint solve; zero for failed items."""
+        saved = ctx.saved_tensors
+        result = _pull_back(ctx.law, saved[:5], saved[5:], gq, gv, None, with_numbers=ctx.wants[-1])
+        wanted = [g for g, wants in zip(result, ctx.wants, strict=True) if wants]
+        return (None, None, None, *wanted)
+
+
 def _pull_back(
     law: _Law,
     outputs: Sequence[Tensor],
@@ -203,71 +207,86 @@ def _pull_back(
     """
     q, v, soft, impulses, report = outputs
     state = Advance(q=q, v=v, report=report, impulses=impulses)
-    solved = (state.status() == Status.CONVERGED) & (state.column("gradient_solved") > 0.5)
-    whole = state.column("parts") < 1.5
+    is_ordinary = not is_transformed(report, soft, gq, gv, *inputs)
+    is_good = is_ordinary and state.totals() == (0.0, q.shape[0], q.shape[0])
+    converged = whole = direct = torch.empty(0)
+    if not is_good:
+        converged = state.status() == Status.CONVERGED
+        whole = state.column("parts") < 1.5
+        direct = converged & whole & (state.column("gradient_solved") > 0.5)
 
-    def gated(values: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
-        """Zero where the mask does not hold, whatever stood there."""
+    def gated(values: Sequence[Tensor]) -> list[Tensor]:
+        """Zero where an item has no derivative of its own, whatever stood there."""
+        if is_good:
+            return list(values)
         return [
-            torch.where(mask if g.dim() == 1 else mask[:, None], g, torch.zeros_like(g))
+            torch.where(direct if g.dim() == 1 else direct[:, None], g, torch.zeros_like(g))
             for g in values
         ]
 
-    direct = solved & whole
-    total = transport_cotangent(law.tree, q, soft, gq)
-    total = total if g_soft is None else total + g_soft
-    moved, rate = gated([total, gv], direct)
-    if isinstance(law.solver, ReferenceSolver) and not is_transformed(soft, gq, gv, *inputs):
-        pulled = law.solver.adjoint(StepData(*inputs), soft, impulses, law.kappa, moved, rate)
+    if g_soft is not None:
+        gq = gq + transport_cotangent(law.solver.reference.mechanism.tree, soft, q, g_soft)
+    solution, weights = (q, soft, impulses), gated([gq, gv])
+    is_reference = isinstance(law.solver, ReferenceSolver)
+    if is_ordinary and (is_reference or not torch.is_grad_enabled()):
+        data = StepData(*inputs)
+        pulled = law.solver.adjoint(data, *solution, law.kappa, *weights, with_numbers=with_numbers)
         result = [getattr(pulled, name) for name in _NAMES]
     else:
         result = list(
             _Adjoint.apply(  # type: ignore[no-untyped-call]
-                law.solver, with_numbers, law.kappa, soft, impulses, moved, rate, *inputs
+                law.solver, with_numbers, law.kappa, *solution, *weights, *inputs
             )
         )
-    result = gated(result, direct)
-    if is_transformed(report) or law.most_parts == 1:
+    # Cotangents of numbers that nobody wants are one zero, repeated.
+    wanted = len(result) if with_numbers else len(result) - 1
+    result[:wanted] = gated(result[:wanted])
+    if is_good or not is_ordinary or law.most_parts == 1:
         return result
-    items = ((state.status() == Status.CONVERGED) & ~whole).nonzero()[:, 0]
-    for count in state.column("parts")[items].unique().tolist():
-        chosen = items[state.column("parts")[items] == count]
+    items = (converged & ~whole).nonzero()[:, 0]
+    counts = state.column("parts")[items]
+    for count in counts.unique().tolist():
+        chosen = items[counts == count]
         chain = _pull_back_parts(
-            law, cut(StepData(*inputs), chosen), round(count), gq[chosen], gv[chosen]
+            law,
+            cut(StepData(*inputs), chosen),
+            round(count),
+            gq[chosen],
+            gv[chosen],
+            with_numbers=with_numbers,
         )
-        result = [
-            whole_g.expand(len(q), *whole_g.shape[1:]).index_put((chosen,), g)
-            for whole_g, g in zip(result, chain, strict=True)
+        result[:wanted] = [
+            rows.index_put((chosen,), g)
+            for rows, g in zip(result[:wanted], chain[:wanted], strict=True)
         ]
     return result
 
 
 def _pull_back_parts(
-    law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor
+    law: _Law, data: StepData, count: int, gq: Tensor, gv: Tensor, *, with_numbers: bool
 ) -> tuple[Tensor, ...]:
     """Cotangents of a step that was taken in parts, through all of them."""
-    soft = law.smoothing.gradient
-    part_smoothing = Smoothing(
-        state=law.smoothing.state / count, gradient=None if soft is None else soft / count
-    )
-    one = _Law(law.solver, part_smoothing, 1)
+    one = _Law(law.solver, law.smoothing.share(count), 1)
     if torch.is_grad_enabled():
         raise RuntimeError(
             "second derivatives through a step that was taken in parts are not available; "
             "use a smaller timestep"
         )
     with torch.enable_grad():
-        values = [getattr(data, name).detach().requires_grad_() for name in _NAMES]
+        values = [getattr(data, name).detach() for name in _NAMES]
+        for value in values if with_numbers else values[:-1]:
+            value.requires_grad_()
         q, v, control, force, past, timestep, numbers = values
         part, warm = timestep / count, None
         for _ in range(count):
             inputs = (q, v, control, force, past, part, numbers)
-            q, v, _, warm, _ = _Step.apply(one, warm, *inputs)  # type: ignore[no-untyped-call]
-            past = part
+            done = _taken(one, warm, inputs)
+            q, v, warm, past = done.q, done.v, done.impulses, part
         total = (q * gq).sum() + (v * gv).sum()
-        gradients = torch.autograd.grad(total, values, allow_unused=True)
+        leaves = [value for value in values if value.requires_grad]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     return tuple(
-        torch.zeros_like(y) if g is None else g for y, g in zip(values, gradients, strict=True)
+        torch.zeros_like(y) if g is None else g for y, g in zip(leaves, gradients, strict=True)
     )
 
 
@@ -292,7 +311,17 @@ def differentiable_step(
     Returns:
         The result without a time axis.
     """
-    law = _Law(solver, smoothing, most_parts)
     values = [getattr(data, name) for name in _NAMES]
-    q, v, _, held, report = _Step.apply(law, impulses, *values)  # type: ignore[no-untyped-call]
-    return Advance(q=q, v=v, report=report, impulses=held)
+    return _taken(_Law(solver, smoothing, most_parts), impulses, values)
+
+
+def _taken(law: _Law, warm: Tensor | None, inputs: Sequence[Tensor]) -> Advance:
+    if isinstance(law.solver, ReferenceSolver) or is_wrapped(*inputs):
+        q, v, _, held, report = _Step.apply(law, warm, *inputs)  # type: ignore[no-untyped-call]
+        return Advance(q=q, v=v, report=report, impulses=held)
+    done = law.solver.advance(
+        StepData(*inputs), law.smoothing, impulses=warm, most_parts=law.most_parts
+    )
+    watched = [x for x in inputs if x.requires_grad]
+    q, v = _PlainStep.apply(law, done, inputs, *watched)  # type: ignore[no-untyped-call]
+    return Advance(q=q, v=v, report=done.report, impulses=done.impulses)

@@ -16,19 +16,12 @@ from physim.dynamics._kinematics import forward_kinematics
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Symbol, Tape
+from solvers.kernels.trace import Tape, constant_value
 
 Scalar = Any
 Pose = tuple[list[list[Scalar]], list[Scalar]]
 
 _WORLD = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-
-
-def constant_value(x: Scalar) -> float | None:
-    """The number that a traced value is whatever the inputs, if it is one."""
-    if isinstance(x, Symbol):
-        return x.value
-    return float(x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Structure:
         values = [0 if i in zeros else tape.input("num", i) for i in range(size)]
         numbers = Numbers(mechanism.layout, values)
         poses = forward_kinematics(tree, tape.inputs("q", tree.nq), numbers)
-        rows = [_WORLD]
+        rows: list[list[float | None]] = [list(_WORLD)]
         for rotation, position in zip(poses.rotation, poses.position, strict=True):
             flat = [x for row in rotation for x in row] + list(position)
             rows.append([constant_value(x) for x in flat])

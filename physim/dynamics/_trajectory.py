@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ class Trajectory:
         control: Controls, shape ``(T, B, nu)``.
         report: Reports of the steps, shape ``(T, B)``.
         timestep: Length of a step [s].
-        path: The states one by one as the steps gave them, if they carry gradients.
+        state_gradients: Gives the derivatives of a scalar with respect to all states, all later
+            steps included: q ``(T + 1, B, nq)`` and v ``(T + 1, B, nv)``. None if the trajectory
+            carries no gradients.
         impulses: Constraint impulses of the last step, shape ``(B, w)``, to go on from.
     """
 
@@ -36,7 +39,7 @@ class Trajectory:
     control: Float[Tensor, "step batch nu"]
     report: Report
     timestep: float
-    path: tuple[State, ...] = ()
+    state_gradients: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     impulses: Float[Tensor, "batch w"] | None = None
 
     @property
@@ -69,19 +72,12 @@ class Trajectory:
         Raises:
             SettingsError: If the trajectory carries no gradients.
         """
-        if not self.path:
+        if self.state_gradients is None:
             raise SettingsError(
                 "the trajectory carries no gradients; roll out with a state, control or "
                 "parameter that requires a gradient"
             )
-        leaves = [y for state in self.path for y in (state.q, state.v) if y.requires_grad]
-        grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-        found = {id(y): g for y, g in zip(leaves, grads, strict=True) if g is not None}
-        rows = [
-            torch.cat([found.get(id(y), 0 * y.detach()) for y in (state.q, state.v)], dim=-1)
-            for state in self.path
-        ]
-        norms: Tensor = torch.stack(rows).norm(dim=-1)
+        norms: Tensor = torch.cat(self.state_gradients(loss), dim=-1).norm(dim=-1)
         return norms
 
     def summary(self) -> dict[str, Any]:

@@ -104,6 +104,19 @@ const auto leave = [&](const Seats& at, const Work& work, M good, M differentiab
   double* rows[LANES];
   for (int l = 0; l < at.real; ++l) rows[l] = impulses_out + (size_t)at.item[l] * WARM;
   vscatter_rows(work.warm, WARM, rows, at.real);
+  // Impulses of every step follow those of the last one.
+  if (impulse_stride) {
+    for (int l = 0; l < at.real; ++l) rows[l] += (at.turn[l] + 1) * (size_t)impulse_stride;
+    vscatter_rows(work.warm, WARM, rows, at.real);
+  }
+};
+// A policy sees the state that the step starts from.
+const auto decide = [&](const Seats& at, Work& work) {
+  const double* rows[LANES];
+  for (int l = 0; l < LANES; ++l) rows[l] = weights_of(at.turn[l], at.item[l]);
+  V value[POLICY_MOST];
+  act(work.q, work.v, rows, policy_stride || is_own, value, work.control);
+  leave_now(work.control, NU, at, control_in);
 };
 // The solution that gradients belong to: Newton on the smoothed problem, from the solution.
 const auto soften = [&](const Seats& at, const Work& work, const V* num, M solved) -> M {
@@ -142,6 +155,7 @@ const auto serve = [&](int need, const Seats& at) -> M {
   const V* const num = numbers_of(at, own);
   Work work;
   seat(at, work);
+  if (policy_layers && need == FIRST) decide(at, work);
   push_controls(work, num);
   M good, closed = everyone;
   if (need == FIRST) {

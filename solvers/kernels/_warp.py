@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import linecache
 import os
+import struct
 import sys
 import tempfile
 import types
@@ -201,19 +202,18 @@ def define_kernel(
 
 
 def _direct_call(command: Any) -> NativeFunction | None:
+    codes = {ctypes.c_uint64: "Q", ctypes.c_double: "d", ctypes.c_int32: "i"}
     try:
         forward, bounds, values = command.hooks.forward, command.params[0], command.params[1:]
-        fields = [(f"p{i}", type(value)) for i, value in enumerate(values)]
-        packet = type("KernelArguments", (ctypes.Structure,), {"_fields_": fields})
+        pack = struct.Struct("@" + "".join(codes[type(value)] for value in values) + "0Q").pack
         bounds_reference = ctypes.byref(bounds)
-        reference = ctypes.byref
         # a call with the recorded values runs zero blocks: it proves that the layout is as expected
-        forward(bounds_reference, reference(packet(*values)))
-    except (AttributeError, TypeError, ctypes.ArgumentError):
+        forward(bounds_reference, pack(*(value.value for value in values)))
+    except (AttributeError, KeyError, TypeError, ctypes.ArgumentError):
         return None
 
     def call(values: Sequence[Any], _keep: Any = command) -> None:
-        forward(bounds_reference, reference(packet(*values)))
+        forward(bounds_reference, pack(*values))
 
     return call
 

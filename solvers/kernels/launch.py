@@ -96,9 +96,29 @@ class Kernel:
         """
         if threads < 1:
             raise SettingsError(f"{self.name}: threads is {threads}, expected 1 or more")
-        last_block = first_block + blocks
-        addresses = self._convert(values, first_block, last_block)
-        parts = max(1, min(threads, blocks))
+        addresses = self._convert(values, first_block, first_block + blocks)
+        self._launch(blocks, threads, addresses, first_block)
+
+    def launch_trusted(self, blocks: int, threads: int, *values: Any) -> None:
+        """Run as `launch_threads`, with nothing checked.
+
+        For small pieces of work, of which the checks would be the larger part.
+
+        Args:
+            blocks: Number of blocks of lanes, 1 or more.
+            threads: Number of threads at most, 1 or more.
+            values: Tensors and numbers as `__call__` accepts them; anything else may end the
+                process.
+        """
+        tensor = torch.Tensor
+        addresses = [x.data_ptr() if type(x) is tensor else x for x in values]
+        self._launch(blocks, threads, addresses, 0)
+
+    def _launch(self, blocks: int, threads: int, addresses: list[Any], first_block: int) -> None:
+        parts = min(threads, blocks)
+        if parts <= 1:
+            self._call([*addresses, first_block, first_block + blocks])
+            return
         cuts = [first_block + blocks * i // parts for i in range(parts + 1)]
         call = self._call
         futures = [

@@ -51,6 +51,15 @@ def test_step_gradient(answer: Any) -> None:
     assert row["linearize"] > row["forward"]
 
 
+def test_rollout_gradient(answer: Any) -> None:
+    record, printed = answer("rollout_gradient")
+    assert [row["regime"] for row in record["rows"]] == ["random", "settled"]
+    for row in record["rows"]:
+        assert row["failures"] == 0
+        assert row["ratio_chain"] > 1.0
+    assert record["verdict"][0] in printed.replace("\n", " ")
+
+
 def test_contact_states(answer: Any) -> None:
     record, _ = answer("contact_states")
     (row,) = record["rows"]

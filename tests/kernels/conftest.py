@@ -169,18 +169,18 @@ def gpu() -> str:
 def launches(robot: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """The middle launch of each kernel that steps of a robot and their gradient use."""
     recorded: dict[int, list[Launch]] = {}
-    ordinary = Kernel.launch_threads
+    ordinary = Kernel.launch_trusted
 
-    def launch(kernel: Kernel, blocks: int, threads: int, *values: Any, **options: Any) -> None:
+    def launch(kernel: Kernel, blocks: int, threads: int, *values: Any) -> None:
         before = [copied(value) for value in values]
-        ordinary(kernel, blocks, threads, *values, **options)
+        ordinary(kernel, blocks, threads, *values)
         after = [copied(value) for value in values]
         recorded.setdefault(id(kernel), []).append(Launch(kernel, blocks, before, after))
 
     with monkeypatch.context() as patch:
         patch.setenv("PHYSIM_LANES", "1")
         patch.setattr(build, "_built", {})
-        patch.setattr(Kernel, "launch_threads", launch)
+        patch.setattr(Kernel, "launch_trusted", launch)
         simulate(robot)
     return [launches[len(launches) // 2] for launches in recorded.values()]
 

@@ -230,6 +230,17 @@ def test_ten_thousand_statements_compile() -> None:
     torch.testing.assert_close(unpack(values, 16), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_trusted_launches_do_the_same(threads: int) -> None:
+    kernel = scale_kernel()
+    x = pack(torch.arange(24, dtype=torch.float64).reshape(8, 3), 4)
+    checked, trusted = (aligned_empty(*x.shape).zero_() for _ in range(2))
+    kernel(2, x, checked, 2.0, 3)
+    kernel.launch_trusted(2, threads, x, trusted, 2.0, 3)
+    assert torch.equal(checked, trusted)
+    assert checked.any()
+
+
 ROOTS = KernelPart(
     "roots",
     (("x", "const V*"), ("least", "double"), ("found", "M"), ("y", "V*")),

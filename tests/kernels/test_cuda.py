@@ -69,8 +69,11 @@ def test_traced_functions_compile(
 @architectures
 def test_every_function_of_the_prelude_compiles(functions: str, architecture: int) -> None:
     defined = set(re.findall(r"const auto (v\w+)", prelude(1)))
-    assert defined <= set(re.findall(r"v\w+", functions))
-    compile_cuda("functions", functions, POINTS, architecture=architecture)
+    rows = """{ const double from[2] = {1.0, 2.0}; double to[2]; V kept[2];
+      const double* sources[1] = {from}; double* targets[1] = {to};
+      vgather_rows(sources, 2, kept); vscatter_rows(kept, 2, targets, 1); }"""
+    assert defined <= set(re.findall(r"v\w+", functions + rows))
+    compile_cuda("functions", functions + rows, POINTS, architecture=architecture)
 
 
 @needs_compiler
