@@ -180,7 +180,12 @@ def run(size: Size, seed: int = 0) -> Result:
     if size == "full":
         names += ["dm_control humanoid", "dm_control humanoid_CMU"]
     seconds = {"tiny": 0.05, "small": 1.0, "full": 5.0}[size]
-    rows = [row for name in names if (row := _apart(name, seconds, seed))]
+    rows = []
+    for name in names:
+        # Chains lie on dozens of contacts at once, so their steps are dear.
+        shown = seconds / 5.0 if name.startswith("chain") else seconds
+        if (row := _apart(name, max(shown, 0.05), seed)) is not None:
+            rows.append(row)
     slowest = max(rows, key=lambda row: row["first_cpu"])
     return Result(
         title=TITLE,
@@ -194,7 +199,7 @@ def run(size: Size, seed: int = 0) -> Result:
             Column("gradient_cpu", "CPU [s]", ".1f"),
             Column("step", "step [µs]", ".3g"),
             Column("iterations", "iterations", ".1f"),
-            Column("rescued", "rescued", ".1%"),
+            Column("rescued", "rescues / step", ".3f"),
             Column("failures", "failures", "d"),
         ),
         rows=rows,
