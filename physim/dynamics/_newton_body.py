@@ -93,16 +93,18 @@ const int slot = slot_of#[i];
         """
 const bool known = slot_of#[i] >= 0;
 const int slot = known ? slot_of#[i] : listed#;
+// On the central path a contact pushes before it touches: gradients see all that end this near.
+const V within = smooth ? margin : zero;
 if (!known && BETWEEN#) {
   const V* const a = balls# + 4 * ball_a#[i];
-  if (!vany(are_near(a, balls# + 4 * ball_b#[i], vmax_number(lowest, 0.0)))) continue;
+  if (!vany(are_near(a, balls# + 4 * ball_b#[i], vmax(lowest, within)))) continue;
 }
 @RECORD@
 if (!known) {
   on[0] = zero;
   @GAP@
 }
-const M missed = (on[0] < 0.5) & (gap[0] < 0.0) & (passed > 0.5);
+const M missed = (on[0] < 0.5) & (gap[0] < within) & (passed > 0.5);
 if (vany(missed)) {
   again = missed ? one : again;
   on[0] = missed ? one : on[0];
