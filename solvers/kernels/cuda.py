@@ -14,6 +14,7 @@ from solvers.core import SettingsError
 from solvers.kernels._cubin import thread_resources
 from solvers.kernels._cuda import architectures, compile_binary
 from solvers.kernels._failure import compiled
+from solvers.kernels._part import KernelPart
 from solvers.kernels._request import KernelRequest
 
 __all__ = ["CudaBinary", "compile_cuda", "cuda_architectures"]
@@ -62,7 +63,12 @@ def cuda_architectures() -> tuple[int, ...]:
 
 
 def compile_cuda(
-    name: str, body: str, arguments: Sequence[tuple[str, str]], *, architecture: int
+    name: str,
+    body: str,
+    arguments: Sequence[tuple[str, str]],
+    *,
+    architecture: int,
+    parts: Sequence[KernelPart] = (),
 ) -> CudaBinary:
     """Compile a kernel for an architecture; needs neither GPU nor driver nor toolkit.
 
@@ -71,6 +77,7 @@ def compile_cuda(
         body: C++ statements of one block, as for `build_kernel`; ``V`` is ``double``.
         arguments: Pairs of name and kind, as for `build_kernel`.
         architecture: Compute capability without the point: 80 for the A100, 90 for the H100.
+        parts: Functions that the body calls by name, as for `build_kernel`.
 
     Returns:
         The binary and what a thread of it occupies.
@@ -92,6 +99,7 @@ def compile_cuda(
         lanes=1,
         device="cuda",
         sizes={},
+        parts=tuple(parts),
     )
     known = architectures()
     if architecture not in known:

@@ -30,6 +30,7 @@ class Kernel:
         arguments: Pairs of name and kind, in call order.
         lanes: Doubles in a vector ``V``.
         device: ``"cpu"`` or ``"cuda"``.
+        parts: Functions that the body calls.
         source: C++ text that was compiled.
     """
 
@@ -42,6 +43,7 @@ class Kernel:
         "device",
         "lanes",
         "name",
+        "parts",
         "source",
     )
 
@@ -52,6 +54,7 @@ class Kernel:
         self.arguments = request.arguments
         self.lanes = request.lanes
         self.device = request.device
+        self.parts = request.parts
         self.source = request.source
         self._call = call
         self._sizes = dict(request.sizes)

@@ -16,6 +16,7 @@ import torch
 import physim
 from solvers.kernels import (
     Kernel,
+    KernelPart,
     Tape,
     _request,
     build,
@@ -150,10 +151,13 @@ def function_points() -> np.ndarray:
 def device_text(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kernel]:
     """Build the text that CUDA gets with the compiler of the CPU."""
 
-    def build_on_host(body: str, arguments: Sequence[tuple[str, str]]) -> Kernel:
+    def build_on_host(
+        body: str, arguments: Sequence[tuple[str, str]], parts: Sequence[KernelPart] = ()
+    ) -> Kernel:
         with monkeypatch.context() as patch:
             patch.setattr(_request, "prelude", lambda *_, **__: prelude(1, device="cuda"))
-            return build_kernel("device_text", body, arguments, lanes=1)
+            text = f"\n#define __ffsll __builtin_ffsll\n{body}"
+            return build_kernel("device_text", text, arguments, lanes=1, parts=parts)
 
     return build_on_host
 
@@ -198,5 +202,7 @@ def simulate(robot: str) -> None:
     controls = torch.from_numpy(np.random.default_rng(5).uniform(-1, 1, (120, 16, model.nu)))
     trajectory = simulator.rollout(simulator.initial_state(batch=16), controls)
     assert (trajectory.report.counts["min_gap"][50:70] < 1e-3).any(-1).all()  # in contact
-    state, _ = simulator.step(trajectory.state(60), controls[60].requires_grad_())
+    state = trajectory.state(60)
+    for control in controls[60:64]:
+        state, _ = simulator.step(state, control.requires_grad_())
     state.q.square().sum().backward()

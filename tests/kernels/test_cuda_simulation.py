@@ -35,7 +35,13 @@ LOCAL_MEMORY_LIMIT = 512 * 1024
 def test_simulations_compile(launches: list[Any], architecture: int) -> None:
     assert len(launches) >= 2  # the step and its adjoint
     for kernel in (launch.kernel for launch in launches):
-        binary = compile_cuda(kernel.name, kernel.body, kernel.arguments, architecture=architecture)
+        binary = compile_cuda(
+            kernel.name,
+            kernel.body,
+            kernel.arguments,
+            architecture=architecture,
+            parts=kernel.parts,
+        )
         print(binary)
         assert binary.local_bytes < LOCAL_MEMORY_LIMIT
 
@@ -44,7 +50,7 @@ def test_simulations_compile(launches: list[Any], architecture: int) -> None:
 def test_simulations_mean_the_same(launches: list[Any], device_text: Callable[..., Kernel]) -> None:
     assert len(launches) >= 2
     for launch in launches:
-        twin = device_text(launch.kernel.body, launch.kernel.arguments)
+        twin = device_text(launch.kernel.body, launch.kernel.arguments, launch.kernel.parts)
         left = launch.replay(twin)
         for (name, _), ours, theirs in zip(twin.arguments, left, launch.after, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
@@ -55,7 +61,9 @@ def test_simulations_mean_the_same(launches: list[Any], device_text: Callable[..
 def test_simulations_run_on_a_gpu(launches: list[Any], gpu: str) -> None:
     for launch in launches:
         kernel = launch.kernel
-        on_gpu = build_kernel(kernel.name, kernel.body, kernel.arguments, lanes=1, device="cuda")
+        on_gpu = build_kernel(
+            kernel.name, kernel.body, kernel.arguments, lanes=1, device="cuda", parts=kernel.parts
+        )
         left = launch.replay(on_gpu, gpu)
         for (name, _), ours, theirs in zip(kernel.arguments, left, launch.after, strict=True):
             # a residual next to its tolerance may take another iteration after other roundings

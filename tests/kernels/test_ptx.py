@@ -117,6 +117,7 @@ def statement(opcode: str, operands: list[str]) -> str:
     elif name == "selp":
         value = f"{read(rest[2], 'bool')} ? {x[0]} : {x[1]}"
     else:
+        width = 32 if kind in {"int", "unsigned"} else 64
         value = {
             "fma": "__builtin_fma({}, {}, {})",
             "rcp": "1.0 / {}",
@@ -126,6 +127,10 @@ def statement(opcode: str, operands: list[str]) -> str:
             "min": "({0}) < ({1}) ? ({0}) : ({1})",
             "max": "({0}) > ({1}) ? ({0}) : ({1})",
             "not": "!({})" if kind == "bool" else "~({})",
+            "mad": "{} * {} + {}",
+            "popc": "__builtin_popcountll({})",
+            "clz": f"({{0}}) ? __builtin_clzll({{0}}) - {64 - width} : {width}",
+            "brev": f"__builtin_bitreverse{width}({{}})",
         }[name].format(*x)
     return f"{target[1:]} = {value};"
 
