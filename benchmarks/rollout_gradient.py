@@ -28,7 +28,7 @@ HIDDEN = 32
 
 def run(size: Size, seed: int = 0) -> Result:
     """Time rollouts and their gradients for every robot."""
-    batches, steps = {"tiny": ((8,), 4), "small": ((256,), 50), "full": ((256, 1024), 50)}[size]
+    batches, steps = {"tiny": ((8,), 20), "small": ((256,), 50), "full": ((256, 1024), 50)}[size]
     robots = {"tiny": LOCOMOTION[:1], "small": LOCOMOTION[:2], "full": LOCOMOTION[:4]}[size]
     repetitions = 2 if size == "tiny" else 5
     rows = []

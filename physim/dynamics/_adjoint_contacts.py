@@ -8,14 +8,12 @@ and the impulse acts through another point along other axes. Reverse mode takes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics._adjoint_phases import EXACT_CAP
 from physim.dynamics._mechanism import Mechanism
-from physim.dynamics._newton_contacts import constant_frame
 from physim.dynamics._phases import (
     Outputs,
     chunks,
@@ -24,6 +22,7 @@ from physim.dynamics._phases import (
     node_values,
     read_node,
 )
+from physim.dynamics._structure import Structure
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
@@ -34,23 +33,10 @@ Vector = list[Scalar]
 Seeds = list[tuple[Scalar, Scalar]]
 
 
-@dataclass(slots=True)
-class Constants:
-    """What no motion of a mechanism changes: much of a planar robot.
-
-    Attributes:
-        poses: By array of poses and link, its twelve numbers where they are constant.
-        still: Components of twists that are always zero.
-    """
-
-    poses: dict[str, dict[int, list[float | None]]] = field(default_factory=dict)
-    still: frozenset[int] = frozenset()
-
-
 def adjoint_contact_phases(
     mechanism: Mechanism,
     group: ContactGroup,
-    constants: Constants,
+    structure: Structure,
     *,
     with_numbers: bool,
     is_exact: bool,
@@ -60,11 +46,11 @@ def adjoint_contact_phases(
     Args:
         mechanism: Structure of the equations.
         group: The candidates.
-        constants: What of the poses is constant; nothing where numbers are differentiated.
+        structure: What all links share; nothing where numbers are differentiated.
         with_numbers: Whether cotangents of the numbers are wanted, hence of both nodes' poses.
         is_exact: Whether contact is exact.
     """
-    phases = AdjointContacts(mechanism, group, constants)
+    phases = AdjointContacts(mechanism, group, structure)
     return {
         "NODE": phases.node(),
         "GAP": phases.gap(),
@@ -74,10 +60,10 @@ def adjoint_contact_phases(
 
 
 def linearised_contact_phases(
-    mechanism: Mechanism, group: ContactGroup, constants: Constants, *, is_exact: bool
+    mechanism: Mechanism, group: ContactGroup, structure: Structure, *, is_exact: bool
 ) -> dict[str, str]:
     """Blocks of one kind of candidate where all derivatives are wanted."""
-    phases = AdjointContacts(mechanism, group, constants)
+    phases = AdjointContacts(mechanism, group, structure)
     return {
         "NODE": phases.node(),
         "GAP": phases.gap(),
@@ -92,32 +78,22 @@ class AdjointContacts:
     Args:
         mechanism: Structure of the equations.
         group: The candidates.
-        constants: What of the poses is constant.
+        structure: What all links share.
     """
 
-    def __init__(self, mechanism: Mechanism, group: ContactGroup, constants: Constants) -> None:
-        self.mechanism, self.group, self._constants = mechanism, group, constants
+    def __init__(self, mechanism: Mechanism, group: ContactGroup, structure: Structure) -> None:
+        self.mechanism, self.group, self.structure = mechanism, group, structure
         self.is_between_links = group.is_between_links
 
-    def _pose_numbers(self, tape: Tape, side: str, node: str) -> Vector:
-        """Twelve numbers of one side's pose, as numbers where all candidates share a constant."""
-        known = self._constants.poses.get(f"pose{node}", {})
-        links = {item.link_a if side == "a" else item.link_b for item in self.group.candidates}
-        rows = [known.get(link, [None] * 12) for link in sorted(links)]
-        name = f"{side}{node}"
-        return [
-            values[0] if len(set(values)) == 1 and values[0] is not None else tape.input(name, i)
-            for i, values in enumerate(zip(*rows, strict=True))
-        ]
+    def _numbers(self, tape: Tape) -> Vector:
+        first = self.mechanism.layout.offsets[self.group.name]
+        return self.structure.read_numbers(tape, self.group, first)
 
     def _poses(self, tape: Tape, node: str) -> tuple[contact.Pose, contact.Pose]:
         """Poses of both sides at one node."""
-
-        def pose(side: str) -> contact.Pose:
-            values = self._pose_numbers(tape, side, node)
-            return chunks(values[:9], 3), values[9:]
-
-        return pose("a"), pose("b") if self.is_between_links else contact.WORLD
+        read = self.structure.read_pose
+        b = read(tape, f"b{node}") if self.is_between_links else contact.WORLD
+        return read(tape, f"a{node}"), b
 
     def node(self) -> str:
         """Geometry of a pair of links at node k, and how close the past velocity would bring it.
@@ -128,7 +104,7 @@ class AdjointContacts:
             return emit_block([("cn", 0, 0.0), ("closest", 0, 0.0)])
         tape = Tape()
         a, b = self._poses(tape, "0")
-        node = contact.contact_node(self.group, a, b, structural_numbers(self.group, tape))
+        node = contact.contact_node(self.group, a, b, self._numbers(tape))
         outputs: Outputs = [("cn", i, x) for i, x in enumerate(node_values(node))]
         row = contact.impulse_rows(node)[2]
         speed = la.dot(row, la.vsub(tape.inputs("va", 6), tape.inputs("vb", 6)))
@@ -139,7 +115,7 @@ class AdjointContacts:
         """Gap at the solution."""
         tape = Tape()
         a, b = self._poses(tape, "1")
-        numbers = structural_numbers(self.group, tape)
+        numbers = self._numbers(tape)
         return emit_block([("gap", 0, self.group.witness(a, b, numbers)[0])])
 
     def _node(self, tape: Tape, numbers: Vector) -> contact.ContactNode:
@@ -152,7 +128,7 @@ class AdjointContacts:
         """Impulse and response of a candidate; takes the one off the links, adds the other."""
         tape, group = Tape(), self.group
         a, b = self._poses(tape, "1")
-        numbers = structural_numbers(group, tape)
+        numbers = self._numbers(tape)
         node, mu = self._node(tape, numbers), numbers[-1]
         motion = contact.contact_motion(
             group, node, a, b, numbers, tape.input("steps", 1), self.mechanism.recovery
@@ -215,11 +191,11 @@ class AdjointContacts:
         self, tape: Tape, name: str, values: Sequence[Scalar], *, sign: float = 1.0
     ) -> Outputs:
         """Adds a wrench, or a 6 x 6 block by rows, to an array; no twist sees the rest of it."""
-        still = self._constants.still
+        moves = self.structure.moves
         return [
             (name, i, sc.add(tape.input(name, i), sc.multiply(sign, x)))
             for i, x in enumerate(values)
-            if i % 6 not in still and i // 6 not in (still if len(values) == 36 else ())
+            if i % 6 in moves and (len(values) == 6 or i // 6 in moves)
         ]
 
     @property
@@ -228,7 +204,7 @@ class AdjointContacts:
 
     def _wrenches(self, tape: Tape, seeds: Seeds) -> list[tuple[str, Vector]]:
         """Wrenches that cotangents leave on the poses of node k, by side."""
-        poses = {side: self._pose_numbers(tape, side, "0") for side in self._sides}
+        poses = {side: self.structure.pose_values(tape, f"{side}0") for side in self._sides}
         moving = [x for pose in poses.values() for x in pose if constant_value(x) is None]
         bars = iter(reverse(seeds, moving))
         # No twist that the mechanism allows moves a constant.
@@ -241,7 +217,7 @@ class AdjointContacts:
     def pull_node(self) -> str:
         """Wrenches that a weighed balance leaves on the poses of node k."""
         tape = Tape()
-        numbers, timestep = structural_numbers(self.group, tape), tape.input("steps", 1)
+        numbers, timestep = self._numbers(tape), tape.input("steps", 1)
         seeds, _ = self._seeds(tape, numbers, self._twist(tape))
         (through_step,) = reverse(seeds, [timestep])
         outputs: Outputs = [
@@ -257,7 +233,7 @@ class AdjointContacts:
         On a plane it is taken off the link's own block, between links left to its caller.
         """
         tape = Tape()
-        numbers = structural_numbers(self.group, tape)
+        numbers = self._numbers(tape)
         rows = []
         for row in range(6):
             unit = [1 if i == row else 0 for i in range(6)]
@@ -298,11 +274,3 @@ def pose_wrench(pose: Vector, cotangent: Vector) -> Vector:
     for column, bar in zip(la.transpose(rotation), la.transpose(bars), strict=True):
         moment = la.vadd(moment, la.cross(column, bar))
     return [*moment, *force]
-
-
-def structural_numbers(group: ContactGroup, tape: Tape) -> Vector:
-    """A candidate's numbers as inputs, its plane's normal as constants."""
-    values: Vector = tape.inputs("k", group.width)
-    if group.normal is not None:
-        values[:3] = constant_frame(group.normal)[2]
-    return values

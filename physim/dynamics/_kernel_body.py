@@ -6,7 +6,6 @@ import math
 from importlib import resources
 
 from physim.dynamics._adjoint_contacts import (
-    Constants,
     adjoint_contact_phases,
     linearised_contact_phases,
 )
@@ -31,6 +30,7 @@ from physim.dynamics._newton_contacts import NewtonContacts
 from physim.dynamics._newton_phases import NewtonPhases
 from physim.dynamics._phases import StepPhases
 from physim.dynamics._settings import SolverSettings
+from physim.dynamics._structure import Structure
 from physim.dynamics._tangent_phases import TangentPhases
 from physim.dynamics._weights import Weights
 from solvers.core import Status
@@ -154,19 +154,20 @@ def adjoint_body(
         is_exact: Whether contact is exact.
     """
     phases: AdjointPhases
-    constants = Constants()
+    structure = Structure.unknown()
     if with_numbers:
         phases = AdjointPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
     else:
         phases = TangentPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
-        constants = phases.constants
+        structure = phases.structure
     options = {"with_numbers": with_numbers, "is_exact": is_exact}
     kinds = [
-        adjoint_contact_phases(mechanism, group, constants, **options) for group in mechanism.groups
+        adjoint_contact_phases(mechanism, group, structure, **options) for group in mechanism.groups
     ]
     flags = f"constexpr bool WITH_NUMBERS = {str(with_numbers).lower()};\n"
     flags += f"constexpr bool EXACT = {str(is_exact).lower()};\n"
-    text = flags + template("adjoint_loop.cpp") + (frame or template("adjoint_single.cpp"))
+    text = flags + template("adjoint_loop.cpp") + template("seats.cpp")
+    text += frame or template("adjoint_single.cpp")
     body = filled(mechanism, text, phases.blocks, kinds)
     head = [_constants(mechanism, settings), weight_tables(weights)]
     return "\n".join([*head, elimination_source(mechanism.tree), body])
@@ -183,11 +184,13 @@ def jacobian_body(
     """C++ text of all derivatives of a step; arguments as for `adjoint_body`."""
     phases = JacobianPhases(mechanism, zeros, weights.joints, is_exact=is_exact)
     kinds = [
-        linearised_contact_phases(mechanism, group, phases.constants, is_exact=is_exact)
+        linearised_contact_phases(mechanism, group, phases.structure, is_exact=is_exact)
         for group in mechanism.groups
     ]
     flags = f"constexpr bool EXACT = {str(is_exact).lower()};\n"
-    body = filled(mechanism, flags + template("jacobian.cpp"), phases.blocks, kinds)
+    body = filled(
+        mechanism, flags + template("seats.cpp") + template("jacobian.cpp"), phases.blocks, kinds
+    )
     head = [_constants(mechanism, settings), weight_tables(weights)]
     return "\n".join([*head, elimination_source(mechanism.tree), body])
 
@@ -213,6 +216,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "ATTEMPT_ITERATIONS": settings.attempt_iterations,
         "NEWTON_MOST": settings.newton_iterations,
         "NEWTON_FIRST": settings.newton_first,
+        "NEWTON_MORE": settings.newton_iterations - settings.newton_first,
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
         "PATIENCE": PATIENCE,

@@ -11,14 +11,13 @@ The arrays are: ``a0 b0 a1 b1`` poses of both sides at both nodes, ``k`` the can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from physim.collision import ContactGroup
 from physim.dynamics import _contact as contact
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._phases import Exchange, Outputs, flatten
-from physim.dynamics._structure import Structure, is_still
+from physim.dynamics._structure import Structure, constant_frame, is_still
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
@@ -81,10 +80,7 @@ class NewtonContacts:
 
     def _numbers(self, tape: Tape) -> Vector:
         first = self.mechanism.layout.offsets[self.group.name]
-        values = self.structure.read_numbers(tape, self.group, first)
-        if self.group.normal is not None:
-            values[:3] = constant_frame(self.group.normal)[2]
-        return values
+        return self.structure.read_numbers(tape, self.group, first)
 
     def _poses(self, tape: Tape, suffix: str) -> tuple[contact.Pose, contact.Pose]:
         """Poses of both sides from the arrays ``a<suffix>`` and ``b<suffix>``."""
@@ -274,14 +270,3 @@ class NewtonContacts:
         ]
         travel = step * tape.input("steps", 1) * du[-1]
         return emit_block([*outputs, ("gap", 0, tape.input("gap", 0) + travel)])
-
-
-def constant_frame(normal: Sequence[float]) -> list[Vector]:
-    """Tangents and normal of a plane as numbers."""
-    from physim.collision import tangents
-
-    first, second = tangents([float(x) for x in normal])
-    clean = [
-        [int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in row] for row in (first, second)
-    ]
-    return [*clean, [int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in normal]]

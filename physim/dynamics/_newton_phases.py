@@ -30,7 +30,6 @@ from physim.dynamics._phases import (
     motion_values,
     pose_values,
 )
-from physim.dynamics._structure import Structure
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
@@ -74,7 +73,6 @@ class NewtonPhases(StepPhases):
         cap: float,
     ) -> None:
         self._weights, self._cap = joint_weights, cap
-        self.structure = Structure.of(mechanism, zeros)
         self._touched = {
             link
             for group in mechanism.groups

@@ -26,6 +26,7 @@ from physim.dynamics._kinematics import (
 )
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
+from physim.dynamics._structure import Structure
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block
 from solvers.kernels import scalar as sc
@@ -135,6 +136,7 @@ class StepPhases:
     def __init__(self, mechanism: Mechanism, zeros: frozenset[int]) -> None:
         self.mechanism = mechanism
         self._zeros = zeros
+        self.structure = Structure.of(mechanism, zeros)
         self._exchange = Exchange()
         self.has_couplings = any(group.is_between_links for group in mechanism.groups)
         self.blocks = self.trace()

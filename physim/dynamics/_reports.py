@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,11 @@ class StepReport(Report):
         """Rows are all there is to copy or send."""
         return StepReport, (self._rows,)
 
+    @classmethod
+    def joined(cls, reports: Sequence[StepReport]) -> StepReport:
+        """One report of consecutive steps."""
+        return reports[0] if len(reports) == 1 else cls(torch.cat([r._rows for r in reports]))
+
     @property
     def status(self) -> Tensor:
         """`Status` of each item."""
@@ -81,7 +87,7 @@ class StepReport(Report):
         return self._real(name).to(torch.int64)
 
 
-def done_report(done: Advance, good: Tensor | None = None) -> Report:
+def done_report(done: Advance, good: Tensor | None = None) -> StepReport:
     """Report of steps; its shape is that of the steps.
 
     Args:

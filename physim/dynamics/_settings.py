@@ -33,9 +33,10 @@ class SolverSettings:
         gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
             redundant contacts may exchange, and the error falls by it in every iteration.
         rescue_smoothing: Smoothing from which the interior point hands over to Newton.
-        soft_rescue: Smoothing of the softer problem that is tried before the interior point, and by
-            it if it jams at ``rescue_smoothing``; Newton then goes down the path by factors of ten.
-            An item that fails even in parts keeps the smallest smoothing that it came to.
+        soft_rescue: Smoothing of the softer problem that is tried before the interior point. If
+            that jams at ``rescue_smoothing`` it solves the softer problem too, and Newton goes down
+            the path by factors of ten. An item that fails even in parts keeps the smallest
+            smoothing that it came to.
         tolerance: Largest balance and velocity residual, in the model's own units.
         path_tolerance: Largest relative deviation of a complementarity product from kappa.
         attempts: Starts that an item gets one after the other if it does not converge. They lie

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from physim.collision import ContactGroup
+from physim.collision import ContactGroup, tangents
 from physim.dynamics._kinematics import forward_kinematics
 from physim.dynamics._mechanism import Mechanism
 from physim.dynamics._numbers import Numbers
@@ -62,11 +62,20 @@ class Structure:
         }
         return cls(zeros, pose, tuple(sorted(moves)))
 
-    def read_pose(self, tape: Tape, name: str) -> Pose:
-        """A link's pose from an array of twelve."""
-        values = [
+    @classmethod
+    def unknown(cls) -> Structure:
+        """Nothing is constant: for derivatives by the numbers."""
+        return cls(frozenset(), (None,) * 12, tuple(range(6)))
+
+    def pose_values(self, tape: Tape, name: str) -> list[Scalar]:
+        """Rotation by rows, then position of a link, from an array of twelve."""
+        return [
             tape.input(name, i) if known is None else known for i, known in enumerate(self.pose)
         ]
+
+    def read_pose(self, tape: Tape, name: str) -> Pose:
+        """A link's pose from an array of twelve."""
+        values = self.pose_values(tape, name)
         return [values[0:3], values[3:6], values[6:9]], values[9:]
 
     def read_twist(self, tape: Tape, name: str) -> list[Scalar]:
@@ -78,14 +87,25 @@ class Structure:
         return [x if i in self.moves else 0 for i, x in enumerate(row)]
 
     def read_numbers(self, tape: Tape, group: ContactGroup, first: int) -> list[Scalar]:
-        """A candidate's numbers, zero where they are for all of its kind."""
+        """A candidate's numbers, known where they are the same for all of its kind."""
         values: list[Scalar] = []
         for place in range(group.width):
             slots = {first + group.width * i + place for i in range(group.count)}
             values.append(0 if slots <= self.zeros else tape.input("k", place))
+        if group.normal is not None:
+            values[:3] = constant_frame(group.normal)[2]
         return values
 
 
 def is_still(row: Sequence[Scalar]) -> bool:
     """Whether no motion changes the velocity that this row gives."""
     return all(sc.is_zero(x) for x in row)
+
+
+def constant_frame(normal: Sequence[float]) -> list[list[Scalar]]:
+    """Tangents and normal of a plane as numbers."""
+    first, second = tangents([float(x) for x in normal])
+    return [
+        [int(x) if x in (0.0, 1.0, -1.0) else float(x) for x in row]
+        for row in (first, second, normal)
+    ]

@@ -115,8 +115,7 @@ def sweep_body(
     loop = template("adjoint_sweep.cpp")
     loop = loop.replace("@PULL_BACK_POLICY@", _PULL_BACK_POLICY if has_policy else "")
     files = ("policy.cpp", "policy_adjoint.cpp") if has_policy else ()
-    frame = "".join(template(name) for name in ("seats.cpp", *files))
-    frame = f"{frame}{loop}"
+    frame = "".join(template(name) for name in files) + loop
     return adjoint_body(
         mechanism,
         settings,

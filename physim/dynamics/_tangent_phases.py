@@ -11,7 +11,6 @@ from typing import Any
 
 from physim.dynamics import _integrator as integrator
 from physim.dynamics._actuation import actuator_forces
-from physim.dynamics._adjoint_contacts import Constants
 from physim.dynamics._adjoint_phases import AdjointPhases
 from physim.dynamics._kinematics import (
     Poses,
@@ -39,20 +38,14 @@ from physim.dynamics._tangent import (
 from solvers.kernels import algebra as la
 from solvers.kernels import emit_block, reverse
 from solvers.kernels import scalar as sc
-from solvers.kernels.trace import Tape, constant_value
+from solvers.kernels.trace import Tape
 
 Scalar = Any
 Vector = list[Scalar]
 
 
 class TangentPhases(AdjointPhases):
-    """Phases of one mechanism's adjoint without its numbers; arguments as for `AdjointPhases`.
-
-    Attributes:
-        constants: What no motion changes.
-    """
-
-    constants: Constants
+    """Phases of one mechanism's adjoint without its numbers; arguments as for `AdjointPhases`."""
 
     def trace(self) -> dict[str, str]:
         """Blocks by name; earlier ones hand values to later ones."""
@@ -77,7 +70,6 @@ class TangentPhases(AdjointPhases):
     def _node(self) -> str:
         """Poses of nodes k and k-1, and momentum of the past interval with gravity's impulse."""
         tape, tree = Tape(), self.mechanism.tree
-        self.constants = Constants()
         past, timestep = tape.inputs("steps", 2)
         numbers = self._numbers(tape)
         poses = forward_kinematics(tree, tape.inputs("q", tree.nq), numbers)
@@ -98,10 +90,6 @@ class TangentPhases(AdjointPhases):
         store = self._exchange.store
         outputs = store("motion0", motion_values(poses), is_complete=True)
         outputs += store("center0", flatten(poses.center))
-        twists = chunks(motion_values(poses), 6)
-        self.constants.still = frozenset(
-            k for k in range(6) if all(constant_value(twist[k]) == 0.0 for twist in twists)
-        )
         carrier = integrator.discrete_carrier(poses, numbers)
         outputs += store("carrier", [x for m in carrier for x in flatten(m)])
         outputs += store("motion_past", motion_values(before))
@@ -118,15 +106,12 @@ class TangentPhases(AdjointPhases):
             for link in (item.link_a, item.link_b)
             if link >= 0
         }
-        self.constants.poses[name] = {
-            link: [constant_value(x) for x in values[12 * link : 12 * link + 12]] for link in links
-        }
         places = [12 * link + i for link in sorted(links) for i in range(12)]
         return [(name, i, values[i]) for i in places]
 
     def _felt(self, wrenches: Vector) -> Vector:
         """Wrenches without what no motion feels."""
-        return [0.0 if i % 6 in self.constants.still else x for i, x in enumerate(wrenches)]
+        return [x if i % 6 in self.structure.moves else 0.0 for i, x in enumerate(wrenches)]
 
     def _weight(self, numbers: Numbers, link: int, past: Scalar, timestep: Scalar) -> Vector:
         """Impulse of gravity at node k."""
@@ -158,14 +143,14 @@ class TangentPhases(AdjointPhases):
         outputs = store("motion1", motion_values(after), is_complete=True)
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
         outputs += store("coming", self._felt(coming))
-        moves = [k not in self.constants.still for k in range(6)]
-        outputs += [("wrench", i, x) for i, x in enumerate(rest) if moves[i % 6]]
+        moves = self.structure.moves
+        outputs += [("wrench", i, x) for i, x in enumerate(rest) if i % 6 in moves]
         for link, spread in enumerate(spreads):
             block = integrator.spatial_block(
                 node.poses.center[link], after.center[link], spread, numbers.link_mass(link)
             )
             outputs += [
-                ("spatial", 36 * link + i, y if moves[i // 6] and moves[i % 6] else 0.0)
+                ("spatial", 36 * link + i, y if i // 6 in moves and i % 6 in moves else 0.0)
                 for i, y in enumerate(flatten(block))
             ]
         return emit_block(outputs + self._contact_poses("pose1", pose_values(after)))

@@ -18,7 +18,7 @@ from physim.dynamics._assembly import StepData
 from physim.dynamics._inputs import check_controls, finite_items, normalise_quaternions
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._layers import Layers, LayerTable
-from physim.dynamics._reports import done_report, step_smoothing
+from physim.dynamics._reports import StepReport, done_report, step_smoothing
 from physim.dynamics._solved_steps import OUTCOME, Steps, retake_parts
 from physim.dynamics._state import State
 from solvers.core import OnFailure, Report, apply_on_failure, open_progress
@@ -183,7 +183,8 @@ class Unroll:
             control = drive.new_empty(self.steps, batch, nu)
         now, columns = data, [(data.q[None], data.v[None], data.past_timestep[None])]
         parts: list[Advance] = []
-        reports, starts = [], []
+        reports: list[StepReport] = []
+        starts: list[Tensor | None] = []
         with open_progress(self.steps, description="rollout", show=self.progress) as bar:
             for first, last in self._spans:
                 good = finite_items(now, self.on_failure, self.has_parameters)
@@ -210,7 +211,7 @@ class Unroll:
             v=v,
             interval=interval,
             control=control,
-            report=_joined(reports),
+            report=StepReport.joined(reports),
             impulses=impulses,
             kept=Kept(
                 outcome=torch.cat([_outcome(done) for done in parts]) if keeps else None,
@@ -392,12 +393,3 @@ def _plus(carried: Tensor, direct: Tensor | None) -> Tensor:
 def _cat(pieces: Sequence[Tensor | None]) -> Tensor | None:
     found = [y for y in pieces if y is not None]
     return torch.cat(found) if found else None
-
-
-def _joined(reports: Sequence[Report]) -> Report:
-    return Report(
-        status=torch.cat([r.status for r in reports]),
-        iterations=torch.cat([r.iterations for r in reports]),
-        residual=torch.cat([r.residual for r in reports]),
-        counts={name: torch.cat([r.counts[name] for r in reports]) for name in reports[0].counts},
-    )

@@ -9,13 +9,9 @@ const auto normalise = [&](V* q) {
   @NORMALISE@
 };
 for (int first = begin; first < end; first += LANES) {
-  Seats at;
-  at.real = end - first < LANES ? end - first : LANES;
+  const Seats at = consecutive(first, end);
   V real = none;
-  for (int l = 0; l < LANES; ++l) {
-    at.item[l] = first + (l < at.real ? l : at.real - 1);
-    vput(real, l, l < at.real ? 1.0 : 0.0);
-  }
+  for (int l = 0; l < LANES; ++l) vput(real, l, l < at.real ? 1.0 : 0.0);
   const V* const num = numbers_in + (size_t)(first / LANES) * number_stride;
   V* const sum_num = bar_num_out + (size_t)(first / LANES) * (WITH_NUMBERS ? NUMBERS : 0);
   V bar_q[NQ + 1], bar_v[NV + 1], bar_interval[1], bar_timestep[1], bar_external[NV + 1];

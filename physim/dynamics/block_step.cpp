@@ -89,33 +89,33 @@ const auto solve_here = [&](Work& work, const V* num, int most, M wanted) -> M {
   work.iterations = trial.iterations;
   return good;
 };
+// A softer problem from the predicted point, and from there the problem itself.
+const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
+  Work trial = work;
+  trial.kappa[0] = vmax(work.kappa[0], path_rate * work.steps[1] * SOFTENING);
+  const M soft = solve_newton(trial, num, true, true, NEWTON_MORE, wanted);
+  adopt(work, trial, soft, none);
+  work.iterations = trial.iterations;
+  return solve_here(work, num, NEWTON_MORE, soft);
+};
 // From a solution of the softest problem Newton down the path, and at every stage on to the problem
 // itself. What comes as far as stage `enough` counts as solved, if not as exact.
 const auto descend = [&](Work& work, const V* num, int enough, M soft) -> M {
   V kappa = path_rate * work.steps[1] * SOFTENING;
-  M exact = solve_here(work, num, NEWTON_FIRST, soft), reached = none > unit;
-  for (int stage = 0; stage < STAGES && !is_smooth; ++stage) {
+  M exact = solve_here(work, num, NEWTON_MOST, soft), reached = none > unit;
+  for (int stage = 0; stage < STAGES; ++stage) {
     soft = soft & !exact;
     if (!vany(soft)) break;
     kappa = kappa * 0.1;
     Work trial = work;
     trial.kappa[0] = kappa;
-    soft = soft & solve_newton(trial, num, true, false, 2 * NEWTON_FIRST, soft);
+    soft = soft & solve_newton(trial, num, true, false, NEWTON_MOST, soft);
     adopt(work, trial, soft, none);
     work.iterations = trial.iterations;
-    exact = exact | (soft & solve_here(work, num, NEWTON_FIRST, soft));
+    exact = exact | (soft & solve_here(work, num, NEWTON_MOST, soft));
     if (stage >= enough) reached = reached | soft;
   }
   return reached | exact;
-};
-// A softer problem from the predicted point.
-const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
-  Work trial = work;
-  trial.kappa[0] = vmax(work.kappa[0], path_rate * work.steps[1] * SOFTENING);
-  const M soft = solve_newton(trial, num, true, true, NEWTON_MOST, wanted);
-  adopt(work, trial, soft, none);
-  work.iterations = trial.iterations;
-  return descend(work, num, STAGES - 1, soft);
 };
 // The interior point close to the end of the path and Newton from there; where it jams, the
 // interior point on the softest problem and Newton down the path.

@@ -1,24 +1,18 @@
 // All derivatives of one step of one block of environments: names between at-signs are traced
 // phases. Columns are tangent steps of q, velocities, controls.
 constexpr int PRIMALS = 2 * LIMITS + RUBS + 3 * CONTACTS, COLUMNS = 2 * NV + NU;
-const int first = block * LANES;
-const auto gather = [&](const double* source, int width, V* target) {
-  const double* rows[LANES];
-  for (int l = 0; l < LANES; ++l)
-    rows[l] = source + (size_t)(first + l < batch ? first + l : batch - 1) * width;
-  vgather_rows(rows, width, target);
-};
+const Seats at = consecutive(block * LANES, batch);
 V q[NQ + 1], v[NV + 1], control[NU + 1], external[NV + 1], steps[2], kappa[1];
 V x[NQ + 1], impulses[PRIMALS + 1];
 const V* const num = numbers_in + (size_t)block * number_stride;
-gather(q_in, NQ, q);
-gather(v_in, NV, v);
-gather(control_in, NU, control);
-gather(external_in, NV, external);
-gather(interval_in, 1, steps);
-gather(timestep_in, 1, steps + 1);
-gather(x_in, NQ, x);
-if (EXACT) gather(impulses_in, PRIMALS, impulses);
+gather(q_in, NQ, at, q);
+gather(v_in, NV, at, v);
+gather(control_in, NU, at, control);
+gather(external_in, NV, at, external);
+gather(interval_in, 1, at, steps);
+gather(timestep_in, 1, at, steps + 1);
+gather(x_in, NQ, at, x);
+if (EXACT) gather(impulses_in, PRIMALS, at, impulses);
 kappa[0] = V(kappa_in);
 
 V pose0[12 * (NL + 1)], pose1[12 * (NL + 1)], motion0[6 * NV + 1], motion1[6 * NV + 1];
@@ -65,7 +59,7 @@ for (int c = 0; c < COLUMNS; ++c) {
   const bool is_state = c < 2 * NV;
   double* const out = is_state ? a_out + c : b_out + (c - 2 * NV);
   const int width = is_state ? 2 * NV : NU;
-  for (int l = 0; l < LANES && first + l < batch; ++l)
+  for (int l = 0; l < at.real; ++l)
     for (int i = 0; i < 2 * NV; ++i)
-      out[((size_t)(first + l) * 2 * NV + i) * width] = vlane(ahead[i], l);
+      out[((size_t)at.item[l] * 2 * NV + i) * width] = vlane(ahead[i], l);
 }

@@ -175,8 +175,7 @@ const auto serve = [&](int need, const Seats& at) -> M {
     if (need != MORE)
       for (int i = 0; i < WARM; ++i) work.warm[i] = none;
     if (need == MORE) {
-      const int most = NEWTON_MOST - NEWTON_FIRST;
-      closed = good = solve_newton(work, num, is_smooth, false, most, everyone);
+      closed = good = solve_newton(work, num, is_smooth, false, NEWTON_MORE, everyone);
     } else if (need == SOFTER) {
       closed = good = solve_soft(work, num, everyone);
     } else if (need == PATH) {
@@ -225,10 +224,12 @@ for (int place = 0; place < size; ++place) {
   queue[FIRST][waiting[FIRST]++] = place;
 }
 int list[TEAM_MOST * LANES];
+// A few environments would wait for company that cannot come.
+const int patience = (size - 1) / LANES < PATIENCE ? (size - 1) / LANES : PATIENCE;
 for (int round = 0, open = size; open > 0; ++round) {
   for (int need = 0; need < NEEDS; ++need) {
     // Part of a block goes when nothing else is ready, or has waited long.
-    const bool is_due = need == FIRST || waiting[FIRST] == 0 || round - since[need] >= PATIENCE;
+    const bool is_due = need == FIRST || waiting[FIRST] == 0 || round - since[need] >= patience;
     const int count = is_due ? waiting[need] : waiting[need] / LANES * LANES;
     if (count == 0) continue;
     for (int i = 0; i < count; ++i) list[i] = queue[need][i];

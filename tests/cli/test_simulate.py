@@ -205,13 +205,19 @@ def test_failure_after_the_ladder_exits_with_1(
 
     import physim
     from physim.cli import _simulation
+    from solvers.core import Report
 
     original = physim.Simulator.rollout
 
     def rollout(*positional: object, **named: object) -> object:
         motion = original(*positional, **named)  # type: ignore[arg-type]
-        motion.report.status[3, 1] = int(physim.Status.STALLED)
-        return replace(motion)
+        seen = motion.report
+        status = seen.status.clone()
+        status[3, 1] = int(physim.Status.STALLED)
+        stalled = Report(
+            status=status, iterations=seen.iterations, residual=seen.residual, counts=seen.counts
+        )
+        return replace(motion, report=stalled)
 
     monkeypatch.setattr(_simulation.Simulator, "rollout", rollout)
     record = tmp_path / "out.json"

@@ -58,7 +58,7 @@ def test_rollout_is_a_chain_of_steps(
                 now, _ = sim.step(now, controls["tumbler"])
             last = now
         found.append(torch.autograd.grad(last.q.sum() + last.v.sum(), v)[0])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
 
 
 def test_policy_carries_gradients(simulator: Build, states: dict[str, physim.State]) -> None:
