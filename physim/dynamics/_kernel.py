@@ -300,6 +300,12 @@ class KernelSolver:
             self._kept = (launch, *self._kept[: _KEPT_LAUNCHES - 1])
         return launch
 
+    def _inputs(self, data: StepData) -> tuple[Tensor | int, ...]:
+        """The first arguments of every derivative."""
+        names = ("q", "v", "control", "force", "past_timestep", "timestep")
+        rows = (getattr(data, name).contiguous() for name in names)
+        return (*rows, *self.pack_numbers(data.numbers))
+
     def adjoint_kernel(self, *, with_numbers: bool, is_dense: bool, is_exact: bool) -> Kernel:
         """The compiled adjoint, built at first use."""
         key = (with_numbers, is_dense, is_exact)
@@ -334,7 +340,6 @@ class KernelSolver:
         """Cotangents of all inputs (see `StepSolver.adjoint`)."""
         batch, tree, double = data.q.shape[0], self.mechanism.tree, torch.float64
         size, nu = self.mechanism.layout.size, len(self.mechanism.actuators)
-        numbers, stride = self.pack_numbers(data.numbers)
         is_dense = with_numbers or self.breaks_pattern(data.numbers)
         widths = (tree.nq, tree.nv, nu, tree.nv)
         q, v, control, force = (torch.empty(batch, width, dtype=double) for width in widths)
@@ -349,14 +354,7 @@ class KernelSolver:
         kernel.launch_trusted(
             block_count(batch, self.lanes),
             self.threads,
-            data.q.contiguous(),
-            data.v.contiguous(),
-            data.control.contiguous(),
-            data.force.contiguous(),
-            data.past_timestep.contiguous(),
-            data.timestep.contiguous(),
-            numbers,
-            stride,
+            *self._inputs(data),
             q_next.contiguous(),
             x.contiguous(),
             impulses.contiguous(),
@@ -407,21 +405,13 @@ class KernelSolver:
             (B, 2 nv, 2 nv), and with respect to controls (B, 2 nv, nu).
         """
         batch, nv, nu = data.q.shape[0], self.mechanism.tree.nv, len(self.mechanism.actuators)
-        numbers, stride = self.pack_numbers(data.numbers)
         by_state = torch.empty(batch, 2 * nv, 2 * nv, dtype=torch.float64)
         by_control = torch.empty(batch, 2 * nv, nu, dtype=torch.float64)
         is_dense = self.breaks_pattern(data.numbers)
         self.jacobian_kernel(is_dense=is_dense, is_exact=kappa == 0.0).launch_trusted(
             block_count(batch, self.lanes),
             self.threads,
-            data.q.contiguous(),
-            data.v.contiguous(),
-            data.control.contiguous(),
-            data.force.contiguous(),
-            data.past_timestep.contiguous(),
-            data.timestep.contiguous(),
-            numbers,
-            stride,
+            *self._inputs(data),
             x.contiguous(),
             impulses.contiguous(),
             kappa,

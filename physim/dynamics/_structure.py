@@ -1,4 +1,4 @@
-"""What the model's zeros fix for all links alike: a planar model needs a quarter of the work.
+"""What the model's zeros fix for all links alike, such as the plane in which a model moves.
 
 Contacts are traced once per kind and looped over candidates, so they see no link in particular.
 What all links share is known all the same: in a model of planar joints every rotation leaves an

@@ -121,3 +121,22 @@ def test_increments_are_derivatives(kappa: float | None) -> None:
         for slope, h, low_value in zip(slopes, high, low, strict=True):
             difference = (h - low_value) / (2 * eps)
             assert float((slope - difference).abs().max()) < 1e-7
+
+
+@given(b=signed, y=signed, bound=sizes, rho=sizes, kappa=st.none() | sizes)
+def test_one_component_is_two_along_an_axis(
+    b: float, y: float, bound: float, rho: float, kappa: float | None
+) -> None:
+    parameter = None if kappa is None else scalar(kappa)
+    one = disc_newton([scalar(b)], [scalar(y)], scalar(bound), rho, 1e3, parameter)
+    two = disc_newton(
+        [scalar(b), scalar(0.0)], [scalar(y), scalar(0.0)], scalar(bound), rho, 1e3, parameter
+    )
+    size = abs(b) + rho * abs(y) + bound
+    for ours, theirs, unit in (
+        (one.offset[0], two.offset[0], 1e3 * size),
+        (one.residual[0], two.residual[0], size),
+        (one.b_y[0][0], two.b_y[0][0], 1e3 * rho),
+        (one.b_p[0], two.b_p[0], 1e3),
+    ):
+        assert abs(float(ours) - float(theirs)) <= 1e-11 * unit
