@@ -36,6 +36,9 @@ from physim.dynamics._weights import Weights
 from solvers.core import Status
 from solvers.kernels import KernelPart
 
+NEWTON_STAGE = 2
+"""Iterations at each stage on the way from a softer problem down to the problem itself."""
+
 _PATH_PARAMETERS = (
     *((name, "const V*") for name in ("q", "v", "force", "steps", "num", "kappas")),
     ("stages", "int"),
@@ -217,6 +220,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "NEWTON_MOST": settings.newton_iterations,
         "NEWTON_FIRST": settings.newton_first,
         "NEWTON_MORE": settings.newton_iterations - settings.newton_first,
+        "NEWTON_STAGE": NEWTON_STAGE,
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
         "PATIENCE": PATIENCE,

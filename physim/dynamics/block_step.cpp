@@ -89,14 +89,25 @@ const auto solve_here = [&](Work& work, const V* num, int most, M wanted) -> M {
   work.iterations = trial.iterations;
   return good;
 };
-// A softer problem from the predicted point, and from there the problem itself.
+// A softer problem from the predicted point, and from there the problem itself. Where that fails the
+// path leads down to it, with too few iterations at every stage to jam there.
 const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
   Work trial = work;
   trial.kappa[0] = vmax(work.kappa[0], path_rate * work.steps[1] * SOFTENING);
   const M soft = solve_newton(trial, num, true, true, NEWTON_MORE, wanted);
   adopt(work, trial, soft, none);
   work.iterations = trial.iterations;
-  return solve_here(work, num, NEWTON_MORE, soft);
+  const M exact = solve_here(work, num, NEWTON_MORE, soft), left = wanted & !exact;
+  if (!vany(left)) return exact;
+  trial.iterations = work.iterations;
+  for (int stage = 0; stage < STAGES; ++stage) {
+    trial.kappa[0] = vmax(work.kappa[0], trial.kappa[0] * 0.1);
+    solve_newton(trial, num, true, false, NEWTON_STAGE, left);
+  }
+  const M late = solve_here(trial, num, NEWTON_MORE, left);
+  adopt(work, trial, late, unit);
+  work.iterations = trial.iterations;
+  return exact | late;
 };
 // From a solution of the softest problem Newton down the path, and at every stage on to the problem
 // itself. What comes as far as stage `enough` counts as solved, if not as exact.
