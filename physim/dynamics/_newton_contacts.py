@@ -178,7 +178,7 @@ class NewtonContacts:
         size = sc.where(takes_part, size * (1.0 / scales.velocity), 0.0)
         outputs.append(("err", 1, sc.maximum(tape.input("err", 1), size)))
         if kappa is not None:
-            product = sc.absolute(gamma * normal_speed / kappa - 1.0)
+            product = sc.absolute(gamma * normal_speed * tape.input("per_kappa", 0) - 1.0)
             drag = wrong / (mu * law.value)
             away = sc.where(takes_part, sc.maximum(product, drag), 0.0)
             outputs.append(("err", 2, sc.maximum(tape.input("err", 2), away)))

@@ -169,7 +169,9 @@ class NewtonPhases(StepPhases):
             )
             collect("limit", i, dof, sign, primal, (pair.offset, pair.gain, pair.residual))
             if kappa is not None:
-                away = sc.maximum(away, sc.absolute(primal * velocity / kappa - 1.0))
+                away = sc.maximum(
+                    away, sc.absolute(primal * velocity * tape.input("per_kappa", 0) - 1.0)
+                )
         slips = difference(tree, x, q)[0]
         for i, (dof, _) in enumerate(mechanism.rubbing):
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)

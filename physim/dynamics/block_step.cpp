@@ -97,14 +97,14 @@ const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
   const M soft = solve_newton(trial, num, true, true, NEWTON_MORE, wanted);
   adopt(work, trial, soft, none);
   work.iterations = trial.iterations;
-  const M exact = solve_here(work, num, NEWTON_MORE, soft), left = wanted & !exact;
+  const M exact = solve_here(work, num, NEWTON_FIRST, soft), left = wanted & !exact;
   if (!vany(left)) return exact;
   trial.iterations = work.iterations;
   for (int stage = 0; stage < STAGES; ++stage) {
     trial.kappa[0] = vmax(work.kappa[0], trial.kappa[0] * 0.1);
     solve_newton(trial, num, true, false, NEWTON_STAGE, left);
   }
-  const M late = solve_here(trial, num, NEWTON_MORE, left);
+  const M late = solve_here(trial, num, NEWTON_FIRST + NEWTON_STAGE, left);
   adopt(work, trial, late, unit);
   work.iterations = trial.iterations;
   return exact | late;

@@ -42,10 +42,11 @@ V* pair_reply[PAIRS + 1];
 V* pair_change[PAIRS + 1];
 V pair_on[PAIRS + 1];
 int pair_a[PAIRS + 1], pair_b[PAIRS + 1], pairs = 0;
-V rate[1], err[3], run[1], alpha[1], determinant[1], closest[1], reach[1];
+V rate[1], per_kappa[1], err[3], run[1], alpha[1], determinant[1], closest[1], reach[1];
 @NEWTON_RECORDS@
 const V zero = V(0.0), one = V(1.0);
 rate[0] = 1.0 / steps[1];
+per_kappa[0] = 1.0 / kappa[0];
 for (int i = 0; i < 12; ++i) {
   const V unit = V(i == 0 || i == 4 || i == 8 ? 1.0 : 0.0);
   pose0[12 * NL + i] = unit;

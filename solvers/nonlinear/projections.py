@@ -34,6 +34,7 @@ Vector = list[Scalar]
 __all__ = [
     "DiscNewton",
     "OrthantNewton",
+    "SmoothRadius",
     "disc_newton",
     "orthant_newton",
     "smooth_radius",
@@ -42,7 +43,7 @@ __all__ = [
 _TINY = 1e-150
 """Keeps squares of lengths away from zero without changing one that means something."""
 
-_RADIUS_ITERATIONS = 6
+_RADIUS_ITERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +89,19 @@ def orthant_newton(
         )
         value = sc.maximum(z, 0.0)
         return OrthantNewton(offset, gain, value, sc.subtract(x, value))
-    spread = sc.multiply(sc.multiply(4.0, rho), kappa)
-    root = sc.sqrt(sc.add(sc.multiply(z, z), spread))
-    # Without cancellation for z < 0: (z + w) / 2 = 2 rho kappa / (w - z).
-    total = sc.add(root, sc.absolute(z))
-    small = sc.divide(sc.multiply(0.5, spread), total)
-    value = sc.where(sc.greater(z, 0.0), sc.multiply(0.5, total), small)
-    slope = sc.divide(value, root)
-    rest = sc.divide(sc.where(sc.greater(z, 0.0), small, sc.multiply(0.5, total)), root)
-    inverse = sc.reciprocal(sc.maximum(rest, sc.multiply(1.0 / cap, slope)))
-    gain = sc.multiply(sc.multiply(slope, rho), inverse)
+    spread = sc.multiply(rho, kappa)
+    root = sc.sqrt(sc.add(sc.multiply(z, z), sc.multiply(4.0, spread)))
+    # Half of root + |z| and of root - |z|, the second without cancellation.
+    large = sc.multiply(0.5, sc.add(root, sc.absolute(z)))
+    small = sc.divide(spread, large)
+    is_closed = sc.greater(z, 0.0)
+    value, rest = sc.where(is_closed, large, small), sc.where(is_closed, small, large)
+    # The slope of the map is value / root, and rest / root is what it lacks to one.
+    inverse = sc.reciprocal(sc.maximum(rest, sc.multiply(1.0 / cap, value)))
+    gain = sc.multiply(sc.multiply(value, rho), inverse)
     residual = sc.subtract(x, value)
-    return OrthantNewton(sc.negative(sc.multiply(residual, inverse)), gain, value, residual)
+    offset = sc.negative(sc.multiply(sc.multiply(residual, root), inverse))
+    return OrthantNewton(offset, gain, value, residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,20 +144,20 @@ def disc_newton(
     normal = la.vscale(z, sc.reciprocal(length))
     if kappa is None:
         return _exact_disc(b, y, z, length, normal, bound, rho, cap)
-    radius, slope, growth = smooth_radius(length, bound, sc.multiply(rho, kappa))
-    value = la.vscale(normal, radius)
-    share = sc.divide(radius, length)
-    # Gains along the direction of z and across it, each bounded by cap.
-    along = sc.reciprocal(sc.maximum(sc.subtract(1.0, slope), sc.multiply(1.0 / cap, slope)))
-    across = sc.reciprocal(sc.maximum(sc.subtract(1.0, share), sc.multiply(1.0 / cap, share)))
+    radius = smooth_radius(length, bound, sc.multiply(rho, kappa))
+    value = la.vscale(normal, radius.value)
+    # Gains along the direction of z and across it, each bounded by cap: a map of slope 1 / (1 + r)
+    # lacks r / (1 + r) to one.
+    along = sc.reciprocal(sc.maximum(radius.curvature, 1.0 / cap))
+    across = sc.reciprocal(sc.maximum(radius.excess, 1.0 / cap))
     defect = la.vsub(value, b)
-    b_y = _two_gains(
+    b_y = _two_gains(normal, sc.multiply(rho, along), sc.multiply(rho, across))
+    stretch = _two_gains(
         normal,
-        sc.multiply(sc.multiply(slope, rho), along),
-        sc.multiply(sc.multiply(share, rho), across),
+        sc.multiply(sc.add(1.0, radius.curvature), along),
+        sc.multiply(sc.add(1.0, radius.excess), across),
     )
-    stretch = _two_gains(normal, along, across)
-    b_p = la.vscale(normal, sc.multiply(growth, along))
+    b_p = la.vscale(normal, sc.multiply(radius.widening, along))
     return DiscNewton(la.matvec(stretch, defect), b_y, b_p, la.vsub(b, value))
 
 
@@ -174,13 +176,14 @@ def _interval_newton(
         )
         gain, per_bound = sc.where(slides, 0.0, stick), sc.where(slides, side, 0.0)
         return DiscNewton([offset], [[gain]], [per_bound], [sc.subtract(b, value)])
-    radius, slope, growth = smooth_radius(length, bound, sc.multiply(rho, kappa))
-    value = sc.multiply(radius, side)
-    along = sc.reciprocal(sc.maximum(sc.subtract(1.0, slope), sc.multiply(1.0 / cap, slope)))
+    radius = smooth_radius(length, bound, sc.multiply(rho, kappa))
+    value = sc.multiply(radius.value, side)
+    along = sc.reciprocal(sc.maximum(radius.curvature, 1.0 / cap))
+    stretch = sc.multiply(sc.add(1.0, radius.curvature), along)
     return DiscNewton(
-        [sc.multiply(along, sc.subtract(value, b))],
-        [[sc.multiply(sc.multiply(slope, rho), along)]],
-        [sc.multiply(side, sc.multiply(growth, along))],
+        [sc.multiply(stretch, sc.subtract(value, b))],
+        [[sc.multiply(rho, along)]],
+        [sc.multiply(side, sc.multiply(radius.widening, along))],
         [sc.subtract(b, value)],
     )
 
@@ -233,7 +236,24 @@ def _two_gains(normal: Vector, along: Scalar, across: Scalar) -> list[Vector]:
     ]
 
 
-def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+@dataclass(frozen=True, slots=True)
+class SmoothRadius:
+    """Length of the smoothed projection on a disc.
+
+    Attributes:
+        value: The length.
+        excess: What the length of the argument exceeds it by, in units of it.
+        curvature: Its derivative with respect to that length is ``1 / (1 + curvature)``.
+        widening: Its derivative with respect to the bound is ``widening / (1 + curvature)``.
+    """
+
+    value: Scalar
+    excess: Scalar
+    curvature: Scalar
+    widening: Scalar
+
+
+def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> SmoothRadius:
     r"""Length of the smoothed projection on a disc, and its derivatives.
 
     The central path of the second-order pair bounds ``beta`` by
@@ -242,16 +262,14 @@ def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> tuple[Scalar
 
     with ``t`` the length of ``b - rho y``, ``p`` the bound and ``c = rho kappa``. With
     ``beta = t / (1 + e)`` the excess e is the largest root of
-    ``e ((1 + e)^2 - t^2/p^2) = (c/p^2) (1 + e)^2``, which Newton's method reaches from above
-    without overshooting.
+    ``e ((1 + e)^2 - t^2/p^2) = (c/p^2) (1 + e)^2``. All roots of this cubic are real, so Halley's
+    method comes to the largest from above without overshooting, with three times the digits in
+    every iteration.
 
     Args:
         length: t, positive.
         bound: p, positive.
         spread: c, positive.
-
-    Returns:
-        ``beta``, its derivative with respect to ``t`` and with respect to ``p``.
     """
     per_bound = sc.reciprocal(bound)
     ratio = sc.multiply(length, per_bound)
@@ -268,14 +286,13 @@ def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> tuple[Scalar
             sc.multiply(excess, inner), sc.multiply(gamma, sc.multiply(stretch, stretch))
         )
         slope = sc.add(inner, sc.multiply(sc.multiply(2.0, stretch), sc.subtract(excess, gamma)))
-        excess = sc.subtract(excess, sc.divide(value, slope))
+        half_bend = sc.add(2.0, sc.subtract(sc.multiply(3.0, excess), gamma))
+        curved = sc.subtract(sc.multiply(slope, slope), sc.multiply(value, half_bend))
+        excess = sc.subtract(excess, sc.divide(sc.multiply(value, slope), curved))
     beta = sc.divide(length, sc.add(1.0, excess))
     # p^2 - beta^2 = c / e, free of cancellation.
     per_room = sc.divide(excess, spread)
     gain = sc.multiply(spread, sc.multiply(per_room, per_room))
     curvature = sc.multiply(gain, sc.add(sc.multiply(bound, bound), sc.multiply(beta, beta)))
-    slope_length = sc.reciprocal(sc.add(1.0, curvature))
-    growth = sc.multiply(
-        sc.multiply(sc.multiply(2.0, gain), sc.multiply(beta, bound)), slope_length
-    )
-    return beta, slope_length, growth
+    widening = sc.multiply(sc.multiply(2.0, gain), sc.multiply(beta, bound))
+    return SmoothRadius(beta, excess, curvature, widening)

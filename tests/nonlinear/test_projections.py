@@ -85,7 +85,7 @@ def test_smoothed_friction_is_the_central_path(
 
 @given(length=sizes, bound=sizes, spread=sizes)
 def test_smoothed_radius_solves_its_equation(length: float, bound: float, spread: float) -> None:
-    beta = float(smooth_radius(length, bound, spread)[0])
+    beta = float(smooth_radius(length, bound, spread).value)
     assert 0.0 < beta < bound * (1 + 1e-15)
     assert beta <= length
     room = (bound - beta) * (bound + beta)
