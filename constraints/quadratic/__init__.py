@@ -1,7 +1,1 @@
-"""Layers that solve quadratic programs and second-order cone programs."""
-
-from __future__ import annotations
-
-from constraints.quadratic._layer import ConeProgram, QuadraticProgram
-
-__all__ = ["ConeProgram", "QuadraticProgram"]
+"""Quadratic and second-order cone programs; their names are in :mod:`constraints`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.core import Status
+from constraints.quadratic._inputs import Inputs
 from solvers.nonlinear.interior_point import (
     Backend,
     ConeProgramData,
@@ -16,13 +16,14 @@ from solvers.nonlinear.interior_point import (
     solve_cone_programs,
 )
 
-from constraints.quadratic._inputs import Inputs
-
 __all__ = ["ProgramCall"]
 
 
 class ProgramCall:
-    """One call of a layer: settings, then the solved programs.
+    """One call of a layer.
+
+    Attributes:
+        solved: The solved programs, after `solve`.
 
     Args:
         cones: Sizes of the second-order cones.
@@ -32,12 +33,10 @@ class ProgramCall:
     """
 
     __slots__ = ("_settings", "cones", "solved")
+    solved: SolvedPrograms
 
-    def __init__(
-        self, cones: tuple[int, ...], max_iterations: int, backend: Backend, threads: int
-    ):
+    def __init__(self, cones: tuple[int, ...], max_iterations: int, backend: Backend, threads: int):
         self.cones = cones
-        self.solved: SolvedPrograms | None = None
         self._settings = (max_iterations, backend, threads)
 
     def solve(self, inputs: Inputs, batch: int) -> Tensor:
@@ -58,15 +57,15 @@ class ProgramCall:
     def run(self, inputs: Inputs, batch: int, *, differentiable: bool) -> Tensor:
         """Solve without recording."""
         max_iterations, backend, threads = self._settings
-        tensors = [tensor.detach().contiguous() for tensor in inputs]
+        Q, q, G, h, A, b = (t if t.is_contiguous() else t.contiguous() for t in inputs)
         self.solved = solve_cone_programs(
-            ConeProgramData(*tensors, self.cones, batch),
+            ConeProgramData(Q, q, G, h, A, b, self.cones, batch),
             max_iterations=max_iterations,
             backend=backend,
             threads=threads,
             differentiable=differentiable,
         )
-        return self.solved.iterate.x
+        return self.solved.x
 
 
 class _Solve(torch.autograd.Function):
@@ -79,11 +78,10 @@ class _Solve(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, Q, q, G, h, A, b = ctx.saved_tensors
         solved: SolvedPrograms = ctx.solved
-        y, z = solved.iterate.y, solved.iterate.z
         u, v, w = solved.adjoint(cotangent)
         needs = ctx.needs_input_grad[2:]
         return (
@@ -91,9 +89,9 @@ class _Solve(torch.autograd.Function):
             None,
             _symmetric(u, x, Q) if needs[0] else None,
             _total(u, q) if needs[1] else None,
-            _outer(w, x, G) + _outer(z, u, G) if needs[2] else None,
+            _outer(w, x, G) + _outer(solved.z, u, G) if needs[2] else None,
             _total(-w, h) if needs[3] else None,
-            _outer(v, x, A) + _outer(y, u, A) if needs[4] else None,
+            _outer(v, x, A) + _outer(solved.y, u, A) if needs[4] else None,
             _total(-v, b) if needs[5] else None,
         )
 
@@ -111,8 +109,3 @@ def _outer(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
 def _symmetric(u: Tensor, x: Tensor, like: Tensor) -> Tensor:
     product = _outer(u, x, like)
     return (product + product.mT) / 2.0
-
-
-def failed(status: Tensor) -> bool:
-    """Whether any item did not converge."""
-    return bool((status != Status.CONVERGED).any())

@@ -16,9 +16,11 @@ from solvers.nonlinear.interior_point import Backend
 
 __all__ = ["ConeProgram", "QuadraticProgram"]
 
+_NO_BOUND = 1e15
+
 
 class ConeProgram(nn.Module):
-    r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` so that :math:`Ax = b`, :math:`h - Gx \in K`.
+    r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` with :math:`Ax = b`, :math:`h - Gx \in K`.
 
     The cone K is an orthant (rows ``Gx <= h``) followed by second-order cones
     :math:`s_0 \ge |s_{1:}|`, which take the last rows of G and h.
@@ -109,7 +111,8 @@ class ConeProgram(nn.Module):
             Q: Hessian ``(n, n)`` or ``(B, n, n)``, positive semidefinite.
             q: Slope ``(n,)`` or ``(B, n)``.
             G: Rows of inequalities and cones ``(m, n)`` or ``(B, m, n)``.
-            h: Their right-hand sides ``(m,)`` or ``(B, m)``.
+            h: Their right-hand sides ``(m,)`` or ``(B, m)``; above 1e15, infinity included, a row
+                of the orthant counts as absent.
             A: Rows of equalities ``(p, n)`` or ``(B, p, n)``.
             b: Their right-hand sides ``(p,)`` or ``(B, p)``.
 
@@ -128,10 +131,12 @@ class ConeProgram(nn.Module):
         items = 1 if batch is None else batch
         call = ProgramCall(self.second_order, self.max_iterations, self.backend, self.threads)
         x = call.solve(inputs, items)
-        assert call.solved is not None
-        ended = call.solved.iterate
+        if call.solved.has_failures and bool((inputs[3] > _NO_BOUND).any()):
+            inputs = _without_idle_rows(inputs)
+            x = call.solve(inputs, items)
+        ended = call.solved
         counts: dict[str, Tensor] = {}
-        failed = bool(ended.status.any())
+        failed = ended.has_failures
         if failed and self.on_failure == "project":
             x, counts = self._project(inputs, x, ended.status)
         if q.dtype is not x.dtype:
@@ -162,8 +167,7 @@ class ConeProgram(nn.Module):
         if len(items):
             call = ProgramCall(self.second_order, self.max_iterations, self.backend, self.threads)
             nearest = call.solve(loosen(inputs, items), len(items))
-            assert call.solved is not None
-            good = call.solved.iterate.status == Status.CONVERGED
+            good = call.solved.status == Status.CONVERGED
             items, nearest = items[good], nearest[good]
             x = x.index_put((items,), nearest[:, : x.shape[1]])
             projected[items] = 1
@@ -207,3 +211,11 @@ class QuadraticProgram(ConeProgram):
         super().__init__(
             on_failure=on_failure, max_iterations=max_iterations, backend=backend, threads=threads
         )
+
+
+def _without_idle_rows(inputs: Inputs) -> Inputs:
+    """Replace rows whose right-hand side is out of reach by ``0 <= 1``."""
+    Q, q, G, h, A, b = inputs
+    idle = h > _NO_BOUND
+    G = torch.where(idle[..., None], 0.0, G)
+    return Q, q, G, torch.where(idle, 1.0, h), A, b

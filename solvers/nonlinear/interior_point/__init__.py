@@ -6,7 +6,7 @@ point with status and certificate per item and the adjoint of the optimality con
 
 from __future__ import annotations
 
-from solvers.nonlinear.interior_point._program import ConeProgramData, Iterate
-from solvers.nonlinear.interior_point._solve import Backend, SolvedPrograms, solve_cone_programs
+from solvers.nonlinear.interior_point._program import ConeProgramData, SolvedPrograms
+from solvers.nonlinear.interior_point._solve import Backend, solve_cone_programs
 
-__all__ = ["Backend", "ConeProgramData", "Iterate", "SolvedPrograms", "solve_cone_programs"]
+__all__ = ["Backend", "ConeProgramData", "SolvedPrograms", "solve_cone_programs"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.kernels import Kernel
 from solvers.nonlinear.interior_point._native import (
     Layout,
     Op,
@@ -17,57 +16,62 @@ from solvers.nonlinear.interior_point._native import (
     interior_point_kernel,
     kernel_lanes,
 )
-from solvers.nonlinear.interior_point._program import ConeProgramData, Iterate
+from solvers.nonlinear.interior_point._program import ConeProgramData, SolvedPrograms
 
 __all__ = ["CompiledInteriorPoint"]
 
-_ACROSS_SIZE = 40
+_ACROSS_SIZE = 48
 """Largest number of unknowns for which a problem in each lane is faster than one in all lanes."""
 _ACROSS_BATCH = 4
 _local = threading.local()
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Sizes of one batch in one layout."""
+class _Plan:
+    """Layout and memory of batches of one size.
 
-    layout: Layout
-    n: int
-    p: int
-    m: int
-    batch: int
+    Attributes:
+        kernel: The native text in this layout.
+        cones: Sizes of the second-order cones, kept where the kernel reads them.
+        head: First entries of the table.
+        work: Numbers of scratch memory for one thread, whole cache lines.
+        factor: Numbers that the backward pass takes over.
+        groups: Pieces into which the batch may be split.
+    """
 
-    @property
-    def group(self) -> int:
-        """Problems that are solved at once."""
-        return kernel_lanes() if self.layout == "across" else 1
+    def __init__(
+        self,
+        sizes: tuple[int, int, int, int],
+        cones: tuple[int, ...],
+        threads: int,
+        layout: Layout | None,
+    ):
+        n, p, m, batch = sizes
+        if layout is None:
+            is_small = n <= _ACROSS_SIZE and batch >= _ACROSS_BATCH
+            layout = "across" if is_small else "within"
+        lanes = kernel_lanes()
+        group, side = (lanes, 4) if layout == "across" else (1, lanes)
+        columns, rows = _round_up(n, side), _round_up(p + m, max(4, lanes))
+        self.groups = -(-batch // group)
+        self.threads = max(1, min(threads, self.groups))
+        self.kernel = interior_point_kernel(layout)
+        self.cones = np.array(cones, dtype=np.int64)
+        self.head = (n, p, m, batch, self.threads)
+        self.tail = (len(cones), self.cones.ctypes.data)
+        numbers = 2 * columns**2 + 2 * rows * columns + 8 * columns + 19 * rows
+        self.work = _round_up(numbers * group, 8)
+        self.factor = (columns**2 + columns + 2 * rows) * group * self.groups
+        # In the order of the outputs: x, y, z, s, status, iterations, residual.
+        widths = (n, p, m, m, 1, 1, 1)
+        self.offsets = tuple(batch * sum(widths[:i]) for i in range(len(widths)))
+        self.size = batch * sum(widths)
+        self.bytes = tuple(8 * offset for offset in self.offsets)
 
-    @property
-    def groups(self) -> int:
-        return -(-self.batch // self.group)
 
-    @property
-    def columns(self) -> int:
-        return _round_up(self.n, 4 if self.layout == "across" else kernel_lanes())
-
-    @property
-    def rows(self) -> int:
-        return _round_up(self.p + self.m, max(4, kernel_lanes()))
-
-    @property
-    def work(self) -> int:
-        """Numbers of scratch memory for one thread."""
-        n, rows = self.columns, self.rows
-        return (2 * n * n + 2 * rows * n + 8 * n + 19 * rows) * self.group + 8
-
-    @property
-    def factor(self) -> int:
-        """Numbers that the backward pass takes over, all groups."""
-        n = self.columns
-        return (n * n + n + 2 * self.rows) * self.group * self.groups
+_plan = lru_cache(maxsize=256)(_Plan)
 
 
-class CompiledInteriorPoint:
+class CompiledInteriorPoint(SolvedPrograms):
     """A batch solved by the native text, with what its adjoint needs.
 
     Args:
@@ -78,114 +82,116 @@ class CompiledInteriorPoint:
         layout: Which layout; chosen by size if None.
     """
 
-    __slots__ = ("_factor", "_kernel", "_shape", "_sizes", "_threads", "iterate")
-
     def __init__(
         self,
         data: ConeProgramData,
         *,
         max_iterations: int,
-        threads: int,
-        differentiable: bool,
+        threads: int = 1,
+        differentiable: bool = True,
         layout: Layout | None = None,
     ):
-        n, p, m, batch = data.sizes
-        if layout is None:
-            is_small = n <= _ACROSS_SIZE and batch >= _ACROSS_BATCH
-            layout = "across" if is_small else "within"
-        self._shape = shape = _Shape(layout, n, p, m, batch)
-        self._threads = min(threads, shape.groups)
-        self._kernel: Kernel = interior_point_kernel(layout)
-        self._sizes = np.array(data.cones, dtype=np.int64) if data.cones else None
-        self._factor = _aligned(shape.factor) if differentiable else None
-        out = torch.empty(batch * (n + p + 2 * m + 3), dtype=torch.float64)
-        parts = out.split([batch * k for k in (n, p, m, m, 1, 1, 1)])
-        address = out.data_ptr()
-        places = []
-        for size in (n, p, m, m, 1, 1, 1):
-            places.append(address)
-            address += 8 * batch * size
-        self._run(Op.SOLVE, data, data.q, max_iterations, places)
-        self.iterate = Iterate(
-            x=parts[0].view(batch, n),
-            y=parts[1].view(batch, p),
-            z=parts[2].view(batch, m),
-            s=parts[3].view(batch, m),
-            status=parts[4].view(torch.int64),
-            iterations=parts[5].view(torch.int64),
-            residual=parts[6],
-        )
-
-    def adjoint(self, data: ConeProgramData, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Solve the linearised optimality conditions with ``cotangent`` on the right.
-
-        Args:
-            data: The same programs.
-            cotangent: Gradient of a loss with respect to x, shape ``(B, n)``.
-
-        Returns:
-            Adjoint of stationarity ``(B, n)``, of equalities ``(B, p)``, of cone rows ``(B, m)``;
-            zero where the solve failed.
-        """
-        _, n, p, m, batch = (getattr(self._shape, k) for k in ("layout", "n", "p", "m", "batch"))
-        out = torch.empty(batch * (n + p + m), dtype=torch.float64)
-        u, v, w = out.split([batch * n, batch * p, batch * m])
-        start = out.data_ptr()
-        places = [start, start + 8 * batch * n, start + 8 * batch * (n + p), 0]
-        places += [self.iterate.status.data_ptr(), 0, 0]
-        self._run(Op.ADJOINT, data, cotangent.contiguous(), 0, places)
-        return u.view(batch, n), v.view(batch, p), w.view(batch, m)
-
-    def _run(
-        self, op: Op, data: ConeProgramData, linear: Tensor, limit: int, places: list[int]
-    ) -> None:
-        shape = self._shape
-        if shape.batch == 0:
-            return
-        table, work = _scratch(self._threads * shape.work)
-        table[0][:31] = (
-            op,
-            shape.n,
-            shape.p,
-            shape.m,
-            shape.batch,
-            self._threads,
-            limit,
-            len(data.cones),
-            0 if self._sizes is None else self._sizes.ctypes.data,
+        self.data = data
+        self._plan = plan = _plan(data.sizes, data.cones, threads, layout)
+        n, batch = data.q.shape[-1], data.batch
+        self._factor = _aligned(plan.factor) if differentiable else None
+        self._out = out = torch.empty(plan.size, dtype=torch.float64)
+        self._places = (
             *_place(data.Q, 2),
-            *_place(linear, 1),
+            *_place(data.q, 1),
             *_place(data.G, 2),
             *_place(data.h, 1),
             *_place(data.A, 2),
             *_place(data.b, 1),
-            -(-work.data_ptr() // 64) * 64,
-            8 * (-(-shape.work // 8) * 8),
-            *places,
-            0 if self._factor is None else self._factor.data_ptr(),
         )
-        self._kernel.launch_trusted(self._threads, self._threads, table[1])
+        start = out.data_ptr()
+        targets = [start + offset for offset in plan.bytes]
+        self.has_failures = self._run(Op.SOLVE, self._places, max_iterations, targets)
+        self.x = out.as_strided((batch, n), (n, 1))
+        status, iterations, residual = plan.offsets[4:]
+        integers = out.view(torch.int64)
+        self.status = integers[status:iterations]
+        self.iterations = integers[iterations:residual]
+        self.residual = out[residual:]
+
+    @property
+    def y(self) -> Tensor:
+        """Multipliers of the equalities."""
+        return self._part(1)
+
+    @property
+    def z(self) -> Tensor:
+        """Multipliers of the cones."""
+        return self._part(2)
+
+    @property
+    def s(self) -> Tensor:
+        """Slacks ``h - Gx``."""
+        return self._part(3)
+
+    def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve the linearised optimality conditions with ``cotangent`` on the right."""
+        n, p, m, batch = self.data.sizes
+        g = cotangent if cotangent.is_contiguous() else cotangent.contiguous()
+        out = torch.empty(batch * (n + p + m), dtype=torch.float64)
+        start, after = out.data_ptr(), batch * n
+        status = self._out.data_ptr() + self._plan.bytes[4]
+        targets = [start, start + 8 * after, start + 8 * (after + batch * p), 0, status, 0, 0]
+        places = (*self._places[:2], g.data_ptr(), n, *self._places[4:])
+        self._run(Op.ADJOINT, places, 0, targets)
+        return (
+            out.as_strided((batch, n), (n, 1)),
+            out.as_strided((batch, p), (p, 1), after),
+            out.as_strided((batch, m), (m, 1), after + batch * p),
+        )
+
+    def _part(self, index: int) -> Tensor:
+        start, end = self._plan.offsets[index : index + 2]
+        return self._out[start:end].view(self.data.batch, -1 if self.data.batch else 0)
+
+    def _run(self, op: Op, places: tuple[int, ...], limit: int, targets: list[int]) -> bool:
+        plan = self._plan
+        if plan.groups == 0:
+            return False
+        table, address = _scratch(plan.threads * plan.work)
+        integers, tensor = table
+        integers[:] = (
+            op,
+            *plan.head,
+            limit,
+            *plan.tail,
+            *places,
+            address,
+            8 * plan.work,
+            *targets,
+            0 if self._factor is None else self._factor.data_ptr(),
+            0,
+        )
+        plan.kernel.launch_trusted(plan.threads, plan.threads, tensor)
+        return bool(integers[Slot.FAILED])
 
 
 def _place(tensor: Tensor, axes: int) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.stride(0) if tensor.ndim > axes else 0
 
 
-def _scratch(size: int) -> tuple[tuple[np.ndarray, Tensor], Tensor]:
+def _scratch(size: int) -> tuple[tuple[np.ndarray, Tensor], int]:
     """Table and working memory of the calling thread."""
-    if not hasattr(_local, "table"):
+    try:
+        if _local.size >= size:
+            return _local.table, _local.address
+    except AttributeError:
         table = np.zeros(len(Slot), dtype=np.int64)
         _local.table = (table, torch.from_numpy(table.view(np.float64)))
-        _local.work = torch.empty(0, dtype=torch.float64)
-    if _local.work.numel() < size + 64:
-        _local.work = torch.empty(size + 64, dtype=torch.float64)
-    return _local.table, _local.work
+    _local.work = _aligned(size)
+    _local.size, _local.address = size, _local.work.data_ptr()
+    return _local.table, _local.address
 
 
 def _aligned(size: int) -> Tensor:
+    """Memory that starts at a cache line."""
     raw = torch.empty(size + 8, dtype=torch.float64)
-    skip = -raw.data_ptr() % 64 // 8
-    return raw[skip : skip + size]
+    return raw[-raw.data_ptr() % 64 // 8 :]
 
 
 def _round_up(a: int, k: int) -> int:

@@ -60,23 +60,26 @@ class Slot(IntEnum):
     ITERATIONS = auto()
     RESIDUAL = auto()
     FACTOR = auto()
+    FAILED = auto()  # set to one where an item did not converge
 
 
 CONSTANTS: Final = {
-    "PENALTY": 1e7,  # weight of an active row against a Hessian of size one
-    "ROOT_PENALTY": 1e7**0.5,
-    "SHIFT": 1e-11,
+    "PENALTY": 1e6,  # weight of an active row against a Hessian of size one
+    "SHIFT": 1e-10,
     "TINY_PIVOT": 1e-30,
     "HUGE_PIVOT": 1e64,  # what replaces a pivot that is not positive: its unknown stays
     "TO_THE_BOUNDARY": 0.995,
     "EXACT": 1e-12,  # where iterations end
     "NEAR": 1e-4,  # where the active set is tried
+    "NEARER": 1e-7,  # where it is tried without waiting for the others
     "CLOSE": 1e-6,
+    "FAR": 1e8,  # distance that no feasible point has
     "POLISHED": 1e-11,
-    "POLISH_FLOOR": 1e-13,
+    "POLISH_FLOOR": 1e-15,
     **{status.name: float(status) for status in Status},
 }
-POLISH_ROUNDS = 8
+POLISH_ROUNDS = 10
+PATIENCE = 8
 _MACROS = """\
 #define INLINED static inline __attribute__((always_inline))
 #define OUTLINED static __attribute__((noinline))
@@ -103,7 +106,7 @@ def interior_point_kernel(layout: Layout) -> Kernel:
     body = "".join(
         [
             _MACROS,
-            f"enum {{ {slots}, POLISH_ROUNDS = {POLISH_ROUNDS} }};\n",
+            f"enum {{ {slots}, POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE} }};\n",
             *(f"constexpr double {name} = {value!r};\n" for name, value in CONSTANTS.items()),
             "struct InteriorPoint {\n",
             _halving("sum", "a + b", lanes),

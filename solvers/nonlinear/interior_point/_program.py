@@ -1,18 +1,19 @@
-"""A batch of cone programs and a point that solves it."""
+"""A batch of cone programs, before and after its solve."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["ConeProgramData", "Iterate"]
+__all__ = ["ConeProgramData", "SolvedPrograms"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConeProgramData:
-    r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` so that :math:`Ax = b`, :math:`h - Gx \in K`.
+    r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` with :math:`Ax = b`, :math:`h - Gx \in K`.
 
     The cone K is an orthant followed by second-order cones :math:`s_0 \ge |s_{1:}|`. A tensor
     without batch axis is shared by all items.
@@ -64,24 +65,48 @@ class ConeProgramData:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Iterate:
-    """Where a solve ended.
+class SolvedPrograms(ABC):
+    """A batch of programs after its solve.
 
     Attributes:
-        x: Unknowns.
-        y: Multipliers of the equalities.
-        z: Multipliers of the cones.
-        s: Slacks ``h - Gx``.
+        data: The programs.
+        x: Unknowns, shape ``(B, n)``.
         status: :class:`solvers.core.Status` of each item.
         iterations: Steps of each item.
         residual: Largest violation of the optimality conditions, relative to the data.
+        has_failures: Whether an item did not converge.
     """
 
+    data: ConeProgramData
     x: Float[Tensor, "B n"]
-    y: Float[Tensor, "B p"]
-    z: Float[Tensor, "B m"]
-    s: Float[Tensor, "B m"]
     status: Int[Tensor, "B"]
     iterations: Int[Tensor, "B"]
     residual: Float[Tensor, "B"]
+    has_failures: bool
+
+    @property
+    @abstractmethod
+    def y(self) -> Float[Tensor, "B p"]:
+        """Multipliers of the equalities."""
+
+    @property
+    @abstractmethod
+    def z(self) -> Float[Tensor, "B m"]:
+        """Multipliers of the cones."""
+
+    @property
+    @abstractmethod
+    def s(self) -> Float[Tensor, "B m"]:
+        """Slacks ``h - Gx``."""
+
+    @abstractmethod
+    def adjoint(self, cotangent: Float[Tensor, "B n"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve the linearised optimality conditions with ``cotangent`` on the right.
+
+        Args:
+            cotangent: Gradient of a loss with respect to x.
+
+        Returns:
+            Adjoint of stationarity ``(B, n)``, of equalities ``(B, p)``, of cone rows ``(B, m)``;
+            zero where the solve failed.
+        """

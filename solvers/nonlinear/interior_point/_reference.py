@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from solvers.core import Status
-from solvers.nonlinear.interior_point._native import CONSTANTS, POLISH_ROUNDS
-from solvers.nonlinear.interior_point._program import ConeProgramData, Iterate
+from solvers.nonlinear.interior_point._native import CONSTANTS, PATIENCE, POLISH_ROUNDS
+from solvers.nonlinear.interior_point._program import ConeProgramData, SolvedPrograms
 from solvers.nonlinear.interior_point._rows import Rows
 
 __all__ = ["ReferenceInteriorPoint"]
 
-_PENALTY, _SHIFT = CONSTANTS["PENALTY"], CONSTANTS["SHIFT"]
+_SHIFT = CONSTANTS["SHIFT"]
 
 
-class ReferenceInteriorPoint:
+class ReferenceInteriorPoint(SolvedPrograms):
     """A batch solved in torch, with what its adjoint needs.
 
     Args:
@@ -37,6 +37,7 @@ class ReferenceInteriorPoint:
 
     def __init__(self, data: ConeProgramData, *, max_iterations: int):
         _, p, m, batch = data.sizes
+        self.data = data
         self._rows = Rows(p, p + m, data.cones, data.q)
         self._equilibrate(data, batch)
         self._active: list[Tensor] | None = None
@@ -48,41 +49,39 @@ class ReferenceInteriorPoint:
             status = iterations = torch.zeros(0, dtype=torch.int64, device=x.device)
             residual = x.new_zeros(0)
         lost = (status == Status.NON_FINITE)[:, None]
-        x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
-        duals, slacks = z * self._scale / self._cost, s / self._scale
-        self.iterate = Iterate(
-            x=x,
-            y=duals[:, :p],
-            z=duals[:, p:],
-            s=slacks[:, p:],
-            status=status,
-            iterations=iterations,
-            residual=residual,
-        )
+        self.x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
+        self._slacks, self._duals = s / self._scale, z * self._scale / self._cost
+        self.status, self.iterations, self.residual = status, iterations, residual
+        self._good = (status == Status.CONVERGED)[:, None]
+        self.has_failures = not bool(self._good.all())
 
-    def adjoint(self, data: ConeProgramData, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Solve the linearised optimality conditions with ``cotangent`` on the right.
+    @property
+    def y(self) -> Tensor:
+        """Multipliers of the equalities."""
+        return self._duals[:, : self._rows.p]
 
-        Args:
-            data: The same programs.
-            cotangent: Gradient of a loss with respect to x, shape ``(B, n)``.
+    @property
+    def z(self) -> Tensor:
+        """Multipliers of the cones."""
+        return self._duals[:, self._rows.p :]
 
-        Returns:
-            Adjoint of stationarity ``(B, n)``, of equalities ``(B, p)``, of cone rows ``(B, m)``;
-            zero where the solve failed.
-        """
-        rows, p = self._rows, data.sizes[1]
+    @property
+    def s(self) -> Tensor:
+        """Slacks ``h - Gx``."""
+        return self._slacks[:, self._rows.p :]
+
+    def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve the linearised optimality conditions with ``cotangent`` on the right."""
+        rows, p = self._rows, self._rows.p
         g = cotangent * self._cost
         u, w = torch.zeros_like(g), torch.zeros_like(self._h)
         if self._active is not None:
             for _ in range(2):
                 t = _times(self._R, -u)
-                for place, _blocks in rows.blocks(t):
-                    t[..., place] = 0.0
+                t[..., rows.flat :] = 0.0
                 du, dw = self._newton(-(g + _times(self._K, u) + _times(self._R.mT, w)), t)
                 u, w = u + du, w + dw
-        good = (self.iterate.status == Status.CONVERGED)[:, None]
-        u, w = (a.where(good, a.new_tensor(0.0)) for a in (u, w * self._scale / self._cost))
+        u, w = (a.where(self._good, 0.0) for a in (u, w * self._scale / self._cost))
         return u, w[:, :p], w[:, p:]
 
     def _equilibrate(self, data: ConeProgramData, batch: int) -> None:
@@ -94,6 +93,8 @@ class ReferenceInteriorPoint:
         size, slope = Q.abs().flatten(1).amax(1), q.abs().amax(1)
         unit = torch.where(size > 0, size, torch.where(slope > 0, slope, 1.0))
         self._cost = 1.0 / unit[:, None]
+        # Weight of active rows; multipliers are of the size of the slope.
+        self._penalty = CONSTANTS["PENALTY"] * (0.1 * slope[:, None] * self._cost).clamp(min=1.0)
         length = R.norm(dim=-1)
         for place, (own,) in self._rows.blocks(length):
             length[..., place] = own.amax(-1, keepdim=True).expand_as(own).flatten(-2)
@@ -127,8 +128,9 @@ class ReferenceInteriorPoint:
             done = done | (ended != 0)
             last = bool(done.all()) or count == max_iterations
             is_open = ~done | (status == Status.STALLED)
-            near = count >= following and bool((done | (error < CONSTANTS["NEAR"])).all())
-            if bool(is_open.any()) and (last or near):
+            near = bool((done | (error < CONSTANTS["NEAR"])).all())
+            near = near or bool((~done & (error < CONSTANTS["NEARER"])).any())
+            if bool(is_open.any()) and (last or (near and count >= following)):
                 kx, ks, kz, reached, good = self._polish(x, s, z, is_open)
                 x, s, z = _take(good, kx, x), _take(good, ks, s), _take(good, kz, z)
                 status = status.masked_fill(good, int(Status.CONVERGED))
@@ -145,13 +147,16 @@ class ReferenceInteriorPoint:
             done = done | broken
             step = length[:, None]
             x, s, z = (_take(live, a + step * d, a) for a, d in ((x, dx), (s, ds), (z, dz)))
+            if count >= PATIENCE:
+                proven = ~done & self._growth_contradicts(x, dz)
+                status, done = status.masked_fill(proven, int(Status.INFEASIBLE)), done | proven
         return x, s, z, status, iterations, residual
 
     def _start(self) -> tuple[Tensor, Tensor, Tensor]:
         """Least squares with all rows active, moved into the cones."""
         rows, h, R = self._rows, self._h, self._R
-        weight = torch.where(rows.is_cone, 1.0, h.new_tensor(_PENALTY))
-        factor = self._cholesky(R.mT @ (weight[:, None] * R))
+        weight = torch.where(rows.is_cone, 1.0, self._penalty)
+        factor = self._cholesky(R.mT @ (weight[..., None] * R))
         x = _solve(factor, -self._q + _times(R.mT, weight * h))
         v = weight * (h - _times(R, x))
         s, z = v * rows.is_cone, -v
@@ -166,7 +171,7 @@ class ReferenceInteriorPoint:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mehrotra's predictor and corrector, in the scaled space."""
         rows, R = self._rows, self._R
-        inverse = rows.scaling(s, z, _PENALTY**0.5)
+        inverse = rows.scaling(s, z, self._penalty.sqrt())
         scaled = rows.apply(inverse, R)
         factor = self._cholesky(scaled.mT @ scaled)
         point = _solve_blocks(rows, inverse, z) * rows.is_cone
@@ -194,7 +199,7 @@ class ReferenceInteriorPoint:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Newton's method on ``s = P(s - z)``; last, which items it solved."""
         rows, before = self._rows, self._active
-        kept = self._factor
+        kept, previous = self._factor, x.new_tensor(torch.inf)
         size = self._cost_size(_times(self._K, x))
         for count in range(POLISH_ROUNDS + 1):
             v = s - z
@@ -203,14 +208,16 @@ class ReferenceInteriorPoint:
             rd = -(_times(self._K, x) + _times(self._R.mT, z) + self._q)
             t = self._h - _times(self._R, x) - s
             error = self._error(rd, t, size)
-            floor = CONSTANTS["POLISH_FLOOR"]
-            if count == POLISH_ROUNDS or bool(((error < floor) | ~wanted).all()):
+            good = error < CONSTANTS["POLISHED"]
+            idle = ~wanted | (error < CONSTANTS["POLISH_FLOOR"])
+            if count == POLISH_ROUNDS or bool((idle | (good & (error > 0.5 * previous))).all()):
                 break
+            previous = error
             self._linearise(v)
             dx, dz = self._newton(rd, t)
             ds = (t - _times(self._R, dx)) * rows.is_cone
             x, s, z = x + dx, s + ds, z + dz
-        good = wanted & (error < CONSTANTS["POLISHED"])
+        good &= wanted
         self._linearise(v)
         assert self._active is not None
         if before is not None:
@@ -219,7 +226,7 @@ class ReferenceInteriorPoint:
         return x, s, z, error, good
 
     def _linearise(self, v: Tensor) -> None:
-        self._active = self._rows.active(v, _PENALTY)
+        self._active = self._rows.active(v, self._penalty)
         self._factor = self._cholesky(self._R.mT @ self._rows.apply(self._active, self._R))
 
     def _newton(self, rd: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,11 +245,19 @@ class ReferenceInteriorPoint:
         fall = -(self._q * x).sum(-1)
         equal = (Rx.abs() * ~rows.is_cone).sum(-1) if rows.p else torch.zeros_like(fall)
         outside = torch.maximum(-rows.smallest(-Rx), equal)
-        falls = (fall > 0) & (1e8 * torch.maximum(_max(Kx), outside) < fall)
+        falls = (fall > 0) & (CONSTANTS["FAR"] * torch.maximum(_max(Kx), outside) < fall)
         gain = -(self._h * z).sum(-1)
-        contradicts = (gain > 0) & (_max(Rtz) * 1e8 * (1.0 + _max(x)) < gain)
+        contradicts = (gain > 0) & (_max(Rtz) * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
         ended = ended.masked_fill(falls, int(Status.UNBOUNDED))
         return ended.masked_fill(contradicts, int(Status.INFEASIBLE))
+
+    def _growth_contradicts(self, x: Tensor, dz: Tensor) -> Tensor:
+        """Whether the multipliers grow along a proof that no point satisfies all rows."""
+        rows = self._rows
+        growth = dz.clamp(min=0.0).where(rows.is_orthant, dz * ~rows.is_cone)
+        gain = -(self._h * growth).sum(-1)
+        slope = _max(_times(self._R.mT, growth))
+        return (gain > 0) & (slope * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
 
     def _cost_size(self, Kx: Tensor) -> Tensor:
         size = torch.maximum(_max(self._q), _max(Kx))

@@ -87,7 +87,7 @@ class Rows:
             out[..., place] = torch.cat([head, tail], -1).flatten(-2)
         return out
 
-    def scaling(self, s: Tensor, z: Tensor, root_penalty: float) -> list[Tensor]:
+    def scaling(self, s: Tensor, z: Tensor, root_penalty: Tensor) -> list[Tensor]:
         """Nesterov-Todd scaling W with ``W z = W^-1 s``: ``W^-1`` by rows, then its blocks."""
         ratio = (z / s).where(self.is_orthant, 1.0).sqrt()
         parts = [ratio.where(self.is_cone, root_penalty)]
@@ -117,16 +117,17 @@ class Rows:
             out[..., place] = torch.cat([(low + high) / 2.0, tail], -1).flatten(-2)
         return out
 
-    def active(self, v: Tensor, penalty: float) -> list[Tensor]:
+    def active(self, v: Tensor, penalty: Tensor) -> list[Tensor]:
         """``(I - P') P'^-1`` for the projection P at ``v``: by rows, then blocks."""
-        rows = torch.where(v < 0.0, penalty, 0.0).where(self.is_orthant, 0.0)
+        rows = penalty.where(v < 0.0, 0.0).where(self.is_orthant, 0.0)
         parts = [rows.where(self.is_cone, penalty)]
         for _, (a,) in self.blocks(v):
             head, tail = a[..., :1], a[..., 1:]
             norm = tail.norm(dim=-1, keepdim=True)
             low, high, u = head - norm, head + norm, tail / norm.clamp(min=_TINY)
-            below, above = penalty * (low < 0.0), penalty * (high < 0.0)
-            side = (-low / high.clamp(min=_TINY)).clamp(0.0, penalty)
+            most = penalty[..., None]
+            below, above = most * (low < 0.0), most * (high < 0.0)
+            side = torch.minimum((-low / high.clamp(min=_TINY)).clamp(min=0.0), most)
             corner, edge = (below + above) / 2.0, (above - below) / 2.0 * u
             identity = torch.eye(u.shape[-1], dtype=v.dtype, device=v.device)
             outer = u[..., None] * u[..., None, :]

@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
-
-from torch import Tensor
 
 from solvers.nonlinear.interior_point._certificates import diagnose
 from solvers.nonlinear.interior_point._compiled import CompiledInteriorPoint
-from solvers.nonlinear.interior_point._program import ConeProgramData, Iterate
+from solvers.nonlinear.interior_point._program import ConeProgramData, SolvedPrograms
 from solvers.nonlinear.interior_point._reference import ReferenceInteriorPoint
 
-__all__ = ["Backend", "SolvedPrograms", "solve_cone_programs"]
+__all__ = ["Backend", "solve_cone_programs"]
 
 Backend = Literal["auto", "kernel", "reference"]
-
-
-class SolvedPrograms:
-    """A batch of cone programs after its solve.
-
-    Attributes:
-        data: The programs.
-        iterate: Where each solve ended.
-    """
-
-    __slots__ = ("_solver", "data", "iterate")
-
-    def __init__(
-        self,
-        data: ConeProgramData,
-        solver: CompiledInteriorPoint | ReferenceInteriorPoint,
-        iterate: Iterate,
-    ):
-        self.data = data
-        self.iterate = iterate
-        self._solver = solver
-
-    def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Adjoint of the optimality conditions; see :func:`solve_cone_programs`.
-
-        Args:
-            cotangent: Gradient of a loss with respect to x, shape ``(B, n)``.
-
-        Returns:
-            ``u (B, n)``, ``v (B, p)``, ``w (B, m)``.
-        """
-        return self._solver.adjoint(self.data, cotangent)
 
 
 def solve_cone_programs(
@@ -87,24 +52,20 @@ def solve_cone_programs(
     """
     if backend == "auto":
         backend = "kernel" if data.q.device.type == "cpu" else "reference"
-
-    def run(
-        programs: ConeProgramData, *, is_adjoint_wanted: bool
-    ) -> CompiledInteriorPoint | ReferenceInteriorPoint:
-        if backend == "reference":
-            return ReferenceInteriorPoint(programs, max_iterations=max_iterations)
-        return CompiledInteriorPoint(
-            programs,
-            max_iterations=max_iterations,
-            threads=threads,
-            differentiable=is_adjoint_wanted,
+    if backend == "reference":
+        solved: SolvedPrograms = ReferenceInteriorPoint(data, max_iterations=max_iterations)
+    else:
+        solved = CompiledInteriorPoint(
+            data, max_iterations=max_iterations, threads=threads, differentiable=differentiable
         )
+    if solved.has_failures:
 
-    solver = run(data, is_adjoint_wanted=differentiable)
-    iterate = solver.iterate
-    if iterate.status.any():
-        status = diagnose(
-            data, iterate.status, lambda programs: run(programs, is_adjoint_wanted=False).iterate
-        )
-        iterate = replace(iterate, status=status)
-    return SolvedPrograms(data, solver, iterate)
+        def solve_again(programs: ConeProgramData) -> SolvedPrograms:
+            if backend == "reference":
+                return ReferenceInteriorPoint(programs, max_iterations=max_iterations)
+            return CompiledInteriorPoint(
+                programs, max_iterations=max_iterations, threads=threads, differentiable=False
+            )
+
+        solved.status = diagnose(solved, solve_again)
+    return solved

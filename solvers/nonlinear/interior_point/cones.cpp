@@ -9,7 +9,7 @@
     E *q, *x, *dx, *rd, *Kx, *Rtz, *kx;            // unknowns
     E *h, *scale, *tolerance, *orthant, *cone, *unit;  // rows: data and masks
     E *z, *s, *dz, *ds, *rp, *t, *Rx, *kz, *ks, *kt, *lambda, *weight, *axis;
-    S curvature, cost;                             // largest entry of Q, one over it or over q
+    S curvature, cost, penalty;  // largest entry of Q, one over it or over q, weight of active rows
   };
   INLINED V* vec(E* p) { return (V*)p; }
   INLINED E larger(E a, E b) { return a > b ? a : b; }
@@ -132,7 +132,7 @@
       vec(w.weight)[i] = __builtin_elementwise_sqrt(z / s);
       vec(w.lambda)[i] = __builtin_elementwise_sqrt(s * z);
     }
-    for (L r = 0; r < c.p; r++) w.weight[r] = E(ROOT_PENALTY);
+    for (L r = 0; r < c.p; r++) w.weight[r] = root(w.penalty);
     SECOND_ORDER(r, k) {
       const E *s = w.s + r, *z = w.z + r;
       E* v = w.weight + r;
@@ -184,18 +184,19 @@
       for (L i = 0; i < k; i++) z[r+i] += s[r+i];
     }
   }
-  // D = (I - P') P'^-1 at v = s - z, where P' is infinite set to PENALTY. Orthant and equalities:
+  // D = (I - P') P'^-1 at v = s - z, at most w.penalty. Orthant and equalities:
   // weight. Second order: weight of (1, -u), weight of (1, u), their common normal space in the
   // head of axis, u in its tail. True where D differs from before.
   OUTLINED bool find_active(const Work& w, const Cones& c, E* s, E* z) {
     V changed = V(0.0);
+    const V penalty = spread(w.penalty);
     for (L i = 0; i < c.padded / CHUNK; i++) {
-      const V on = vec(w.orthant)[i] * (vec(z)[i] > vec(s)[i] ? V(PENALTY) : V(0.0));
+      const V on = vec(w.orthant)[i] * (vec(z)[i] > vec(s)[i] ? penalty : V(0.0));
       const V d = on + (V(1.0) - vec(w.cone)[i]) * vec(w.weight)[i];
       changed += __builtin_elementwise_abs(d - vec(w.weight)[i]) * vec(w.orthant)[i];
       vec(w.weight)[i] = d;
     }
-    for (L r = 0; r < c.p; r++) w.weight[r] = E(PENALTY);
+    for (L r = 0; r < c.p; r++) w.weight[r] = w.penalty;
     for (L r = c.rows; r < c.padded; r++) w.weight[r] = E(0.0);
     SECOND_ORDER(r, k) {
       E norm = E(0.0);
@@ -207,7 +208,7 @@
       norm = root(norm);
       const E unit = E(1.0) / larger(norm, E(1e-290));
       for (L i = 1; i < k; i++) w.axis[r+i] *= unit;
-      const E low = s[r] - z[r] - norm, high = s[r] - z[r] + norm, none = E(0.0), most = E(PENALTY);
+      const E low = s[r] - z[r] - norm, high = s[r] - z[r] + norm, none = E(0.0), most = w.penalty;
       E side = -low / larger(high, E(1e-290));
       side = side < most ? side : most;
       w.weight[r] = low < none ? most : none;

@@ -102,7 +102,7 @@
   static Mask polish(Work& w, const Cones& c, L n, Mask wanted, S& residual) {
     FUSED
     copy(w.kx, w.x, n); copy(w.ks, w.s, c.padded); copy(w.kz, w.z, c.padded);
-    S size = S(1.0), error = S(1e300);
+    S size = S(1.0), error = S(1e300), before = error;
     Mask good = yes(false);
     for (int round = 0;; round++) {
       split(c, w, w.ks, w.kz);
@@ -115,8 +115,9 @@
       error = bigger(stationarity(w, n, w.dx, size), max_abs_weighted(w.t, w.tolerance, c.padded));
       error += 0.0 * (dot(w.dx, w.dx, n) + dot(w.t, w.t, c.padded));
       good = error < POLISHED;
-      if (all((error < POLISH_FLOOR) | neither(wanted))) break;
-      if (round == POLISH_ROUNDS) break;
+      const Mask idle = neither(wanted) | (error < POLISH_FLOOR);
+      if (all(idle | (good & (error > 0.5 * before))) || round == POLISH_ROUNDS) break;
+      before = error;
       if (find_active(w, c, w.ks, w.kz) || round == 0)
         factor(w.K, n, w.Rs, weigh_rows(w, c, n), w.U, w.inverse, SHIFT);
       copy(w.kt, w.t, c.padded);
@@ -153,7 +154,7 @@
   // ---- start: least squares with all rows active, moved into the cones ----
   static void start(Work& w, const Cones& c, L n) {
     for (L r = 0; r < c.padded; r++)
-      w.weight[r] = r < c.p ? E(ROOT_PENALTY) : r < c.rows ? E(1.0) : E(0.0);
+      w.weight[r] = r < c.p ? root(w.penalty) : r < c.rows ? E(1.0) : E(0.0);
     for (L r = 0; r < c.rows; r++) {
       const V f = spread(w.weight[r]);
       for (L j = 0; j < n / CHUNK; j++) vec(w.Rs + r*n)[j] = f * vec(w.R + r*n)[j];
@@ -226,6 +227,18 @@
     }
     return length;
   }
+  // Multipliers that grow without end do so along a proof that no point satisfies all rows; it
+  // shows in their last increment before it shows in themselves.
+  static Mask growth_contradicts(Work& w, const Cones& c, L n) {
+    for (L i = 0; i < c.padded / CHUNK; i++) {
+      const V d = vec(w.dz)[i], up = vec(w.orthant)[i] * (d > 0.0 ? d : V(0.0));
+      vec(w.kz)[i] = up + (V(1.0) - vec(w.cone)[i]) * d;
+    }
+    zero(w.kx, n);
+    add_transposed(w.R, c.padded, n, w.kz, w.kx);
+    const S gain = -dot(w.h, w.kz, c.padded);
+    return (gain > 0.0) & (max_abs(w.kx, n) * FAR * (1.0 + max_abs(w.x, n)) < gain);
+  }
   // ---- one group of problems ----
   static void solve(Work& w, const long long* t, const Cones& c, L n, L group) {
     const L first = group * GROUP, rest = c.rows - c.p;
@@ -238,6 +251,8 @@
     const S slope = max_abs(w.q, n);
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : slope > 0.0 ? 1.0 / slope : S(1.0);
     for (L i = 0; i < n / CHUNK; i++) vec(w.q)[i] *= spread(w.cost);
+    // Multipliers are of the size of the slope.
+    w.penalty = PENALTY * bigger(0.1 * slope * w.cost, S(1.0));
     for (L i = 0; i < c.rows; i++) {
       const E h = w.h[i] * w.scale[i];
       w.h[i] = h;
@@ -260,7 +275,7 @@
       residual = choose(live, error, residual);
       const Mask finite = dot(w.rd, w.rd, n) + dot(w.rp, w.rp, c.padded) + mu < 1e290;
       // A feasible point would be further than 1e8 away; a ray along which the cost falls.
-      const S far = 1e8 * (1.0 + max_abs(w.x, n)), gain = -dot(w.h, w.z, c.padded);
+      const S far = FAR * (1.0 + max_abs(w.x, n)), gain = -dot(w.h, w.z, c.padded);
       const Mask contradicts = (gain > 0.0) & (max_abs(w.Rtz, n) * far < gain);
       const S fall = -dot(w.q, w.x, n);
       for (L i = 0; i < c.padded / CHUNK; i++) {
@@ -268,7 +283,7 @@
         vec(w.kt)[i] = (V(1.0) - vec(w.cone)[i]) * vec(w.Rx)[i];
       }
       const S outside = bigger(-smallest(w, c, w.t), max_abs(w.kt, c.padded));
-      const Mask falls = (fall > 0.0) & (1e8 * bigger(max_abs(w.Kx, n), outside) < fall);
+      const Mask falls = (fall > 0.0) & (FAR * bigger(max_abs(w.Kx, n), outside) < fall);
       status = choose(live & falls, S(UNBOUNDED), status);
       status = choose(live & contradicts, S(INFEASIBLE), status);
       status = choose(live & neither(finite), S(NON_FINITE), status);
@@ -281,7 +296,9 @@
       if (round >= limit) { done = yes(true); }
       const Mask open = live | (neither(polished) & (status == STALLED));
       const bool last = all(done);
-      if (any(open) && (last || (round >= next && all(done | (error < NEAR))))) {
+      // Slower lanes get two more steps, then the others go ahead.
+      const bool ready = all(done | (error < NEAR)) || any(live & (error < NEARER));
+      if (any(open) && (last || (round >= next && ready))) {
         S reached = residual;
         const Mask ok = polish(w, c, n, open, reached);
         take(ok, w.x, w.kx, n); take(ok, w.s, w.ks, c.padded); take(ok, w.z, w.kz, c.padded);
@@ -301,6 +318,11 @@
       step(w, c, n, mu, live, broken);
       status = choose(broken, choose(error < CLOSE, S(STALLED), S(BREAKDOWN)), status);
       done = done | broken;
+      if (round >= PATIENCE) {
+        const Mask proven = neither(done) & growth_contradicts(w, c, n);
+        status = choose(proven, S(INFEASIBLE), status);
+        done = done | proven;
+      }
     }
     const Mask lost = status == NON_FINITE;
     zero(w.kx, n); zero(w.kz, c.padded);
@@ -312,6 +334,7 @@
       ((long long*)t[SLOT_STATUS])[first + l] = (long long)lane(status, l);
       ((long long*)t[SLOT_ITERATIONS])[first + l] = (long long)lane(count, l);
       target(t, SLOT_RESIDUAL)[first + l] = lane(residual, l);
+      if (lane(status, l) != CONVERGED) ((long long*)t)[SLOT_FAILED] = 1;
     }
   }
   // ---- backward: the polished system once more, with the gradient on the right ----
