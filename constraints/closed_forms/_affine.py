@@ -27,9 +27,9 @@ __all__ = ["AffineEquality", "Integral"]
 class AffineEquality(nn.Module):
     r"""Project onto :math:`\{x : Ax = b\}`, with A fixed at construction or given per call.
 
-    A fixed A is factored once and costs two products per call. A is orthogonalised by its singular
-    value decomposition, so dependent rows are allowed; they must agree with b. One correction
-    brings the violation to rounding.
+    A fixed A is factored once and costs two products per call. Its rows are orthogonalised by
+    a singular value decomposition, which leaves a violation at rounding and allows dependent rows;
+    they must agree with b.
 
     Args:
         A: Rows ``(p, n)``, fixed; None to give them with every call.
@@ -116,10 +116,9 @@ class AffineEquality(nn.Module):
         point = x.to(torch.float64)
         if self._inverse.shape[0] < rows.shape[0]:
             self._check_consistent(right)
-        # x0 - V'(V x0 - c): with c = V x* the correction stays in the row space.
-        for _ in range(2):
-            point = point - (point @ self._basis.mT - right @ self._inverse.mT) @ self._basis
-        return point.to(x.dtype)
+        # x0 - V'(V x0 - c) with c = V x*: orthonormal rows leave no error to correct.
+        gap = point @ self._basis.mT - right @ self._inverse.mT
+        return (point - gap @ self._basis).to(x.dtype)
 
     def _per_item(self, x: Tensor, b: Tensor, A: Tensor) -> Tensor:
         self._check(x, b, A)

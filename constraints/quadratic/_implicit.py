@@ -74,13 +74,16 @@ class _Solve(torch.autograd.Function):
         x = call.run(inputs, batch, differentiable=True)  # type: ignore[arg-type]
         ctx.solved = call.solved
         # Saved so that a change in place before the backward pass is found.
-        ctx.save_for_backward(x, *inputs)
+        Q, q, G, h, A, b = inputs
+        ctx.save_for_backward(x, Q, G, A)
+        ctx.axes = (q.ndim, h.ndim, b.ndim)
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        x, Q, q, G, h, A, b = ctx.saved_tensors
+        x, Q, G, A = ctx.saved_tensors
+        q, h, b = ctx.axes
         solved: SolvedPrograms = ctx.solved
         u, v, w = solved.adjoint(cotangent)
         needs = ctx.needs_input_grad[2:]
@@ -96,9 +99,9 @@ class _Solve(torch.autograd.Function):
         )
 
 
-def _total(per_item: Tensor, like: Tensor) -> Tensor:
+def _total(per_item: Tensor, axes: int) -> Tensor:
     """Per item, or summed over the items that share a vector."""
-    return per_item if like.ndim == 2 else per_item.sum(0)
+    return per_item if axes == 2 else per_item.sum(0)
 
 
 def _outer(a: Tensor, b: Tensor, like: Tensor) -> Tensor:

@@ -61,44 +61,55 @@ def read_inputs(
         )
     G, h = (q.new_zeros(0, n), q.new_zeros(0)) if G is None or h is None else (G, h)
     A, b = (q.new_zeros(0, n), q.new_zeros(0)) if A is None or b is None else (A, b)
+    batch = _common_batch(Q, q, G, h, A, b)
+    if not q.is_floating_point():
+        raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
+    if cones and sum(cones) > h.shape[-1]:
+        raise ShapeError(
+            f"h: got {h.shape[-1]} rows, expected at least {sum(cones)}, the rows of the "
+            "second-order cones; they are the last rows of G and h"
+        )
+    if q.dtype is torch.float64:
+        return (Q, q, G, h, A, b), batch
+    return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
+
+
+def _common_batch(Q: Tensor, q: Tensor, G: Tensor, h: Tensor, A: Tensor, b: Tensor) -> int | None:
     batch: int | None = None
-    rows = {"n": n, "m": h.shape[-1] if h.ndim else -1, "p": b.shape[-1] if b.ndim else -1}
-    for name, tensor, axes in (
-        ("Q", Q, "nn"),
-        ("q", q, "n"),
-        ("G", G, "mn"),
-        ("h", h, "m"),
-        ("A", A, "pn"),
-        ("b", b, "p"),
+    rows = {
+        "n": q.shape[-1],
+        "m": h.shape[-1] if h.ndim else -1,
+        "p": b.shape[-1] if b.ndim else -1,
+    }
+    n, m, p = rows.values()
+    dtype, device = q.dtype, q.device
+    for name, tensor, axes, expected in (
+        ("Q", Q, "nn", (n, n)),
+        ("q", q, "n", (n,)),
+        ("G", G, "mn", (m, n)),
+        ("h", h, "m", (m,)),
+        ("A", A, "pn", (p, n)),
+        ("b", b, "p", (p,)),
     ):
-        expected = tuple(rows[axis] for axis in axes)
         own = tensor.shape
-        if own[-len(axes) :] != expected or not len(axes) <= len(own) <= len(axes) + 1:
+        extra = len(own) - len(axes)
+        if own[extra:] != expected or not 0 <= extra <= 1:
             words = ", ".join(axes)
             raise ShapeError(
                 f"{name}: got shape {tuple(own)}, expected ({words}) or (B, {words}) with "
                 f"{', '.join(f'{axis} = {rows[axis]}' for axis in dict.fromkeys(axes))}; "
                 "n is the last size of q, m of h, p of b"
             )
-        if len(own) > len(axes):
+        if extra:
             if batch is not None and own[0] != batch:
                 raise ShapeError(
                     f"{name}: got a batch of {own[0]}, expected {batch} as in an earlier argument; "
                     "leave out the batch axis of what all items share"
                 )
             batch = own[0]
-        if tensor.dtype is not q.dtype or tensor.device != q.device:
+        if tensor.dtype is not dtype or tensor.device != device:
             raise SettingsError(
                 f"{name}: got {tensor.dtype} on {tensor.device}, expected {q.dtype} on {q.device} "
                 f"as for q; convert it with {name}.to(q)"
             )
-    if not q.is_floating_point():
-        raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
-    if sum(cones) > rows["m"]:
-        raise ShapeError(
-            f"h: got {rows['m']} rows, expected at least {sum(cones)}, the rows of the "
-            "second-order cones; they are the last rows of G and h"
-        )
-    if q.dtype is torch.float64:
-        return (Q, q, G, h, A, b), batch
-    return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
+    return batch

@@ -1,4 +1,4 @@
-"""The benchmarks of programs run at their tiny size, and what they measure besides time is right."""
+"""The benchmarks of programs run at their tiny size, and what they measure is right."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ class CompiledInteriorPoint(SolvedPrograms):
         self.data = data
         self._plan = plan = _plan(data.sizes, data.cones, threads, layout)
         n, batch = data.q.shape[-1], data.batch
-        self._factor = _aligned(plan.factor) if differentiable else None
+        # The memory and where its first whole cache line starts.
+        self._factor = _aligned(plan.factor) if differentiable else (None, 0)
         self._out = out = torch.empty(plan.size, dtype=torch.float64)
         self._places = (
             *_place(data.Q, 2),
@@ -110,9 +111,9 @@ class CompiledInteriorPoint(SolvedPrograms):
         self.x = out.as_strided((batch, n), (n, 1))
         status, iterations, residual = plan.offsets[4:]
         integers = out.view(torch.int64)
-        self.status = integers[status:iterations]
-        self.iterations = integers[iterations:residual]
-        self.residual = out[residual:]
+        self.status = integers.as_strided((batch,), (1,), status)
+        self.iterations = integers.as_strided((batch,), (1,), iterations)
+        self.residual = out.as_strided((batch,), (1,), residual)
 
     @property
     def y(self) -> Tensor:
@@ -164,7 +165,7 @@ class CompiledInteriorPoint(SolvedPrograms):
             address,
             8 * plan.work,
             *targets,
-            0 if self._factor is None else self._factor.data_ptr(),
+            self._factor[1],
             0,
         )
         plan.kernel.launch_trusted(plan.threads, plan.threads, tensor)
@@ -183,15 +184,15 @@ def _scratch(size: int) -> tuple[tuple[np.ndarray, Tensor], int]:
     except AttributeError:
         table = np.zeros(len(Slot), dtype=np.int64)
         _local.table = (table, torch.from_numpy(table.view(np.float64)))
-    _local.work = _aligned(size)
-    _local.size, _local.address = size, _local.work.data_ptr()
+    _local.work, _local.address = _aligned(size)
+    _local.size = size
     return _local.table, _local.address
 
 
-def _aligned(size: int) -> Tensor:
-    """Memory that starts at a cache line."""
+def _aligned(size: int) -> tuple[Tensor, int]:
+    """Memory, and the address of the first cache line in it."""
     raw = torch.empty(size + 8, dtype=torch.float64)
-    return raw[-raw.data_ptr() % 64 // 8 :]
+    return raw, _round_up(raw.data_ptr(), 64)
 
 
 def _round_up(a: int, k: int) -> int:

@@ -75,7 +75,7 @@ CONSTANTS: Final = {
     "CLOSE": 1e-6,
     "FAR": 1e8,  # distance that no feasible point has
     "POLISHED": 1e-11,
-    "POLISH_FLOOR": 1e-15,
+    "POLISH_FLOOR": 1e-14,
     **{status.name: float(status) for status in Status},
 }
 POLISH_ROUNDS = 10
