@@ -1,7 +1,7 @@
 """Does a model that conserves mass exactly forecast better than one that is asked to?
 
-Heat spreads in a ring of 64 cells. Three convolutions learn one step from noisy snapshots: free, with a
-penalty on the change of mass, and with a layer that restores the mass of the last state
+Heat spreads in a ring of 64 cells. Three convolutions learn one step from noisy snapshots: free,
+with a penalty on the change of mass, and with a layer that restores the mass of the last state
 (`constraints.Integral`). Each then runs freely for 60 steps.
 
 Run ``python examples/conservation_layer.py --help``.
