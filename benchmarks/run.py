@@ -43,6 +43,7 @@ GROUPS = {
         "parallel_speedup",
     ),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
+    "constraints": ("constraints_quadratic", "constraints_cones"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

@@ -1,7 +1,9 @@
 """Neural-network layers whose output obeys a law.
 
-Status, reports and errors of ``solvers.core`` are here as well, because every layer returns or
-raises them.
+Closed forms (`AffineEquality`, `Integral`, `Box`, `Simplex`, `DivergenceFree`, the lifts), programs
+that are solved (`QuadraticProgram`, `ConeProgram`, `ConvexLayer`). What a layer does with items
+that have no solution is in :mod:`constraints.failure`. Status, reports and errors of
+``solvers.core`` are here as well, because every layer returns or raises them.
 """
 
 from __future__ import annotations
@@ -11,25 +13,41 @@ from typing import TYPE_CHECKING
 from solvers.core import lazy_exports
 
 __all__ = [
+    "AffineEquality",
+    "Box",
     "CheckpointError",
+    "ConeProgram",
+    "ConvexLayer",
+    "DirichletLift",
+    "DivergenceFree",
     "InfeasibleError",
+    "InitialLift",
+    "Integral",
     "MissingExtraError",
     "ModelError",
     "NonFiniteError",
     "NotConvergedError",
     "NumericalWarning",
-    "PerformanceWarning",
+    "PeriodicLift",
     "PhysimError",
     "PhysimWarning",
+    "QuadraticProgram",
     "Report",
     "SettingsError",
     "ShapeError",
+    "Simplex",
     "Solution",
     "Status",
     "UnitError",
 ]
 
 if TYPE_CHECKING:
+    from constraints.closed_forms._affine import AffineEquality, Integral
+    from constraints.closed_forms._divergence import DivergenceFree
+    from constraints.closed_forms._lifts import DirichletLift, InitialLift, PeriodicLift
+    from constraints.closed_forms._sets import Box, Simplex
+    from constraints.convex._layer import ConvexLayer
+    from constraints.quadratic._layer import ConeProgram, QuadraticProgram
     from solvers.core import (
         CheckpointError,
         InfeasibleError,
@@ -38,7 +56,6 @@ if TYPE_CHECKING:
         NonFiniteError,
         NotConvergedError,
         NumericalWarning,
-        PerformanceWarning,
         PhysimError,
         PhysimWarning,
         Report,
@@ -49,4 +66,15 @@ if TYPE_CHECKING:
         UnitError,
     )
 else:
-    __getattr__, __dir__ = lazy_exports(__name__, dict.fromkeys(__all__, "solvers.core"))
+    _LAYERS = {
+        "closed_forms._affine": ("AffineEquality", "Integral"),
+        "closed_forms._divergence": ("DivergenceFree",),
+        "closed_forms._lifts": ("DirichletLift", "InitialLift", "PeriodicLift"),
+        "closed_forms._sets": ("Box", "Simplex"),
+        "convex._layer": ("ConvexLayer",),
+        "quadratic._layer": ("ConeProgram", "QuadraticProgram"),
+    }
+    _MODULES = {name: f"{__name__}.{room}" for room, names in _LAYERS.items() for name in names}
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {name: _MODULES.get(name, "solvers.core") for name in __all__}
+    )

@@ -1,0 +1,1 @@
+"""Constraints with an explicit solution; their names are in :mod:`constraints`."""

@@ -1,0 +1,1 @@
+"""Convex programs written in cvxpy; the layer is in :mod:`constraints`."""

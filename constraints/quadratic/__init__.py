@@ -1,0 +1,1 @@
+"""Quadratic and second-order cone programs; their names are in :mod:`constraints`."""

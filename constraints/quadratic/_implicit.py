@@ -1,0 +1,114 @@
+"""Gradients of solved programs: one adjoint solve, then products of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from constraints.quadratic._inputs import Inputs
+from solvers.nonlinear.interior_point import (
+    Backend,
+    ConeProgramData,
+    SolvedPrograms,
+    solve_cone_programs,
+)
+
+__all__ = ["ProgramCall"]
+
+
+class ProgramCall:
+    """One call of a layer.
+
+    Attributes:
+        solved: The solved programs, after `solve`.
+
+    Args:
+        cones: Sizes of the second-order cones.
+        max_iterations: Interior-point steps at most.
+        backend: Which form of the solver.
+        threads: Threads of the kernel.
+    """
+
+    __slots__ = ("_settings", "cones", "solved")
+    solved: SolvedPrograms
+
+    def __init__(self, cones: tuple[int, ...], max_iterations: int, backend: Backend, threads: int):
+        self.cones = cones
+        self._settings = (max_iterations, backend, threads)
+
+    def solve(self, inputs: Inputs, batch: int) -> Tensor:
+        """Solve with gradients.
+
+        Args:
+            inputs: The six tensors.
+            batch: Number of items.
+
+        Returns:
+            Unknowns, shape ``(B, n)``.
+        """
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+            x: Tensor = _Solve.apply(self, batch, *inputs)  # type: ignore[no-untyped-call]
+            return x
+        return self.run(inputs, batch, differentiable=False)
+
+    def run(self, inputs: Inputs, batch: int, *, differentiable: bool) -> Tensor:
+        """Solve without recording."""
+        max_iterations, backend, threads = self._settings
+        Q, q, G, h, A, b = (t if t.is_contiguous() else t.contiguous() for t in inputs)
+        self.solved = solve_cone_programs(
+            ConeProgramData(Q, q, G, h, A, b, self.cones, batch),
+            max_iterations=max_iterations,
+            backend=backend,
+            threads=threads,
+            differentiable=differentiable,
+        )
+        return self.solved.x
+
+
+class _Solve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: ProgramCall, batch: int, *inputs: Tensor) -> Tensor:
+        x = call.run(inputs, batch, differentiable=True)  # type: ignore[arg-type]
+        ctx.solved = call.solved
+        # Saved so that a change in place before the backward pass is found.
+        Q, q, G, h, A, b = inputs
+        ctx.save_for_backward(x, Q, G, A)
+        ctx.axes = (q.ndim, h.ndim, b.ndim)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        x, Q, G, A = ctx.saved_tensors
+        q, h, b = ctx.axes
+        solved: SolvedPrograms = ctx.solved
+        u, v, w = solved.adjoint(cotangent)
+        needs = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            _symmetric(u, x, Q) if needs[0] else None,
+            _total(u, q) if needs[1] else None,
+            _outer(w, x, G) + _outer(solved.z, u, G) if needs[2] else None,
+            _total(-w, h) if needs[3] else None,
+            _outer(v, x, A) + _outer(solved.y, u, A) if needs[4] else None,
+            _total(-v, b) if needs[5] else None,
+        )
+
+
+def _total(per_item: Tensor, axes: int) -> Tensor:
+    """Per item, or summed over the items that share a vector."""
+    return per_item if axes == 2 else per_item.sum(0)
+
+
+def _outer(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    """``a b'`` per item, or summed over the items that share a matrix."""
+    return a.mT @ b if like.ndim == 2 else a[:, :, None] * b[:, None, :]
+
+
+def _symmetric(u: Tensor, x: Tensor, like: Tensor) -> Tensor:
+    product = _outer(u, x, like)
+    return (product + product.mT) / 2.0

@@ -1,0 +1,71 @@
+"""One call for either form of the solver."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from solvers.nonlinear.interior_point._certificates import diagnose
+from solvers.nonlinear.interior_point._compiled import CompiledInteriorPoint
+from solvers.nonlinear.interior_point._program import ConeProgramData, SolvedPrograms
+from solvers.nonlinear.interior_point._reference import ReferenceInteriorPoint
+
+__all__ = ["Backend", "solve_cone_programs"]
+
+Backend = Literal["auto", "kernel", "reference"]
+
+
+def solve_cone_programs(
+    data: ConeProgramData,
+    *,
+    max_iterations: int = 50,
+    backend: Backend = "auto",
+    threads: int = 1,
+    differentiable: bool = True,
+) -> SolvedPrograms:
+    r"""Solve a batch of quadratic programs with second-order cones.
+
+    An item is ``CONVERGED`` only if its exact active set was found: optimality conditions to 1e-11
+    of the data. Other items end ``INFEASIBLE`` or ``UNBOUNDED`` with a certificate, or as the
+    iteration left them.
+
+    With the gradient g of a loss with respect to x, `SolvedPrograms.adjoint` gives u, v, w of
+
+    .. math:: Qu + A^\top v + G_a^\top w = -g, \qquad Au = 0, \qquad G_a u = 0
+
+    on the active rows a, or on the derivative of the projection for second-order cones; from them
+    follow the gradients :math:`\bar q = u`, :math:`\bar b = -v`, :math:`\bar h = -w`,
+    :math:`\bar G = w x^\top + z u^\top`, :math:`\bar A = v x^\top + y u^\top` and
+    :math:`\bar Q = \tfrac12(u x^\top + x u^\top)`.
+
+    Args:
+        data: The programs, float64, detached and contiguous.
+        max_iterations: Interior-point steps at most.
+        backend: ``"kernel"``, ``"reference"`` (torch, any device), or ``"auto"``: the kernel on
+            the CPU.
+        threads: Threads among which the kernel splits the batch.
+        differentiable: Whether `SolvedPrograms.adjoint` will be asked for.
+
+    Returns:
+        The solved programs.
+
+    Reference: Mehrotra 1992; Amos & Kolter 2017, "OptNet" (the adjoint).
+    """
+    if backend == "auto":
+        backend = "kernel" if data.q.device.type == "cpu" else "reference"
+    if backend == "reference":
+        solved: SolvedPrograms = ReferenceInteriorPoint(data, max_iterations=max_iterations)
+    else:
+        solved = CompiledInteriorPoint(
+            data, max_iterations=max_iterations, threads=threads, differentiable=differentiable
+        )
+    if solved.has_failures:
+
+        def solve_again(programs: ConeProgramData) -> SolvedPrograms:
+            if backend == "reference":
+                return ReferenceInteriorPoint(programs, max_iterations=max_iterations)
+            return CompiledInteriorPoint(
+                programs, max_iterations=max_iterations, threads=threads, differentiable=False
+            )
+
+        solved.status = diagnose(solved, solve_again)
+    return solved

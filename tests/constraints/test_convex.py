@@ -1,0 +1,198 @@
+"""Convex programs: agreement with cvxpy, gradients, honest statuses on both backends."""
+
+import cvxpy as cp
+import pytest
+import torch
+
+from constraints import (
+    ConvexLayer,
+    InfeasibleError,
+    NotConvergedError,
+    SettingsError,
+    ShapeError,
+    Status,
+)
+from constraints.convex import _solvers
+
+BACKENDS = ("interior_point", "diffcp")
+
+
+def normal(*shape, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+def quadratic_program():
+    x, y = cp.Variable(4, name="x"), cp.Parameter(4, name="y")
+    A, h = cp.Parameter((3, 4), name="A"), cp.Parameter(3, name="h")
+    objective = cp.Minimize(0.5 * cp.sum_squares(x - y))
+    return cp.Problem(objective, [A @ x <= h, cp.sum(x) == 1]), [y, A, h], [x]
+
+
+def norm_program():
+    x, y, r = cp.Variable(3, name="x"), cp.Parameter(3, name="y"), cp.Parameter(nonneg=True)
+    objective = cp.Minimize(cp.norm(x - y) + 0.1 * cp.sum_squares(x))
+    return cp.Problem(objective, [cp.norm(x) <= r, x[0] >= -1]), [y, r], [x]
+
+
+def entropy_program():
+    x, c = cp.Variable(3, name="x"), cp.Parameter(3, name="c")
+    return cp.Problem(cp.Minimize(c @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [c], [x]
+
+
+def semidefinite_program():
+    X, C = cp.Variable((2, 2), symmetric=True, name="X"), cp.Parameter((2, 2), name="C")
+    objective = cp.Minimize(cp.sum_squares(X - C))
+    return cp.Problem(objective, [X >> 0]), [C], [X]
+
+
+def values_of(make, batch):
+    if make is quadratic_program:
+        return [normal(batch, 4), normal(batch, 3, 4, seed=1), 1.0 + normal(batch, 3).abs()]
+    if make is norm_program:
+        return [normal(batch, 3), 0.5 + normal(batch, seed=1).abs()]
+    if make is entropy_program:
+        return [normal(batch, 3)]
+    C = normal(batch, 2, 2)
+    return [C + C.mT]
+
+
+CASES = [
+    (quadratic_program, "interior_point"),
+    (quadratic_program, "diffcp"),
+    (norm_program, "interior_point"),
+    (norm_program, "diffcp"),
+    (entropy_program, "diffcp"),
+    (semidefinite_program, "diffcp"),
+]
+
+
+@pytest.mark.parametrize(("make", "backend"), CASES)
+def test_agrees_with_cvxpy(make, backend):
+    problem, parameters, variables = make()
+    layer = ConvexLayer(problem, parameters, variables, backend=backend)
+    assert layer.backend == backend
+    values = values_of(make, 4)
+    (x,), report = layer(*values)
+    assert report.all_converged
+    for item in range(4):
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.value = value[item].numpy()
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+        expected = torch.from_numpy(variables[0].value)
+        torch.testing.assert_close(x[item], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("make", "backend"), CASES)
+def test_gradients_match_finite_differences(make, backend):
+    problem, parameters, variables = make()
+    layer = ConvexLayer(problem, parameters, variables, backend=backend)
+    values = [value.requires_grad_() for value in values_of(make, 2)]
+    weight = normal(*layer(*values)[0][0].shape, seed=9)
+    loss = (layer(*values)[0][0] * weight).sum()
+    gradients = torch.autograd.grad(loss, values)
+    g = torch.Generator().manual_seed(4)
+    for k, gradient in enumerate(gradients):
+        way = torch.randn(values[k].shape, generator=g, dtype=torch.float64)
+        if make is semidefinite_program:
+            way = way + way.mT
+        # diffcp's solutions of exponential cones carry noise of 1e-6.
+        step = 1e-4 if backend == "interior_point" else 3e-3
+        ends = []
+        with torch.no_grad():
+            for move in (step, -step):
+                moved = [v + move * way if i == k else v for i, v in enumerate(values)]
+                ends.append((layer(*moved)[0][0] * weight).sum())
+        slope = (ends[0] - ends[1]) / (2 * step)
+        expected = (gradient * way).sum()
+        tolerance = 1e-5 if backend == "interior_point" else 2e-3
+        assert abs(slope - expected) < tolerance * (1 + abs(expected))
+
+
+def test_other_cones_choose_diffcp():
+    assert ConvexLayer(*entropy_program()).backend == "diffcp"
+    assert ConvexLayer(*norm_program()).backend == "interior_point"
+    with pytest.raises(SettingsError, match="backend: got 'interior_point'"):
+        ConvexLayer(*semidefinite_program(), backend="interior_point")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_infeasible_and_not_a_number_are_named(backend):
+    problem, parameters, variables = quadratic_program()
+    layer = ConvexLayer(problem, parameters, variables, backend=backend, on_failure="mask")
+    y, A, h = values_of(quadratic_program, 4)
+    A[1, 1], h[1, 1] = -A[1, 0], -h[1, 0] - 1.0
+    y[2, 0] = torch.nan
+    tensors = [value.requires_grad_() for value in (y, A, h)]
+    (x,), report = layer(*tensors)
+    assert report.status.tolist() == [0, Status.INFEASIBLE, Status.NON_FINITE, 0]
+    x[report.converged].sum().backward()
+    for value in tensors:
+        assert (value.grad[1:3] == 0).all()
+        assert value.grad.isfinite().all()
+    good = torch.tensor([0, 3])
+    (alone,), _ = layer(*(value.detach()[good] for value in tensors))
+    torch.testing.assert_close(x[good].detach(), alone, atol=1e-12, rtol=1e-12)
+    strict = ConvexLayer(problem, parameters, variables, backend=backend)
+    with pytest.raises(InfeasibleError, match="1 of 2 items"):
+        strict(*(value.detach()[:2] for value in tensors))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unbounded_is_named(backend):
+    x, c = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(c @ x), [x >= 0])
+    layer = ConvexLayer(problem, [c], [x], backend=backend, on_failure="mask")
+    _, report = layer(torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64))
+    assert report.status.tolist() == [Status.CONVERGED, Status.UNBOUNDED]
+
+
+def test_a_status_that_lies_is_overridden(monkeypatch):
+    layer = ConvexLayer(*quadratic_program())
+    honest = _solvers.solve_cone_programs
+
+    def liar(data, **settings):
+        solved = honest(data, **settings)
+        solved.x = solved.x + 0.1
+        return solved
+
+    monkeypatch.setattr(_solvers, "solve_cone_programs", liar)
+    with pytest.raises(NotConvergedError, match="STALLED 4"):
+        layer(*values_of(quadratic_program, 4))
+
+
+def test_shared_parameters_sum_their_gradients():
+    layer = ConvexLayer(*quadratic_program())
+    y, A, h = values_of(quadratic_program, 3)
+    shared, h = A[0].clone().requires_grad_(), h + 3.0
+    layer(y, shared, h)[0][0].square().sum().backward()
+    parts = A[0].expand(3, 3, 4).clone().requires_grad_()
+    layer(y, parts, h)[0][0].square().sum().backward()
+    torch.testing.assert_close(shared.grad, parts.grad.sum(0))
+
+
+def test_one_item_without_batch_axis():
+    layer = ConvexLayer(*norm_program())
+    y, r = values_of(norm_program, 2)
+    (x,), report = layer(y[0], r[0])
+    assert x.shape == (3,)
+    assert report.shape == ()
+    torch.testing.assert_close(x, layer(y, r)[0][0][0], atol=1e-9, rtol=1e-9)
+
+
+def test_bad_problems_are_named():
+    x, a, b = cp.Variable(2, name="x"), cp.Parameter(name="a"), cp.Parameter(name="b")
+    good = [x >= a]
+    with pytest.raises(SettingsError, match="constraint 1 holds a parameter in a product"):
+        ConvexLayer(cp.Problem(cp.Minimize(cp.sum(x)), [*good, a * b * x <= 1]), [a, b], [x])
+    with pytest.raises(SettingsError, match="objective is not convex"):
+        ConvexLayer(cp.Problem(cp.Maximize(cp.sum_squares(x)), good), [a], [x])
+    problem = cp.Problem(cp.Minimize(cp.sum(x)), good)
+    with pytest.raises(SettingsError, match="parameters: got too few.*missing a"):
+        ConvexLayer(problem, [], [x])
+    with pytest.raises(SettingsError, match="variables: got y"):
+        ConvexLayer(problem, [a], [cp.Variable(2, name="y")])
+    with pytest.raises(SettingsError, match="on_failure"):
+        ConvexLayer(problem, [a], [x], on_failure="project")
+    with pytest.raises(ShapeError, match=r"a: got shape \(3, 2\)"):
+        ConvexLayer(problem, [a], [x])(torch.ones(3, 2).double())

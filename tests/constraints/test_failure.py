@@ -1,0 +1,207 @@
+"""What happens to items that have no solution, and to the good ones beside them."""
+
+import pytest
+import torch
+
+from constraints import ConeProgram, QuadraticProgram
+from constraints.failure import act_on_failure, check_policy
+from solvers.core import (
+    InfeasibleError,
+    NotConvergedError,
+    NumericalWarning,
+    Report,
+    SettingsError,
+    Status,
+)
+
+BACKENDS = ("kernel", "reference")
+
+
+def normal(g, *shape):
+    return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+def times(matrix, vector):
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def feasible(batch, n, m, p, seed):
+    g = torch.Generator().manual_seed(seed)
+    root, x0 = normal(g, batch, n, n), normal(g, batch, n)
+    G, A = normal(g, batch, m, n), normal(g, batch, p, n)
+    slack = torch.rand(batch, m, generator=g, dtype=torch.float64)
+    identity = torch.eye(n, dtype=torch.float64)
+    return {
+        "Q": root @ root.mT / n + 0.1 * identity,
+        "q": normal(g, batch, n),
+        "G": G,
+        "h": times(G, x0) + slack,
+        "A": A,
+        "b": times(A, x0),
+    }
+
+
+def opposed_rows(data, bad, g):
+    gap = 10 ** (3 * torch.rand(len(bad), generator=g, dtype=torch.float64) - 2)
+    data["G"][bad, 1] = -data["G"][bad, 0]
+    data["h"][bad, 1] = -data["h"][bad, 0] - gap[bad]
+    return Status.INFEASIBLE
+
+
+def combined_rows(data, bad, g):
+    weight = torch.rand(len(bad), data["h"].shape[1] - 1, generator=g, dtype=torch.float64)
+    data["G"][bad, -1] = -(weight[..., None] * data["G"][:, :-1]).sum(1)[bad]
+    data["h"][bad, -1] = -(weight * data["h"][:, :-1]).sum(1)[bad] - 0.1
+    return Status.INFEASIBLE
+
+
+def contradicting_equalities(data, bad, g):
+    data["A"][bad, 1] = 2.0 * data["A"][bad, 0]
+    data["b"][bad, 1] = 2.0 * data["b"][bad, 0] + 0.1
+    return Status.INFEASIBLE
+
+
+def ray(data, bad, g):
+    n = data["q"].shape[1]
+    d = torch.nn.functional.normalize(normal(g, len(bad), n), dim=1)
+    flat = torch.eye(n, dtype=torch.float64) - d[:, :, None] * d[:, None, :]
+    x0 = normal(g, len(bad), n)
+    G = data["G"] - times(data["G"], d).clamp(min=0)[..., None] * d[:, None, :]
+    A, Q = data["A"] @ flat, flat @ data["Q"] @ flat
+    q = data["q"] - d * ((data["q"] * d).sum(1, keepdim=True) + 1.0)
+    for name, value in (("Q", Q), ("q", q), ("G", G), ("A", A)):
+        data[name][bad] = value[bad]
+    data["h"][bad] = (times(G, x0) + 0.5)[bad]
+    data["b"][bad] = times(A, x0)[bad]
+    return Status.UNBOUNDED
+
+
+def not_a_number(data, bad, g):
+    data["h"][bad, 0] = torch.nan
+    return Status.NON_FINITE
+
+
+KINDS = (opposed_rows, combined_rows, contradicting_equalities, ray, not_a_number)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_failures_are_named_and_leave_the_others_alone(backend, kind):
+    batch = 250 if backend == "kernel" else 40
+    for seed, (n, m, p) in enumerate(((6, 8, 2), (20, 25, 4))):
+        data = feasible(batch, n, m, p, seed)
+        bad = torch.zeros(batch, dtype=torch.bool)
+        bad[::2] = True
+        expected = kind(data, bad, torch.Generator().manual_seed(seed))
+        layer = QuadraticProgram(on_failure="mask", backend=backend)
+        q = data["q"].clone().requires_grad_()
+        x, report = layer(**(data | {"q": q}))
+        assert (report.status[bad] == expected).all()
+        assert report.converged[~bad].all()
+        x.square().sum().backward()
+        assert (q.grad[bad] == 0).all()
+        good = {k: v[~bad] for k, v in data.items()}
+        alone = good["q"].clone().requires_grad_()
+        y, _ = layer(**(good | {"q": alone}))
+        y.square().sum().backward()
+        torch.testing.assert_close(x[~bad], y, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(q.grad[~bad], alone.grad, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_shared_parameters_get_nothing_from_failed_items(backend):
+    data = feasible(4, 5, 6, 1, 0)
+    G = data["G"][0].clone().requires_grad_()
+    h = torch.ones(4, 6, dtype=torch.float64)
+    h[1] = torch.nan
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    x, report = layer(Q=data["Q"][0], q=data["q"], G=G, h=h)
+    assert report.status.tolist() == [0, Status.NON_FINITE, 0, 0]
+    assert (x[1] == 0).all()
+    x.sum().backward()
+    keep = torch.tensor([0, 2, 3])
+    again = data["G"][0].clone().requires_grad_()
+    y, _ = layer(Q=data["Q"][0], q=data["q"][keep], G=again, h=h[keep])
+    y.sum().backward()
+    torch.testing.assert_close(G.grad, again.grad)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cones_without_common_point_are_infeasible(backend):
+    # |x| <= 1 and x0 >= 2, written as a cone of three rows and one row.
+    G = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
+    h = torch.tensor([-2.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    layer = ConeProgram(second_order=(3,), on_failure="mask", backend=backend)
+    identity = torch.eye(2, dtype=torch.float64)
+    batch = torch.stack([h, h + torch.tensor([1.5, 0.0, 0.0, 0.0])])
+    x, report = layer(Q=identity, q=torch.zeros(2).double(), G=G, h=batch)
+    assert report.status.tolist() == [Status.INFEASIBLE, Status.CONVERGED]
+    torch.testing.assert_close(x[1], torch.tensor([0.5, 0.0]).double(), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_linear_programs_without_bound(backend):
+    g = torch.Generator().manual_seed(3)
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    G = normal(g, 64, 6, 10)
+    data = {"Q": torch.zeros(10, 10).double(), "q": normal(g, 64, 10), "G": G}
+    _, report = layer(**data, h=torch.ones(6).double())
+    assert (report.status == Status.UNBOUNDED).all()
+
+
+def test_policies():
+    data = feasible(4, 5, 6, 2, 0)
+    bad = torch.tensor([False, True, False, False])
+    opposed_rows(data, bad, torch.Generator().manual_seed(0))
+    with pytest.raises(InfeasibleError, match="1 of 4") as caught:
+        QuadraticProgram()(**data)
+    assert caught.value.solution.report.status[1] == Status.INFEASIBLE
+    with pytest.warns(NumericalWarning, match="INFEASIBLE 1 at item 1"):
+        x, report = QuadraticProgram(on_failure="warn")(**data)
+    masked, _ = QuadraticProgram(on_failure="mask")(**data)
+    assert torch.equal(x, masked)
+    assert report.failed_items() == [(1,)]
+
+
+def test_too_few_steps_are_not_convergence():
+    data = feasible(4, 12, 16, 2, 0)
+    with pytest.raises(NotConvergedError, match="MAX_ITERATIONS"):
+        QuadraticProgram(max_iterations=1)(**data)
+
+
+def test_projection_of_infeasible_items():
+    # Nearest to violating x <= 0 and x >= 1 equally: the middle; the free coordinate is unharmed.
+    h = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    G = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    q = torch.tensor([-3.0, -2.0], dtype=torch.float64)
+    layer = QuadraticProgram(on_failure="project")
+    x, report = layer(Q=torch.eye(2).double(), q=q, G=G, h=h)
+    assert report.status.tolist() == [Status.INFEASIBLE, Status.CONVERGED]
+    assert report.counts["projected"].tolist() == [1, 0]
+    expected = torch.tensor([[0.5, 2.0], [1.0, 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+    (gradient,) = torch.autograd.grad(x[0, 0], h)
+    expected = torch.tensor([[0.5, -0.5], [0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=0)
+
+
+def test_project_still_raises_for_what_has_no_nearest_point():
+    with pytest.raises(InfeasibleError, match="UNBOUNDED"):
+        QuadraticProgram(on_failure="project")(
+            Q=torch.zeros(2, 2).double(), q=torch.ones(2).double()
+        )
+
+
+def test_policy_words():
+    with pytest.raises(SettingsError, match="'project'"):
+        check_policy("projct")
+    with pytest.raises(SettingsError, match="on_failure"):
+        check_policy("project", can_project=False)
+    report = Report(
+        status=torch.tensor(int(Status.INFEASIBLE)),
+        iterations=torch.tensor(1),
+        residual=torch.tensor(1.0),
+    )
+    act_on_failure(report, "project", solution=None, what="layer")
+    with pytest.raises(InfeasibleError):
+        act_on_failure(report, "raise", solution=None, what="layer")
