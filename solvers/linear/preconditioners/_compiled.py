@@ -264,9 +264,16 @@ class CompiledMultigrid(PreparedPreconditioner):
         return self._to_batch(z / units, r.shape[: r.ndim - len(axes)]) / scale
 
     def conjugate_gradient(
-        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        patience: int | None = None,
     ) -> Outcome | None:
         """Solve every right-hand side; one native call."""
+        self._numbers[Number.PATIENCE] = patience or 0
         free = self._null_space
         if free is None:
             return self._solve(b, x0, rtol, max_iterations)

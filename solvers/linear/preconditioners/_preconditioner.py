@@ -26,7 +26,13 @@ class PreparedPreconditioner(ABC):
         """
 
     def conjugate_gradient(
-        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        patience: int | None = None,
     ) -> Outcome | None:
         """Run the whole preconditioned conjugate gradient iteration at once, if it can.
 
@@ -35,6 +41,7 @@ class PreparedPreconditioner(ABC):
             x0: First guess or None.
             rtol: Relative tolerance.
             max_iterations: Limit of the iterations.
+            patience: Limit of the iterations that the observed rate foresees.
 
         Returns:
             The outcome, or None if the caller should iterate.

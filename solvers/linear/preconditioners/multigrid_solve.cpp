@@ -220,8 +220,10 @@
   enum { CONVERGED = 0, MAX_ITERATIONS = 1, STALLED = 2, NON_FINITE = 3, BREAKDOWN = 6 };
   // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
   // unit: what the couplings were divided by.
-  static void solve(const Plan& plan, Team& t, const Fine& f, const View& b, const View& x, bool guess,
-                    double unit, double rtol, int limit, double* report) {
+  // patience: end as soon as the rate of the last steps foresees more than so many; 0 for none.
+  static void solve(const Plan& plan, const Aggregates& aggregates, Team& t, const Fine& f, const View& b,
+                    const View& x, bool guess, double unit, double rtol, int limit, double patience,
+                    double* report) {
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
@@ -246,9 +248,11 @@
       wait(t);
     }
     bool restart = true;
+    double least[RATE_STEPS];  // of the last steps, the least square of the residual until then
+    for (int k = 0; k < RATE_STEPS; k++) least[k] = rr;
     while (status == MAX_ITERATIONS && iteration < limit) {
       iteration++;
-      const double overlap = sum(t, cycle(plan, t, 0, true));
+      const double overlap = precondition(plan, aggregates, t);
       if (!(overlap > 0.0)) { status = overlap <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
       const double energy = direction_of(l, f.p, t, r, restart, restart ? 0.0 : overlap / zr);
       if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
@@ -263,7 +267,16 @@
         if (rr <= goal) { status = CONVERGED; break; }
         refreshes += 1.0;
         restart = true;
-      } else if (rr > 1e-6 * renewed) continue;
+      } else {
+        double& before = least[iteration % RATE_STEPS];
+        const double earlier = before, last = least[(iteration + RATE_STEPS - 1) % RATE_STEPS];
+        before = rr < last ? rr : last;
+        if (patience > 0.0 && iteration >= 2 * RATE_STEPS) {
+          const double fall = __builtin_log(earlier / before), rest = __builtin_log(before / goal);
+          if (iteration * fall + RATE_STEPS * rest > patience * fall) break;
+        }
+        if (rr > 1e-6 * renewed) continue;
+      }
       // Rounding of the residual has gathered to about 1e-4 of it.
       rr = keep_residual(l, f, b, x, t, r, scale);
       if (rr > 0.25 * renewed) { status = STALLED; break; }
