@@ -21,6 +21,7 @@ from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Chebyshev, Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
 from solvers.linear.preconditioners._preconditioner import Preconditioner, PreparedPreconditioner
+from solvers.linear.preconditioners._trail import Directions, Trail
 
 __all__ = [
     "AggregationMultigrid",
@@ -31,6 +32,7 @@ __all__ = [
     "Cholesky",
     "ConjugateGradient",
     "DenseOperator",
+    "Directions",
     "Fallback",
     "FastDiagonalization",
     "GMRES",
@@ -51,6 +53,7 @@ __all__ = [
     "SparseLU",
     "SparseOperator",
     "SumOperator",
+    "Trail",
     "as_operator",
     "choose_solver",
     "linear_solve",

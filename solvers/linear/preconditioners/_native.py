@@ -53,6 +53,7 @@ class Op(IntEnum):
     IS_HELD = auto()
     SOLVE = auto()
     CYCLE = auto()
+    ENERGIES = auto()
 
 
 class Slot(IntEnum):
@@ -95,6 +96,12 @@ class Slot(IntEnum):
     AGGREGATE_LEVELS = auto()  # 0 where all levels are grids
     PARENT = auto()  # row of the first of them for every cell
     FIRST_VISITS = auto()
+    RECYCLED = auto()  # number of directions of earlier solves
+    RECYCLED_DIRECTIONS = auto()
+    RECYCLED_WEIGHTS = auto()
+    TRAIL = auto()  # where the preconditioned residuals of a solve are kept
+    TRAIL_MOST = auto()
+    TRAIL_NUMBERS = auto()
 
 
 class Number(IntEnum):

@@ -153,8 +153,53 @@
     return l.mask ? spread_cells(true, l, g, scratch, w0, w1)
                   : spread_cells(false, l, g, scratch, w0, w1);
   }
+  // Directions of earlier solves, and the memory for those of this one.
+  struct Recycled {
+    L count, most, step;  // step: distance of two directions
+    const short* directions;  // whole numbers, whose unit is in the weights
+    const double* weights;
+    float* trail;
+    double* numbers;  // three a step: its length, what it takes of the last direction, z . b
+  };
+  INLINED double whole_dot(const short* __restrict a, const float* __restrict b, L n) {
+    float part[64];
+    for (int k = 0; k < 64; k++) part[k] = 0.f;
+    L q = 0;
+    for (; q + 64 <= n; q += 64) for (int k = 0; k < 64; k++) part[k] += (float)a[q+k] * b[q+k];
+    for (; q < n; q++) part[0] += (float)a[q] * b[q];
+    double s = 0.0;
+    for (int k = 0; k < 64; k++) s += part[k];
+    return s;
+  }
+  // z += sum of weight (direction . b) direction; what that adds to z . b
+  OUTLINED double recycle(const Recycled& u, const Level& l) {
+    double total = 0.0, part[64];
+    float factors[64];
+    const L first = l.PP, last = (l.nx + 1) * l.PP, block = 2048;
+    for (L i = 0; i < u.count; i++) part[i] = 0.0;
+    for (L q = first; q < last; q += block)
+      for (L i = 0; i < u.count; i++)
+        part[i] += whole_dot(u.directions + i * u.step + q, l.b + q, smaller(block, last - q));
+    for (L i = 0; i < u.count; i++) {
+      factors[i] = (float)(u.weights[i] * part[i]);
+      total += u.weights[i] * part[i] * part[i];
+    }
+    for (L q = first; q < last; q += block) {
+      const L n = smaller(block, last - q);
+      float* __restrict z = l.x + q;
+      for (L i = 0; i < u.count; i++) {
+        const short* __restrict from = u.directions + i * u.step + q;
+        const float factor = factors[i];
+        for (L k = 0; k < n; k++) z[k] += factor * (float)from[k];
+      }
+    }
+    return total;
+  }
   // z = B b on the finest level; z . b
-  OUTLINED double precondition(const Plan& p, const Aggregates& g, Team& t) {
-    if (g.count == 0) return sum(t, cycle(p, t, 0, true));
-    return aggregate_cycle(level(p.rows, p.system), g, p.scratch, p.w0, p.w1);
+  OUTLINED double precondition(const Plan& p, const Aggregates& g, const Recycled& u, Team& t) {
+    const Level l = level(p.rows, p.system);
+    double overlap = g.count > 0 ? aggregate_cycle(l, g, p.scratch, p.w0, p.w1)
+                                 : sum(t, cycle(p, t, 0, true));
+    if (u.count > 0) overlap += recycle(u, l);
+    return overlap;
   }
