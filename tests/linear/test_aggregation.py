@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from solvers.core import SettingsError, Status
 from solvers.linear import (
     AggregationMultigrid,
     AggregationRule,
+    AlgebraicMultigrid,
     ConjugateGradient,
     Fallback,
     Multigrid,
@@ -212,3 +214,21 @@ def test_the_choice_for_a_grid_hands_noise_of_high_contrast_over(residual_of: Re
     assert residual_of(A, solution.value, b) <= 1.01e-8
     easy = PoissonOperator.from_cells(torch.zeros(24, 24, 24), outside=2)
     assert int(linear_solve(easy, b, solver).report.counts["handed_over"]) == 0
+
+
+@pytest.mark.parametrize("problem", ["poisson", "diffusion", "mesh"])
+def test_matrices_of_the_gallery_agree_with_a_direct_solve(problem: str) -> None:
+    gallery = pytest.importorskip("pyamg.gallery")
+    if problem == "poisson":
+        matrix = gallery.poisson((15, 14, 13), format="csr")
+    elif problem == "diffusion":
+        stencil = gallery.diffusion_stencil_2d(epsilon=1e-2, theta=0.0, type="FD")
+        matrix = gallery.stencil_grid(stencil, (40, 40), format="csr")
+    else:
+        matrix = gallery.load_example("airfoil")["A"].tocsr()
+    b = np.random.default_rng(0).normal(size=matrix.shape[0])
+    expected = scipy.sparse.linalg.spsolve(matrix.tocsc(), b)
+    cycle = AggregationMultigrid() if problem != "mesh" else AlgebraicMultigrid()
+    solver = ConjugateGradient(preconditioner=cycle, rtol=1e-11)
+    x = linear_solve(SparseOperator.from_scipy(matrix), torch.from_numpy(b), solver).value.numpy()
+    assert np.linalg.norm(x - expected) <= 1e-8 * np.linalg.norm(expected)
