@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,6 @@ def run(size: Size, seed: int = 0) -> Result:
 
 
 def _measure(key: str, solver: LinearSolver, A: PoissonOperator, b: Tensor) -> dict[str, Any]:
-    from dataclasses import replace
-
     found: dict[str, Any] = {}
     for digits in (2, 4):
         start = time.process_time()
@@ -81,6 +80,8 @@ def _measure(key: str, solver: LinearSolver, A: PoissonOperator, b: Tensor) -> d
         found[f"{key}_{digits}"] = int(outcome.iterations) if is_good else None
         if digits == 2:
             found[f"{key}_time"] = elapsed
+            if not is_good:
+                return {**found, f"{key}_4": None}
     return found
 
 
