@@ -20,7 +20,7 @@ from torch import Tensor
 from solvers.core import Status
 from solvers.linear import ConjugateGradient, Multigrid, PoissonOperator, linear_solve
 
-__all__ = ["run"]
+__all__ = ["ruge_stuben", "run"]
 
 TITLE = "CPU time of hard problems [ms], one thread"
 SIDE = {"tiny": 12, "small": 32, "full": 64}
@@ -71,7 +71,7 @@ def _contest(name: str, A: PoissonOperator, b: Tensor, *, repetitions: int) -> d
         start = time.process_time()
         solution = linear_solve(fresh, b, chosen, on_failure="mask")
         times.append(1e3 * (time.process_time() - start))
-    peer_iterations, peer = _ruge_stuben(A, b)
+    peer_iterations, peer = ruge_stuben(A, b)
     return {
         "family": name,
         "iterations": int(solution.iterations),
@@ -84,7 +84,8 @@ def _contest(name: str, A: PoissonOperator, b: Tensor, *, repetitions: int) -> d
     }
 
 
-def _ruge_stuben(A: PoissonOperator, b: Tensor) -> tuple[int | None, float | None]:
+def ruge_stuben(A: PoissonOperator, b: Tensor) -> tuple[int | None, float | None]:
+    """Iterations and CPU time of PyAMG's Ruge-Stüben solver; None where it is not installed."""
     try:
         import pyamg
     except ImportError:

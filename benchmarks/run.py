@@ -39,9 +39,11 @@ GROUPS = {
         "linear_solve",
         "linear_gradient",
         "linear_hard",
+        "linear_aggregation",
         "parallel_overhead",
         "parallel_speedup",
     ),
+    "dcdm": ("dcdm_directions", "dcdm_recycling"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
     "constraints": ("constraints_quadratic", "constraints_cones"),
 }

@@ -35,7 +35,7 @@ def solve(
         typer.Option(help="ones, random, or a file; the source of the system's file by default."),
     ] = None,
     method: Annotated[
-        Literal["auto", "cg", "multigrid", "amg", "direct"],
+        Literal["auto", "cg", "multigrid", "aggregation", "dcdm", "amg", "direct"],
         typer.Option(help="auto picks by the kind, symmetry and size of the system."),
     ] = "auto",
     rtol: Annotated[float, typer.Option(help="Relative residual to reach.")] = 1e-8,
@@ -125,6 +125,21 @@ def _algebraic(operator: LinearOperator, rtol: float, iterations: int | None) ->
     return _limited(ConjugateGradient(preconditioner=AlgebraicMultigrid(), rtol=rtol), iterations)
 
 
+def _aggregation(operator: LinearOperator, rtol: float, iterations: int | None) -> LinearSolver:
+    from solvers.linear import AggregationMultigrid, ConjugateGradient
+
+    solver = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    return _limited(solver, iterations)
+
+
+def _deep(operator: LinearOperator, rtol: float, iterations: int | None) -> LinearSolver:
+    from solvers.dcdm import DeepConjugateDirection
+
+    if len(operator.domain) != 3:
+        raise SettingsError("--method dcdm needs a grid of three axes; use --method auto")
+    return _limited(DeepConjugateDirection(rtol=rtol), iterations)
+
+
 def _direct(operator: LinearOperator, rtol: float, iterations: int | None) -> LinearSolver:
     from solvers.linear import SparseLU
 
@@ -135,6 +150,8 @@ _METHODS: dict[str, Callable[[Any, float, int | None], LinearSolver]] = {
     "auto": _auto,
     "cg": _conjugate_gradient,
     "multigrid": _multigrid,
+    "aggregation": _aggregation,
+    "dcdm": _deep,
     "amg": _algebraic,
     "direct": _direct,
 }

@@ -121,9 +121,17 @@ class _PreparedWatched(PreparedPreconditioner):
         return self._inner.apply(r)
 
     def conjugate_gradient(
-        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        patience: int | None = None,
     ) -> Outcome | None:
-        return self._inner.conjugate_gradient(b, x0, rtol=rtol, max_iterations=max_iterations)
+        return self._inner.conjugate_gradient(
+            b, x0, rtol=rtol, max_iterations=max_iterations, patience=patience
+        )
 
 
 def run_with_ray(system: System, solver: LinearSolver, *, workers: int) -> Run:

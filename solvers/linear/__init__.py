@@ -9,27 +9,34 @@ from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear._select import as_operator, choose_solver, linear_solve
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
+from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._minres import MINRES
 from solvers.linear.operators._callable import CallableOperator
 from solvers.linear.operators._composed import ProductOperator, ScaledOperator, SumOperator
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator, NullSpace
 from solvers.linear.operators._poisson import PoissonOperator
+from solvers.linear.preconditioners._aggregation import AggregationMultigrid, AggregationRule
 from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Chebyshev, Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
 from solvers.linear.preconditioners._preconditioner import Preconditioner, PreparedPreconditioner
+from solvers.linear.preconditioners._trail import Directions, Trail
 
 __all__ = [
+    "AggregationMultigrid",
+    "AggregationRule",
     "AlgebraicMultigrid",
     "CallableOperator",
     "Chebyshev",
     "Cholesky",
     "ConjugateGradient",
     "DenseOperator",
+    "Directions",
     "Fallback",
     "FastDiagonalization",
     "GMRES",
+    "Items",
     "Jacobi",
     "LinearOperator",
     "LinearSolver",
@@ -46,6 +53,7 @@ __all__ = [
     "SparseLU",
     "SparseOperator",
     "SumOperator",
+    "Trail",
     "as_operator",
     "choose_solver",
     "linear_solve",

@@ -16,7 +16,15 @@ import pytest
 
 Load = Callable[[str], ModuleType]
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SHARED = {"record", "run", "scenes", "timing", "linear_scenes"}
+SHARED = {
+    "record",
+    "run",
+    "scenes",
+    "timing",
+    "linear_scenes",
+    "dcdm_families",
+    "train_aggregation",
+}
 
 
 def test_alternatives_take_turns_after_a_warm_up(benchmark: Load) -> None:

@@ -100,7 +100,7 @@ def test_matrices_of_scipy_and_of_matrix_market_are_the_same(
 
 
 @pytest.mark.parametrize("ending", ["npz", "h5"])
-@pytest.mark.parametrize("method", ["auto", "multigrid", "cg", "direct"])
+@pytest.mark.parametrize("method", ["auto", "multigrid", "aggregation", "cg", "direct"])
 def test_cells_with_sources(tmp_path: Path, ending: str, method: str) -> None:
     rng = np.random.default_rng(0)
     cells = np.zeros((9, 12), dtype=np.int8)
@@ -320,3 +320,11 @@ def test_one_grid_in_processes_gives_the_serial_answer(tmp_path: Path) -> None:
     assert "on slabs (2 workers)" in record["solver"]
     error = np.abs(answers["ray"] - answers["serial"]).max()
     assert error <= 1e-10 * np.abs(answers["serial"]).max()
+
+
+def test_deep_conjugate_directions(tmp_path: Path) -> None:
+    path = tmp_path / "box.npz"
+    np.savez(path, cells=np.zeros((16, 16, 16), dtype=np.int8), outside=2)
+    record = solved(path, "--method", "dcdm", "--rhs", "random", "--rtol", 1e-3)
+    assert "DeepConjugateDirection" in str(record)
+    assert record["summary"]["converged"] == 1

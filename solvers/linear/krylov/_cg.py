@@ -32,9 +32,12 @@ class ConjugateGradient:
         rtol: Stop at :math:`\|b - A x\| \le` ``rtol`` :math:`\|b\|`.
         max_iterations: Limit of the iterations.
         is_flexible: Use the flexible form.
+        patience: End an item as ``MAX_ITERATIONS`` as soon as the rate of its last 16 steps
+            foresees more than so many in all; looked at from the 32nd step on. None for no such
+            limit. With `Fallback` another method goes on from there.
 
     Raises:
-        SettingsError: If ``rtol`` or ``max_iterations`` is not positive.
+        SettingsError: If ``rtol``, ``max_iterations`` or ``patience`` is not positive.
 
     Cost: a step takes one product with ``A``, one preconditioning, two inner products.
     Reference: Hestenes & Stiefel 1952; Golub & Ye 1999, "Inexact preconditioned conjugate gradient
@@ -53,10 +56,13 @@ class ConjugateGradient:
     rtol: float = 1e-8
     max_iterations: int = 1000
     is_flexible: bool = False
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         check_positive("rtol", self.rtol)
         check_positive("max_iterations", self.max_iterations)
+        if self.patience is not None:
+            check_positive("patience", self.patience)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Prepare the preconditioner and the null space.
@@ -92,7 +98,11 @@ class _PreparedConjugateGradient(Prepared):
         settings = self._settings
         if not settings.is_flexible:
             outcome = self.preconditioner.conjugate_gradient(
-                b, x0, rtol=settings.rtol, max_iterations=settings.max_iterations
+                b,
+                x0,
+                rtol=settings.rtol,
+                max_iterations=settings.max_iterations,
+                patience=settings.patience,
             )
             if outcome is not None:
                 return outcome
@@ -104,7 +114,7 @@ class _PreparedConjugateGradient(Prepared):
 
     def _iterate(self, b: Tensor, x0: Tensor | None) -> Outcome:
         settings, precondition, A = self._settings, self.preconditioner.apply, self._plain
-        items = Items(A, b, settings.rtol, A.null_space())
+        items = Items(A, b, settings.rtol, A.null_space(), patience=settings.patience)
         dot, spread = items.dot, items.spread
         x = items.start(x0)
         r = items.b.clone() if x0 is None else items.residual(x)

@@ -9,7 +9,10 @@ from solvers.core import Status, full_status
 from solvers.linear._prepared import Outcome
 from solvers.linear.operators._operator import LinearOperator, NullSpace
 
-__all__ = ["Items"]
+__all__ = ["RATE_STEPS", "Items"]
+
+RATE_STEPS = 16
+"""Steps over which the rate of a solve is observed."""
 
 _LOOK_EVERY = 10
 _LEAST_GAIN = 0.5
@@ -32,10 +35,18 @@ class Items:
         rtol: Tolerance of the residual relative to ``b``.
         null_space: Of the operator, if it is known; right-hand sides outside of the range are
             solved as nearly as they can be and end ``INFEASIBLE``.
+        patience: Limit of the iterations that the rate of the last steps foresees, see
+            `ConjugateGradient`.
     """
 
     def __init__(
-        self, operator: LinearOperator, b: Tensor, rtol: float, null_space: NullSpace | None = None
+        self,
+        operator: LinearOperator,
+        b: Tensor,
+        rtol: float,
+        null_space: NullSpace | None = None,
+        *,
+        patience: int | None = None,
     ):
         self.operator = operator
         self.null_space = null_space
@@ -58,6 +69,8 @@ class Items:
         self._refreshed = torch.full_like(self.b_norm, torch.inf)
         self._best_norm = torch.full_like(self.b_norm, torch.inf)
         self._best: Tensor | None = None
+        self._patience = patience
+        self._least: list[Tensor] = []
 
     def start(self, x0: Tensor | None) -> Tensor:
         """The first iterate in units of ``scale``; zero for items without a right-hand side."""
@@ -127,9 +140,23 @@ class Items:
             self._refreshed = torch.where(restart, true_norm, self._refreshed)
             self.refreshes = self.refreshes + restart
             r = torch.where(self.spread(met), true, r)
+        if self._patience is not None:
+            self._foresee(norm, self._patience)
         if int(self.iterations.max()) % _LOOK_EVERY == 0:
             self._keep_best(x, norm)
         return r, restart
+
+    def _foresee(self, norm: Tensor, patience: int) -> None:
+        """End items that the rate of the last steps does not bring to the tolerance in time."""
+        least = torch.minimum(norm, self._least[-1]) if self._least else norm
+        if len(self._least) > 2 * RATE_STEPS:
+            # Natural logarithms: what was gained, and what is still to be gained.
+            fall = torch.log(self._least[-RATE_STEPS] / least)
+            rest = torch.log(least / self.limit)
+            steps = self.iterations
+            is_slow = steps * fall + RATE_STEPS * rest > patience * fall
+            self.end(is_slow, Status.MAX_ITERATIONS)
+        self._least = [*self._least[-2 * RATE_STEPS :], least]
 
     def _keep_best(self, x: Tensor, norm: Tensor) -> None:
         better = norm < self._best_norm

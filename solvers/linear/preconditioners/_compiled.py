@@ -34,6 +34,7 @@ from solvers.linear.preconditioners._native import (
     zeros,
 )
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
+from solvers.linear.preconditioners._trail import Directions, Trail
 
 __all__ = ["CompiledMultigrid"]
 
@@ -76,6 +77,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self._levels: list[Level] = []
         self._set_up()
         self._iterates: tuple[Tensor, ...] | None = None
+        self._weighed: tuple[Directions, np.ndarray] | None = None
         # Table and memory serve one call at a time.
         self._lock = threading.Lock()
 
@@ -264,9 +266,16 @@ class CompiledMultigrid(PreparedPreconditioner):
         return self._to_batch(z / units, r.shape[: r.ndim - len(axes)]) / scale
 
     def conjugate_gradient(
-        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
-    ) -> Outcome | None:
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        patience: int | None = None,
+    ) -> Outcome:
         """Solve every right-hand side; one native call."""
+        self._numbers[Number.PATIENCE] = patience or 0
         free = self._null_space
         if free is None:
             return self._solve(b, x0, rtol, max_iterations)
@@ -285,6 +294,57 @@ class CompiledMultigrid(PreparedPreconditioner):
             residual=total / torch.where(norm > 0, norm, 1.0),
             counts=outcome.counts,
         )
+
+    def recycled_conjugate_gradient(
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        directions: Directions | None,
+        kept: int,
+    ) -> tuple[Outcome, Trail] | None:
+        """Solve with earlier directions, and keep the first steps."""
+        if self._threads > 1 or self._systems > 1 or self.batch:
+            return None
+        self._reserve_iterates()
+        cells = int(self._table[Slot.CELLS])
+        vectors = _trail_memory(kept, cells)
+        numbers = np.zeros((max(kept, 1), 3))
+        if directions is not None and directions.layout == self._layout():
+            weights = self._weigh(directions)
+            self._set(Slot.RECYCLED, len(weights), directions.vectors.data_ptr())
+            self._table[Slot.RECYCLED_WEIGHTS] = weights.ctypes.data
+        self._set(Slot.TRAIL, vectors.data_ptr(), kept, numbers.ctypes.data)
+        try:
+            outcome = self.conjugate_gradient(b, x0, rtol=rtol, max_iterations=max_iterations)
+        finally:
+            self._table[Slot.RECYCLED] = self._table[Slot.TRAIL_MOST] = 0
+        steps = min(kept, int((numbers[:, 0] > 0).sum()))
+        vectors[:steps, self._levels[0].cells :] = 0.0
+        trail = Trail(
+            vectors=vectors[:steps],
+            lengths=numbers[:steps, 0],
+            overlaps=numbers[:steps, 1],
+            sizes=numbers[:steps, 2],
+            layout=self._layout(),
+        )
+        return outcome, trail
+
+    def _weigh(self, directions: Directions) -> np.ndarray:
+        """Weights for this operator, kept as long as the directions are the same."""
+        if self._weighed is None or self._weighed[0] is not directions:
+            energies = np.zeros(len(directions.shares))
+            self._set(Slot.RECYCLED, len(energies), directions.vectors.data_ptr())
+            self._table[Slot.RECYCLED_WEIGHTS] = energies.ctypes.data
+            with self._lock:
+                self._run(Op.ENERGIES, 0)
+            self._weighed = directions, directions.weights(energies)
+        return self._weighed[1]
+
+    def _layout(self) -> tuple[object, ...]:
+        return ("compiled", self._operator.domain, self._order)
 
     def _solve_free(
         self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int
@@ -380,6 +440,7 @@ class CompiledMultigrid(PreparedPreconditioner):
             directions = zeros(self._systems, size, dtype=np.float32)
             iterates = zeros(self._systems, size)
             self._iterates = (directions, iterates)
+            self._table[Slot.CELLS] = size
             self._set(Slot.DIRECTIONS, directions.data_ptr(), iterates.data_ptr(), size)
 
     def _by_system(self, b: Tensor) -> Tensor:
@@ -396,6 +457,10 @@ class CompiledMultigrid(PreparedPreconditioner):
     def _to_batch(self, rows: Tensor, batch: tuple[int, ...]) -> Tensor:
         """The way back."""
         return rows.transpose(0, 1).reshape((*batch, *rows.shape[2:]))
+
+
+def _trail_memory(kept: int, cells: int) -> Tensor:
+    return torch.from_numpy(np.empty((kept, cells), dtype=np.float32))
 
 
 def _invert(inverse_diagonal: Tensor, couplings: list[Tensor]) -> Tensor:

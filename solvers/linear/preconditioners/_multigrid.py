@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,28 +81,60 @@ class Multigrid:
                 "AlgebraicMultigrid for a matrix without a grid"
             )
         visits = 2 if self.cycle == "W" else 1
-        obstacle = _obstacle(operator)
-        if self.backend == "kernel" and obstacle:
-            raise SettingsError(f"Multigrid: backend='kernel' does not work for {obstacle}")
-        if self.backend == "reference" or obstacle:
-            return ReferenceMultigrid(operator, cycle=visits)
-        from solvers.linear.preconditioners._compiled import CompiledMultigrid
 
-        try:
-            return CompiledMultigrid(operator, cycle=visits, threads=self.threads)
-        except (ImportError, KernelBuildError) as error:
-            if self.backend == "kernel":
-                raise
-            warnings.warn(
-                f"Multigrid runs on tensors, several times slower: {str(error).splitlines()[0]}",
-                PerformanceWarning,
-                stacklevel=2,
-            )
-            return ReferenceMultigrid(operator, cycle=visits)
+        def build(grid: PoissonOperator) -> PreparedPreconditioner:
+            from solvers.linear.preconditioners._compiled import CompiledMultigrid
+
+            return CompiledMultigrid(grid, cycle=visits, threads=self.threads)
+
+        compiled = prepare_compiled(operator, build, backend=self.backend, what="Multigrid")
+        return compiled or ReferenceMultigrid(operator, cycle=visits)
 
 
-def _obstacle(operator: PoissonOperator) -> str:
-    """Why the compiled form cannot serve an operator; empty if it can."""
+def prepare_compiled(
+    operator: LinearOperator,
+    build: Callable[[PoissonOperator], PreparedPreconditioner],
+    *,
+    backend: str,
+    what: str,
+) -> PreparedPreconditioner | None:
+    """Build a compiled form where there is one.
+
+    Args:
+        operator: The operator.
+        build: Makes the compiled form.
+        backend: ``"kernel"``, ``"reference"`` or ``"auto"``.
+        what: The preconditioner, for messages.
+
+    Returns:
+        The compiled form, or None where the portable one has to do.
+
+    Raises:
+        SettingsError: If the compiled form is asked for where there is none.
+        KernelBuildError: If it is asked for and does not compile.
+    """
+    obstacle = _obstacle(operator)
+    if backend == "kernel" and obstacle:
+        raise SettingsError(f"{what}: backend='kernel' does not work for {obstacle}")
+    if backend == "reference" or obstacle or not isinstance(operator, PoissonOperator):
+        return None
+    try:
+        return build(operator)
+    except (ImportError, KernelBuildError) as error:
+        if backend == "kernel":
+            raise
+        warnings.warn(
+            f"{what} runs without kernels, several times slower: {str(error).splitlines()[0]}",
+            PerformanceWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+def _obstacle(operator: LinearOperator) -> str:
+    """Why no compiled form can serve an operator; empty if one can."""
+    if not isinstance(operator, PoissonOperator):
+        return "matrices without a grid"
     if operator.device.type != "cpu":
         return f"tensors on {operator.device}"
     if operator.dtype != torch.float64:

@@ -1,8 +1,8 @@
 """The native multigrid text, and the table of integers through which it is called.
 
-The text stands in three files beside this one, in the order of its parts: the cycle, the conjugate
-gradients around it, the set-up. Addresses and sizes travel in one table: named slots, then a row
-for each level. Both languages take the names from here.
+The text stands in four files beside this one, in the order of its parts: the cycle on grids, that
+on aggregates, the conjugate gradients around them, the set-up. Addresses and sizes travel in one
+table: named slots, then a row for each level. Both languages take the names from here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from solvers.kernels import Kernel, build_kernel
+from solvers.linear.krylov._items import RATE_STEPS
 
 __all__ = [
     "HEADER",
@@ -33,7 +34,12 @@ __all__ = [
 HEADER, ROW = 128, 24
 """Slots before the rows of the levels, and slots of a row."""
 
-_TEXTS = ("multigrid_cycle.cpp", "multigrid_solve.cpp", "multigrid_setup.cpp")
+_TEXTS = (
+    "multigrid_cycle.cpp",
+    "multigrid_graph.cpp",
+    "multigrid_solve.cpp",
+    "multigrid_setup.cpp",
+)
 
 
 class Op(IntEnum):
@@ -47,6 +53,7 @@ class Op(IntEnum):
     IS_HELD = auto()
     SOLVE = auto()
     CYCLE = auto()
+    ENERGIES = auto()
 
 
 class Slot(IntEnum):
@@ -85,6 +92,16 @@ class Slot(IntEnum):
     SOLUTION = 40
     # Couplings of three axes, boundary, mass: address, three steps, distance of systems.
     INPUTS = 64
+    AGGREGATES = 96  # address of the rows of levels without a grid, see `multigrid_graph.cpp`
+    AGGREGATE_LEVELS = auto()  # 0 where all levels are grids
+    PARENT = auto()  # row of the first of them for every cell
+    FIRST_VISITS = auto()
+    RECYCLED = auto()  # number of directions of earlier solves
+    RECYCLED_DIRECTIONS = auto()
+    RECYCLED_WEIGHTS = auto()
+    TRAIL = auto()  # where the preconditioned residuals of a solve are kept
+    TRAIL_MOST = auto()
+    TRAIL_NUMBERS = auto()
 
 
 class Number(IntEnum):
@@ -94,13 +111,14 @@ class Number(IntEnum):
     SECOND_STEP = auto()
     RTOL = auto()
     WALL = auto()
+    PATIENCE = auto()
 
 
 @cache
 def multigrid_kernel() -> Kernel:
     """Compile the native text, or load it from the cache of kernels."""
     names = [f"{kind.__name__.upper()}_{m.name} = {m.value}" for kind in _NAMED for m in kind]
-    names += [f"HEADER = {HEADER}", f"ROW = {ROW}"]
+    names += [f"HEADER = {HEADER}", f"ROW = {ROW}", f"RATE_STEPS = {RATE_STEPS}"]
     folder = Path(__file__).parent
     texts = [(folder / name).read_text() for name in _TEXTS]
     body = f"enum {{ {', '.join(names)} }};\n" + "".join(texts)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solvers.linear._prepared import Outcome
 from solvers.linear.operators._operator import LinearOperator
+from solvers.linear.preconditioners._trail import Directions, Trail
 
 __all__ = ["Identity", "Preconditioner", "PreparedPreconditioner"]
 
@@ -26,7 +27,13 @@ class PreparedPreconditioner(ABC):
         """
 
     def conjugate_gradient(
-        self, b: Tensor, x0: Tensor | None, *, rtol: float, max_iterations: int
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        patience: int | None = None,
     ) -> Outcome | None:
         """Run the whole preconditioned conjugate gradient iteration at once, if it can.
 
@@ -35,9 +42,35 @@ class PreparedPreconditioner(ABC):
             x0: First guess or None.
             rtol: Relative tolerance.
             max_iterations: Limit of the iterations.
+            patience: Limit of the iterations that the observed rate foresees.
 
         Returns:
             The outcome, or None if the caller should iterate.
+        """
+        return None
+
+    def recycled_conjugate_gradient(
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        *,
+        rtol: float,
+        max_iterations: int,
+        directions: Directions | None,
+        kept: int,
+    ) -> tuple[Outcome, Trail] | None:
+        """As `conjugate_gradient`, with directions of earlier solves in every step, if it can.
+
+        Args:
+            b: One right-hand side.
+            x0: First guess or None.
+            rtol: Relative tolerance.
+            max_iterations: Limit of the iterations.
+            directions: What earlier solves left; it is not used where it does not fit.
+            kept: Number of steps to keep.
+
+        Returns:
+            The outcome and the first steps, or None if the caller should iterate.
         """
         return None
 

@@ -310,6 +310,12 @@ const Multigrid::Plan plan = {rows, (int)a[SLOT_LEVELS], (int)a[SLOT_VISITS], sy
                               (const double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
                               (float*)work, (float)numbers[NUMBER_FIRST_STEP],
                               (float)numbers[NUMBER_SECOND_STEP]};
+const Multigrid::Aggregates aggregates = {
+  (const long long*)a[SLOT_AGGREGATES], (int)a[SLOT_AGGREGATE_LEVELS], (int)a[SLOT_VISITS],
+  (int)a[SLOT_FIRST_VISITS], (const double*)a[SLOT_INVERSE], (const int*)a[SLOT_PARENT]};
+const Multigrid::Recycled recycled = {
+  a[SLOT_RECYCLED], a[SLOT_TRAIL_MOST], a[SLOT_CELLS], (const short*)a[SLOT_RECYCLED_DIRECTIONS],
+  (const double*)a[SLOT_RECYCLED_WEIGHTS], (float*)a[SLOT_TRAIL], (double*)a[SLOT_TRAIL_NUMBERS]};
 const Multigrid::Fine fine = {
   (float*)a[SLOT_DIRECTIONS] + part, (double*)a[SLOT_ITERATES] + part,
   (double*)a[SLOT_DIAGONALS] + part, (double*)a[SLOT_COUPLINGS_X] + part,
@@ -326,12 +332,15 @@ if (op == OP_SOLVE) {
     const long long *right = a + SLOT_RIGHT, *solution = a + SLOT_SOLUTION;
     const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
     const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
-    Multigrid::solve(plan, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit, numbers[NUMBER_RTOL],
-                     (int)a[SLOT_LIMIT], (double*)a[SLOT_REPORT] + 4 * (system * count + i));
+    Multigrid::solve(plan, aggregates, recycled, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit,
+                     numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE],
+                     (double*)a[SLOT_REPORT] + 4 * (system * count + i));
   }
 } else if (op == OP_CYCLE) {
   Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
-  Multigrid::cycle(plan, alone, 0, true);
+  Multigrid::precondition(plan, aggregates, recycled, alone);
+} else if (op == OP_ENERGIES) {
+  Multigrid::energies(l, recycled, fine.p, (double*)a[SLOT_RECYCLED_WEIGHTS]);
 } else if (op == OP_SCAN) {
   Multigrid::scan(in, l.nx, l.ny, l.nz, out);
 } else if (op == OP_FILL_MASK) {

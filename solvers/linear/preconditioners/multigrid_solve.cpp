@@ -74,6 +74,16 @@
     }
     return sum(t, total);
   }
+  // u . A u of every recycled direction.
+  OUTLINED void energies(const Level& l, const Recycled& u, float* p, double* out) {
+    for (L i = 0; i < u.count; i++) {
+      const short* from = u.directions + i * u.step;
+      for (L q = 0; q < (l.nx + 2) * l.PP; q++) p[q] = (float)from[q];
+      out[i] = 0.0;
+      for (L j = 1; j <= l.nx; j++)
+        out[i] += l.mask ? energy_plane(true, l, p, j) : energy_plane(false, l, p, j);
+    }
+  }
   // x += alpha p, b -= change A p with the product in double; b . b
   INLINED double advance(bool M, bool fresh, const Level& l, const Fine& f, Team& t, Range r,
                          double alpha, double change) {
@@ -220,8 +230,10 @@
   enum { CONVERGED = 0, MAX_ITERATIONS = 1, STALLED = 2, NON_FINITE = 3, BREAKDOWN = 6 };
   // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
   // unit: what the couplings were divided by.
-  static void solve(const Plan& plan, Team& t, const Fine& f, const View& b, const View& x, bool guess,
-                    double unit, double rtol, int limit, double* report) {
+  // patience: end as soon as the rate of the last steps foresees more than so many; 0 for none.
+  static void solve(const Plan& plan, const Aggregates& aggregates, const Recycled& recycled, Team& t, const Fine& f, const View& b,
+                    const View& x, bool guess, double unit, double rtol, int limit, double patience,
+                    double* report) {
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
@@ -246,14 +258,23 @@
       wait(t);
     }
     bool restart = true;
+    double least[RATE_STEPS];  // of the last steps, the least square of the residual until then
+    for (int k = 0; k < RATE_STEPS; k++) least[k] = rr;
     while (status == MAX_ITERATIONS && iteration < limit) {
       iteration++;
-      const double overlap = sum(t, cycle(plan, t, 0, true));
+      const double overlap = precondition(plan, aggregates, recycled, t);
       if (!(overlap > 0.0)) { status = overlap <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
       const double energy = direction_of(l, f.p, t, r, restart, restart ? 0.0 : overlap / zr);
       if (!(energy > 0.0)) { status = energy <= 0.0 ? BREAKDOWN : NON_FINITE; break; }
       // The direction is that of the scaled residual.
       const double change = overlap / energy;
+      if (iteration <= recycled.most) {
+        const L at = iteration - 1;
+        copy(recycled.trail + at * recycled.step, l.x, (l.nx + 2) * l.PP);
+        recycled.numbers[3*at] = change;
+        recycled.numbers[3*at+1] = restart ? 0.0 : overlap / zr;
+        recycled.numbers[3*at+2] = overlap;
+      }
       rr = advance_of(first, l, f, t, r, change / scale, change) / (scale * scale);
       zr = overlap;
       restart = first = false;
@@ -263,7 +284,16 @@
         if (rr <= goal) { status = CONVERGED; break; }
         refreshes += 1.0;
         restart = true;
-      } else if (rr > 1e-6 * renewed) continue;
+      } else {
+        double& before = least[iteration % RATE_STEPS];
+        const double earlier = before, last = least[(iteration + RATE_STEPS - 1) % RATE_STEPS];
+        before = rr < last ? rr : last;
+        if (patience > 0.0 && iteration >= 2 * RATE_STEPS) {
+          const double fall = __builtin_log(earlier / before), rest = __builtin_log(before / goal);
+          if (iteration * fall + RATE_STEPS * rest > patience * fall) break;
+        }
+        if (rr > 1e-6 * renewed) continue;
+      }
       // Rounding of the residual has gathered to about 1e-4 of it.
       rr = keep_residual(l, f, b, x, t, r, scale);
       if (rr > 0.25 * renewed) { status = STALLED; break; }
