@@ -48,6 +48,7 @@ LossAndGradient = Callable[[Tensor], tuple[float, Tensor]]
 _DECREASE, _CURVATURE = 1e-4, 0.9
 """Constants of the Wolfe conditions."""
 
+_MOST_FAILURES = 3
 _SMALL = 1e-3
 """Scale of the inverse Hessian after a line search that found nothing."""
 
@@ -66,6 +67,7 @@ class SelfScaledBroyden:
         steps: Steps taken.
         evaluations: Evaluations of loss and gradient.
         restarts: Times that the inverse Hessian was thrown away.
+        failures: Line searches in a row, up to now, that found nothing.
 
     Raises:
         NonFiniteError: If loss or gradient are not finite at the start.
@@ -93,7 +95,10 @@ class SelfScaledBroyden:
         self._objective = objective
         self._x: Vector = start.detach().to("cpu", torch.float64).numpy().copy()
         self._inverse = make_inverse(len(self._x)) if inverse is None else inverse
-        self.steps = self.evaluations = self.restarts = 0
+        from scipy.optimize._linesearch import scalar_search_wolfe1
+
+        self._search = scalar_search_wolfe1
+        self.steps = self.evaluations = self.restarts = self.failures = 0
         self._is_first = True
         self.refresh()
 
@@ -126,13 +131,17 @@ class SelfScaledBroyden:
         """Take one step.
 
         Returns:
-            Whether the loss fell. After a line search that found nothing, the inverse Hessian is
-            a small multiple of the identity; a second failure in a row means the end.
+            Whether the loss fell. After the second line search in a row that found nothing the
+            inverse Hessian is a small multiple of the identity; if the third fails too, the loss
+            is as low as rounding lets it be.
         """
         found = self._line_search(-self._hg)
         if found is None:
-            self._restart(_SMALL / max(1.0, self.gradient_norm))
+            self.failures += 1
+            if self.failures > 1:
+                self._restart(_SMALL / max(1.0, self.gradient_norm))
             return False
+        self.failures = 0
         length, loss, x, g = found
         s, y = x - self._x, g - self._g
         ys = float(y @ s)
@@ -175,8 +184,6 @@ class SelfScaledBroyden:
 
     def _line_search(self, direction: Vector) -> tuple[float, float, Vector, Vector] | None:
         """Search for a point that satisfies the Wolfe conditions: length, loss, point, gradient."""
-        from scipy.optimize._linesearch import scalar_search_wolfe1
-
         best: dict[float, tuple[float, Vector, Vector]] = {}
         slope = float(direction @ self._g)
         if not slope < 0.0:
@@ -194,7 +201,7 @@ class SelfScaledBroyden:
                 along(length)
             return float(best[length][2] @ direction)
 
-        length, loss, _ = scalar_search_wolfe1(
+        length, loss, _ = self._search(
             along, slope_along, self.loss, self._previous, slope,
             c1=_DECREASE, c2=_CURVATURE, amax=1e100, amin=1e-100,
         )  # fmt: skip
@@ -290,7 +297,7 @@ def minimize_broyden(
         hold ``evaluations`` and ``restarts``.
 
     Raises:
-        NotConvergedError: If a limit came first or two line searches in a row found nothing, and
+        NotConvergedError: If a limit came first or three line searches in a row found nothing, and
             ``on_failure="raise"``.
         NonFiniteError: If loss or gradient are not finite at the start.
 
@@ -303,19 +310,19 @@ def minimize_broyden(
     check_positive("iterations", iterations)
     search = SelfScaledBroyden(objective, start)
     first, begun = search.gradient_norm, time.process_time()
-    status, failures = Status.MAX_ITERATIONS, 0
+    status = Status.MAX_ITERATIONS
     while True:
         is_done = search.gradient_norm <= tolerance * first
         if is_done or (target is not None and search.loss < target):
             status = Status.CONVERGED
             break
-        if failures == 2:
+        if search.failures == _MOST_FAILURES:
             status = Status.STALLED
             break
         is_late = seconds is not None and time.process_time() - begun >= seconds
         if search.steps >= iterations or is_late:
             break
-        failures = 0 if search.step() else failures + 1
+        search.step()
     result = BroydenMinimum(
         value=search.point,
         report=Report(
