@@ -1,0 +1,412 @@
+"""A partial differential equation with everything that makes it solvable, declared as it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.core import SettingsError, ShapeError, check_finite
+from solvers.kernels import Symbol, Tape
+from solvers.pde._arguments import argument_names, call_by_name, check_known
+from solvers.pde._boundaries import Periodic
+from solvers.pde._conditions import Condition, ConditionPoints
+from solvers.pde._domain import TIME, Box, Domain
+from solvers.pde._jet import FieldValues, MultiIndex, derivative_name, jet
+from solvers.pde._posedness import check_conditions, check_evolution
+from solvers.pde._samplers import Sampler, sample, unit_points
+
+__all__ = ["Problem"]
+
+_PROBES = 7
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    r"""An equation on a domain with its conditions.
+
+    The residual is a function of fields, coordinates and coefficients, matched by argument name.
+    Inside it ``u`` is the value, ``u.x``, ``u.xx``, ``u.xt`` are derivatives. It returns one
+    residual, a tuple of them, or a dict with their names. Written with operators and
+    :mod:`solvers.pde.functions` it runs on tensors and is traced into compiled kernels.
+
+    Args:
+        name: Name of the problem.
+        domain: Where it lives.
+        fields: Names of the unknown fields.
+        residual: What vanishes inside the domain.
+        coefficients: Numbers of the equation by name.
+        unknown: Coefficients to be found, starting from their value in ``coefficients``.
+        conditions: What holds at the start, on the boundary and at measured points.
+        reference: Function of the coordinates, by name, that gives the solution: values of the
+            broadcast shape for one field, a tuple in the order of the fields for several.
+
+    Attributes:
+        derivatives: Field name to the multi-indices that the residual uses, the value first.
+        term_names: One name per residual.
+
+    Raises:
+        SettingsError: If a name is unknown, a condition is missing or off the domain, or the
+            coefficients make the problem ill-posed.
+        ShapeError: If residuals or data do not have one number per point.
+        NonFiniteError: If a coefficient or datum is not finite.
+
+    Example:
+        >>> from solvers.pde import Box, Dirichlet, Initial, Problem
+        >>> from solvers.pde.functions import pi, sin
+        >>> burgers = Problem(
+        ...     name="Burgers",
+        ...     domain=Box(x=(-1, 1), t=(0, 1)),
+        ...     residual=lambda u, x, t, nu: u.t + u * u.x - nu * u.xx,
+        ...     coefficients={"nu": 0.01 / pi},
+        ...     conditions=[
+        ...         Initial(u=lambda x: -sin(pi * x)),
+        ...         Dirichlet(axis="x", side="both", u=0.0),
+        ...     ],
+        ... )
+        >>> burgers.derivatives
+        {'u': ((0, 0), (0, 1), (1, 0), (2, 0))}
+    """
+
+    name: str
+    domain: Domain
+    residual: Callable[..., Any]
+    fields: tuple[str, ...] = ("u",)
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    conditions: Sequence[Condition] = ()
+    reference: Callable[..., Any] | None = None
+    derivatives: Mapping[str, tuple[MultiIndex, ...]] = field(init=False)
+    term_names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        set_field(self, "fields", _names("fields", self.fields))
+        set_field(self, "unknown", _names("unknown", self.unknown))
+        set_field(self, "conditions", tuple(self.conditions))
+        set_field(self, "coefficients", _coefficients(self.coefficients))
+        _check_distinct(self)
+        check_known(
+            argument_names(self.residual),
+            (*self.fields, *self.domain.axes, *self.coefficients),
+            what=f"{self.name}: residual",
+        )
+        for name in self.unknown:
+            if name not in self.coefficients:
+                raise SettingsError(
+                    f"unknown: {name!r} is no coefficient, expected among "
+                    f"{', '.join(self.coefficients) or 'none'}; give its first guess in "
+                    "coefficients"
+                )
+        used, names = _probe(self)
+        set_field(self, "derivatives", used)
+        set_field(self, "term_names", names)
+        for condition in self.conditions:
+            condition.check(self.domain, self.fields)
+            _check_values(self, condition)
+        check_conditions(self)
+        check_evolution(self)
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether the residual runs on symbols, hence compiles into a kernel."""
+        tape = Tape()
+        values = {
+            name: {
+                index: tape.input(f"{name}_{derivative_name(index, self.domain.axes)}", 0)
+                for index in indices
+            }
+            for name, indices in self.derivatives.items()
+        }
+        try:
+            terms = self.residual_terms(
+                values,
+                {axis: tape.input(axis, 0) for axis in self.domain.axes},
+                {name: tape.input(name, 0) for name in self.coefficients},
+            )
+        except (TypeError, ValueError, AttributeError):
+            return False
+        return all(isinstance(term, (Symbol, float, int)) for term in terms)
+
+    def residual_terms(
+        self,
+        field_values: FieldValues,
+        coordinates: Mapping[str, Any],
+        coefficients: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, ...]:
+        """Evaluate the residuals.
+
+        Args:
+            field_values: Field name to multi-index to values; those of :attr:`derivatives`.
+            coordinates: Axis name to coordinate.
+            coefficients: Values that replace those of the problem.
+
+        Returns:
+            One residual per name of :attr:`term_names`.
+
+        Raises:
+            SettingsError: If a derivative is asked for that ``field_values`` does not hold.
+        """
+        return tuple(self._terms(field_values, coordinates, coefficients).values())
+
+    def condition_terms(
+        self,
+        condition: Condition,
+        where: ConditionPoints,
+        field_values: FieldValues,
+        coefficients: Mapping[str, Any] | None = None,
+        partners: FieldValues | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate what one condition makes zero.
+
+        Args:
+            condition: One of the problem's conditions.
+            where: Points from :meth:`place_condition`.
+            field_values: Values of the fields there, for the condition's derivatives.
+            coefficients: Values that replace those of the problem.
+            partners: The same at ``where.partners``.
+
+        Returns:
+            Terms by name, shape ``(n,)`` each.
+        """
+        known = {**self.coefficients, **(coefficients or {})}
+        return condition.residual_terms(self.domain, where, field_values, known, partners)
+
+    def place_condition(
+        self,
+        condition: Condition,
+        count: int,
+        *,
+        sampler: Sampler = "sobol",
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> ConditionPoints:
+        """Spread points over the place of a condition.
+
+        Args:
+            condition: One of the problem's conditions.
+            count: Number of points; data give all of theirs.
+            sampler: See :func:`unit_points`.
+            seed: Seed, if there is no generator.
+            generator: Source of random numbers.
+
+        Returns:
+            Points with normals, partners or measured values.
+        """
+        unit = unit_points(sampler, count, self.domain.dimension, seed=seed, generator=generator)
+        return condition.place(self.domain, unit)
+
+    def with_coefficients(self, **values: float) -> Problem:
+        """Change coefficients; the reference, made for the old ones, is dropped.
+
+        Args:
+            **values: New values by name.
+
+        Returns:
+            The changed problem.
+        """
+        check_known(values, self.coefficients, what=f"{self.name}: coefficients")
+        return replace(self, coefficients={**self.coefficients, **values}, reference=None)
+
+    def reference_values(self, points: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, " n"]]:
+        """Evaluate the reference solution.
+
+        Args:
+            points: One point per row.
+
+        Returns:
+            Field name to values, float64.
+
+        Raises:
+            SettingsError: If the problem has no reference.
+            NonFiniteError: If the reference is not finite somewhere.
+        """
+        if self.reference is None:
+            raise SettingsError(
+                f"{self.name} has no reference solution; give one as reference=lambda x, t: ..."
+            )
+        coordinates = self.domain.split(points.detach().to("cpu", torch.float64))
+        result = call_by_name(
+            self.reference, {**self.coefficients, **coordinates}, what=f"{self.name}: reference"
+        )
+        parts = result if isinstance(result, tuple) else (result,)
+        if len(parts) != len(self.fields):
+            raise ShapeError(
+                f"reference: gave {len(parts)} fields, expected {len(self.fields)}: "
+                f"{', '.join(self.fields)}"
+            )
+        values = {}
+        for name, part in zip(self.fields, parts, strict=True):
+            value = torch.as_tensor(part, dtype=torch.float64)
+            values[name] = value.expand(len(points)) if value.ndim == 0 else value
+            check_finite(f"reference {name}", values[name])
+        return values
+
+    def periodic_axes(self, name: str) -> tuple[str, ...]:
+        """Axes along which a field is periodic.
+
+        Args:
+            name: Name of the field.
+        """
+        return tuple(
+            c.axis
+            for c in self.conditions
+            if isinstance(c, Periodic) and name in c.bound_fields(self.fields)
+        )
+
+    def time_order(self, name: str) -> int:
+        """Highest time derivative of a field in the residual.
+
+        Args:
+            name: Name of the field.
+        """
+        if not self.domain.has_time:
+            return 0
+        place = self.domain.axis(TIME)
+        return max(index[place] for index in self.derivatives[name])
+
+    def __str__(self) -> str:
+        numbers = ", ".join(
+            f"{name}={value:g}{' (unknown)' if name in self.unknown else ''}"
+            for name, value in self.coefficients.items()
+        )
+        return f"{self.name}({numbers}) for {', '.join(self.fields)} on {self.domain!r}"
+
+    def _terms(
+        self,
+        field_values: FieldValues,
+        coordinates: Mapping[str, Any],
+        coefficients: Mapping[str, Any] | None,
+        record: Callable[[str, MultiIndex], None] | None = None,
+    ) -> dict[str, Any]:
+        axes = self.domain.axes
+        zero = (0,) * len(axes)
+
+        def look_up(name: str, index: MultiIndex) -> Any:
+            if record is not None:
+                record(name, index)
+            try:
+                return field_values[name][index]
+            except KeyError:
+                raise SettingsError(
+                    f"field_values: {name} lacks its derivative "
+                    f"{derivative_name(index, axes) or 'of order zero'}, multi-index {index}; "
+                    f"expected all of problem.derivatives[{name!r}]"
+                ) from None
+
+        fields = {
+            name: jet(look_up(name, zero), axes, name, partial(look_up, name))
+            for name in self.fields
+        }
+        known = {**self.coefficients, **(coefficients or {}), **coordinates, **fields}
+        result = call_by_name(self.residual, known, what=f"{self.name}: residual")
+        if isinstance(result, Mapping):
+            return dict(result)
+        terms = result if isinstance(result, (tuple, list)) else (result,)
+        if len(terms) == 1:
+            return {"equation": terms[0]}
+        return {f"equation {k + 1}": term for k, term in enumerate(terms)}
+
+
+class _Draws(dict[MultiIndex, Tensor]):
+    """Random derivatives of one field, drawn when they are asked for."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __missing__(self, index: MultiIndex) -> Tensor:
+        value = torch.randn(_PROBES, generator=self._generator, dtype=torch.float64)
+        self[index] = value
+        return value
+
+
+def _probe(problem: Problem) -> tuple[dict[str, tuple[MultiIndex, ...]], tuple[str, ...]]:
+    """Call the residual once to see which derivatives it takes and what it gives."""
+    generator = torch.Generator().manual_seed(0)
+    points = sample(problem.domain, _PROBES)
+    values = {name: _Draws(generator) for name in problem.fields}
+    zero = (0,) * problem.domain.dimension
+    used: dict[str, set[MultiIndex]] = {name: {zero} for name in problem.fields}
+    terms = problem._terms(
+        values,
+        problem.domain.split(points),
+        {name: torch.tensor(v, dtype=torch.float64) for name, v in problem.coefficients.items()},
+        lambda name, index: used[name].add(index),
+    )
+    if not terms:
+        raise ShapeError(f"{problem.name}: residual gave nothing, expected at least one term")
+    for name, term in terms.items():
+        shape = tuple(term.shape) if isinstance(term, Tensor) else None
+        if shape != (_PROBES,):
+            got = f"shape {shape}" if shape is not None else type(term).__name__
+            raise ShapeError(
+                f"{problem.name}: residual {name} gave {got} for {_PROBES} points, expected one "
+                f"number per point, shape ({_PROBES},); is a field left out?"
+            )
+    ordered = {
+        name: tuple(sorted(found, key=lambda index: (sum(index), index)))
+        for name, found in used.items()
+    }
+    return ordered, tuple(terms)
+
+
+def _check_values(problem: Problem, condition: Condition) -> None:
+    """Evaluate the given values of a condition at a few of its points."""
+    where = problem.place_condition(condition, _PROBES)
+    zeros = torch.zeros(len(where.points), dtype=torch.float64)
+    values = {
+        name: dict.fromkeys(condition.derivatives(problem.domain), zeros) for name in problem.fields
+    }
+    terms = problem.condition_terms(condition, where, values, partners=values)
+    for name, term in terms.items():
+        if term.shape != zeros.shape:
+            raise ShapeError(
+                f"{problem.name}: condition {name} gave shape {tuple(term.shape)} for "
+                f"{len(zeros)} points, expected one number per point"
+            )
+        check_finite(f"{problem.name}: condition {name}", term)
+
+
+def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise SettingsError(f"{what}: got the text {names!r}, expected a tuple, as in ({names!r},)")
+    return tuple(names)
+
+
+def _coefficients(given: Mapping[str, float]) -> dict[str, float]:
+    for name, value in given.items():
+        check_finite(f"coefficient {name}", torch.as_tensor(float(value)))
+    return {name: float(value) for name, value in given.items()}
+
+
+def _check_distinct(problem: Problem) -> None:
+    names = [*problem.fields, *problem.domain.axes, *problem.coefficients]
+    if not problem.fields:
+        raise SettingsError("fields: got none, expected at least one name")
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(
+                f"{problem.name}: {name!r} names two of fields, axes and coefficients, expected "
+                "different names"
+            )
+
+
+def evaluation_grid(problem: Problem, *counts: int) -> Float[Tensor, "n d"]:
+    """Make a regular grid of those of its points that are in the domain.
+
+    Args:
+        problem: The problem.
+        *counts: Number of points along each axis, or one for all.
+
+    Returns:
+        One point per row.
+    """
+    box = Box(**{axis: problem.domain.bounds[axis] for axis in problem.domain.axes})
+    points = box.grid(*counts)
+    return points[problem.domain.contains(points)]

@@ -1,0 +1,94 @@
+"""Points are where they should be, as dense as they should be, and the same for the same seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solvers.core import SettingsError
+from solvers.pde import (
+    Ball,
+    Box,
+    Polygon,
+    adaptive_weights,
+    refine,
+    resample,
+    sample,
+    unit_points,
+)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "sobol", "latin"])
+def test_points_are_inside_repeatable_and_even(sampler: str) -> None:
+    domain = (Box(x=(-1, 1), y=(0, 3)) - Ball(0.5, x=0.0, y=1.5)) * Box(t=(0, 2))
+    points = sample(domain, 4096, sampler=sampler, seed=3)
+    assert points.shape == (4096, 3)
+    assert bool(domain.contains(points).all())
+    assert torch.equal(points, sample(domain, 4096, sampler=sampler, seed=3))
+    assert not torch.equal(points, sample(domain, 4096, sampler=sampler, seed=4))
+    # Density is even: the share of a sub-box is its share of the volume.
+    in_corner = ((points[:, 0] > 0.5) & (points[:, 2] < 1)).double().mean()
+    assert float(in_corner) == pytest.approx(0.5 * 3 / (6 - torch.pi / 4) / 2, abs=0.02)
+
+
+def test_low_discrepancy_integrates_better_than_chance() -> None:
+    def error(sampler: str) -> float:
+        total = 0.0
+        for seed in range(8):
+            points = unit_points(sampler, 1024, 3, seed=seed)
+            total += float((points.prod(1).mean() - 0.125).abs())
+        return total
+
+    assert error("sobol") < 0.2 * error("latin") < 0.2 * error("uniform")
+
+
+def test_a_generator_goes_on() -> None:
+    generator = torch.Generator().manual_seed(0)
+    domain = Box(x=(0, 1))
+    first, second = (sample(domain, 16, generator=generator) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_thin_domains_are_refused_with_advice() -> None:
+    thin = Box(x=(0, 1), y=(0, 1)) - Box(x=(-1, 2), y=(1e-6, 2))
+    with pytest.raises(SettingsError, match="too little of its bounding box"):
+        sample(thin, 100)
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=30), st.floats(0, 4))
+def test_weights_are_probabilities_that_follow_the_residual(
+    residual: list[float], exponent: float
+) -> None:
+    r = torch.tensor(residual, dtype=torch.float64)
+    weights = adaptive_weights(r, exponent=exponent, floor=0.5)
+    assert float(weights.sum()) == pytest.approx(1.0)
+    order = r.abs().argsort()
+    assert bool((weights[order].diff() >= -1e-15).all())
+
+
+def test_points_gather_where_the_residual_is_large() -> None:
+    candidates = sample(Box(x=(0, 1)), 4096)
+    residual = torch.exp(-(((candidates[:, 0] - 0.7) / 0.05) ** 2))
+    generator = torch.Generator().manual_seed(0)
+    drawn = resample(candidates, residual, 256, generator=generator)
+    near = ((drawn[:, 0] - 0.7).abs() < 0.1).double().mean()
+    # Half of the probability follows the residual, half is even over the domain.
+    assert 0.5 < float(near) < 0.65
+    assert len(drawn.unique(dim=0)) == 256
+    added = refine(candidates[:10], candidates, residual, 50)
+    assert added.shape == (60, 1)
+    assert bool(((added[10:, 0] - 0.7).abs() < 0.02).all())
+
+
+def test_a_polygon_with_a_notch() -> None:
+    notch = Polygon([(0, 0), (2, 0), (2, 2), (1, 0.5), (0, 2)])
+    assert notch.area == pytest.approx(4 - 1.5)
+    points = sample(notch, 2048)
+    unit = sample(Box(x=(0, 2), y=(0, 2)), 4096)
+    assert float(notch.contains(unit).double().mean()) == pytest.approx(2.5 / 4, abs=0.01)
+    assert not bool((points[:, 1] > 2 - 1.5 * (1 - (points[:, 0] - 1).abs()) + 1e-9).any())
+    both = notch | Ball(0.5, x=1.0, y=1.0)
+    assert bool(both.contains(torch.tensor([[1.0, 1.0]], dtype=torch.float64)))
+    assert both.bounds["y"] == (0.0, 2.0)
