@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError
 from solvers.derivatives._generate import ARGUMENTS, Operation, write_engine
+from solvers.derivatives._layers import Layers
 from solvers.derivatives._program import ResidualProgram
 from solvers.kernels import Kernel, aligned_empty, block_count, build_kernel, lane_count, pack
 
@@ -152,6 +153,20 @@ class CompiledEngine:
         return float(self._losses[0]) if parts == 1 else float(self._losses[:parts].sum())
 
 
+def multilayer(program: ResidualProgram) -> Layers:
+    """The layers of a program.
+
+    Raises:
+        SettingsError: If the network is some other module.
+    """
+    if isinstance(program.layers, Layers):
+        return program.layers
+    raise SettingsError(
+        f"layers is {type(program.layers).__name__}, expected Layers; take NestedEngine for any "
+        "other network"
+    )
+
+
 def point_weights(points: Tensor, weights: Tensor | None, equations: int) -> Tensor:
     """Weights of all residuals, shape ``(N, equations)``.
 
@@ -174,7 +189,7 @@ def point_weights(points: Tensor, weights: Tensor | None, equations: int) -> Ten
 
 
 def _engine_kernel(program: ResidualProgram, lanes: int) -> tuple[Kernel, int]:
-    text = write_engine(program, registers=32 if lanes == 8 else 16)
+    text = write_engine(program, multilayer(program), registers=32 if lanes == 8 else 16)
     return _built(text.body, lanes), text.scratch
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from solvers.derivatives._activation import slopes_from_values
 from solvers.derivatives._activation_program import record_activation
+from solvers.derivatives._channels import ChannelPlan
+from solvers.derivatives._layers import Layers
 from solvers.derivatives._program import ResidualProgram
 from solvers.derivatives._tiles import FUSED, gradient_tiles, jacobian_rows, layer_product
 from solvers.kernels import Tape, emit_block
@@ -82,14 +84,15 @@ class EngineText:
     scratch: int
 
 
-def write_engine(program: ResidualProgram, registers: int) -> EngineText:
+def write_engine(program: ResidualProgram, layers: Layers, registers: int) -> EngineText:
     """Write the kernel of a program.
 
     Args:
         program: Residuals over the channels of a network.
+        layers: Shape of the network.
         registers: Vector registers of the machine.
     """
-    sizes, offsets = program.layers.sizes, program.layers.offsets()
+    sizes, offsets = layers.sizes, layers.offsets()
     channels, last = len(program.plan), len(sizes) - 2
     lines = [f"enum {{ C = {channels}, GROUPS = {GROUPS} }};", _TANH, _coefficients(program)]
     for l, (columns, rows) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
@@ -111,7 +114,7 @@ def write_engine(program: ResidualProgram, registers: int) -> EngineText:
             gradient_tiles(f"sum{l}", rows=rows, columns=columns, registers=registers, **shape)
         )
         lines.append(jacobian_rows(f"row{l}", rows=rows, columns=columns, **shape))
-    lines.append(_activation(program))
+    lines.append(_activation(program.plan, layers.activation))
     lines.append(_residual(program))
     places, total = _layout(program)
     lines.append(_driver(program, places, last))
@@ -128,14 +131,14 @@ def _coefficients(program: ResidualProgram) -> str:
     return "\n".join(lines)
 
 
-def _activation(program: ResidualProgram) -> str:
-    recorded = record_activation(program.plan)
-    is_tanh = program.layers.activation == "tanh"
+def _activation(plan: ChannelPlan, activation: str) -> str:
+    recorded = record_activation(plan)
+    is_tanh = activation == "tanh"
     tape = Tape()
     values = tuple(tape.inputs("v", 1 if is_tanh else 2))
 
     def slopes(order: int) -> str:
-        made = slopes_from_values(program.layers.activation, values, order)
+        made = slopes_from_values(activation, values, order)
         return f"V f[{order}];\n" + emit_block([("f", m, f) for m, f in enumerate(made)])
 
     load = f"V z[C]; for (int c = 0; c < C; ++c) z[c] = Z[c*units+i]; V v[{len(values)}];"

@@ -1,4 +1,4 @@
-"""Shape of a multilayer network whose parameters are one vector."""
+"""Networks whose parameters are one vector."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from solvers.core import SettingsError, ShapeError, check_choice
 from solvers.derivatives._activation import ACTIVATIONS, Activation, values_of
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "ModuleLayers"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,50 @@ class Layers:
             weight = torch.randn(o * i, generator=generator, dtype=torch.float64)
             parts += [weight * math.sqrt(2 / (i + o)), torch.zeros(o, dtype=torch.float64)]
         return torch.cat(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleLayers:
+    """Any module as a function of one vector of parameters.
+
+    Args:
+        module: Takes points ``(N, inputs)`` and gives ``(N, outputs)``; smooth, float64.
+        inputs: Inputs of the network.
+        outputs: Outputs of the network.
+
+    Raises:
+        SettingsError: If the module has no parameters.
+    """
+
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+    def __post_init__(self) -> None:
+        if not any(True for _ in self.module.parameters()):
+            raise SettingsError("module has no parameters, expected a network to train")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Inputs and outputs."""
+        return self.inputs, self.outputs
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the vector of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def __call__(
+        self, parameters: Float[Tensor, " P"], inputs: Float[Tensor, "N I"]
+    ) -> Float[Tensor, "N O"]:
+        """Evaluate the network at points ``(N, inputs)``."""
+        state, place = {}, 0
+        for name, parameter in self.module.named_parameters():
+            state[name] = parameters[place : place + parameter.numel()].view_as(parameter)
+            place += parameter.numel()
+        result: Tensor = torch.func.functional_call(self.module, state, (inputs,))
+        return result
+
+    def initial(self, seed: int) -> Float[Tensor, " P"]:
+        """Parameters of the module as they are; ``seed`` has no effect."""
+        return nn.utils.parameters_to_vector(self.module.parameters()).detach().to(torch.float64)

@@ -22,7 +22,7 @@ from solvers.derivatives._channels import (
     parallel_groups,
     plan_channels,
 )
-from solvers.derivatives._layers import Layers
+from solvers.derivatives._layers import Layers, ModuleLayers
 from solvers.derivatives._trace import (
     Embedding,
     Residual,
@@ -56,7 +56,7 @@ class ResidualProgram:
 
     Args:
         residual: Function of fields, coordinates and coefficients by name, on generic scalars.
-        layers: Shape of the network.
+        layers: The network: its shape, or a module.
         fields: Names of the fields.
         coordinates: Names of the coordinates.
         probe: Points of the domain at which the structure is looked at, shape ``(M, D)``.
@@ -90,7 +90,7 @@ class ResidualProgram:
     def __init__(
         self,
         residual: Residual,
-        layers: Layers,
+        layers: Layers | ModuleLayers,
         *,
         fields: Sequence[str],
         coordinates: Sequence[str],

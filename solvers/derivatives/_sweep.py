@@ -11,7 +11,7 @@ from torch import Tensor
 from solvers.core import SettingsError
 from solvers.derivatives._activation import slopes_from_values, values_of
 from solvers.derivatives._activation_program import record_activation
-from solvers.derivatives._engine import point_weights
+from solvers.derivatives._engine import multilayer, point_weights
 from solvers.derivatives._program import ResidualProgram
 from solvers.kernels import evaluate
 
@@ -54,6 +54,7 @@ class SweepEngine:
         if chunk < 1:
             raise SettingsError(f"chunk is {chunk}, expected 1 or more")
         self.program = program
+        self._layers = multilayer(program)
         self._chunk = chunk
         self._activation = record_activation(program.plan)
         self.set_points(points, weights)
@@ -99,7 +100,7 @@ class SweepEngine:
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
         loss, gradient = 0.0, torch.zeros_like(theta)
-        views = self.program.layers.split(gradient)
+        views = self._layers.split(gradient)
         network = self.program.layers.parameter_count
         for chunk in self._chunks():
             state = self._forward(theta, chunk)
@@ -115,7 +116,7 @@ class SweepEngine:
 
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
-        program, layers = self.program, self.program.layers
+        program, layers = self.program, self._layers
         rows = theta.new_zeros(program.equations, self._count, program.parameter_count)
         for chunk in self._chunks():
             state = self._forward(theta, chunk)
@@ -136,7 +137,7 @@ class SweepEngine:
         ]
 
     def _forward(self, theta: Tensor, chunk: slice) -> _State:
-        layers = self.program.layers
+        layers = self._layers
         *hidden, (weight, bias) = layers.split(theta)
         values, state = self._jets[:, chunk], _State()
         state.inputs.append(values)
@@ -180,7 +181,7 @@ class SweepEngine:
         self, theta: Tensor, state: _State, slopes: Tensor
     ) -> list[tuple[int, Tensor, Tensor]]:
         """Cotangents of the outputs of each layer, and the layer's inputs, last layer first."""
-        layers, activation = self.program.layers, self._activation
+        layers, activation = self._layers, self._activation
         weights = [w for w, _ in layers.split(theta)]
         bar = slopes.view(len(self.program.plan), layers.sizes[-1], -1).transpose(1, 2)
         found = []

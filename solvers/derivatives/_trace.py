@@ -53,6 +53,10 @@ class Field(Symbol):
         self._axes = tuple(axes)
         self._derivative = derivative
 
+    def derivative(self, index: MultiIndex) -> Symbol:
+        """Look up a derivative by its axes; ``()`` gives the value."""
+        return self._derivative(tuple(sorted(index)))
+
     def __getattr__(self, name: str) -> Symbol:
         """Look up a derivative by the names of its coordinates, one after the other."""
         index = None if name.startswith("_") else _split(name, self._axes)
