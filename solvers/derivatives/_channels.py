@@ -207,6 +207,8 @@ def _groups_of(
         (index for number, index in trace.outputs if number == output and index),
         key=lambda i: (len(i), i),
     )
+    if not indices:
+        return []
     slopes = [_slopes(trace, output, indices, e) for e in environments]
     groups: list[list[int]] = []
     for k in range(len(indices)):
@@ -262,7 +264,7 @@ def _slopes(
                 [torch.as_tensor(v, dtype=torch.float64).expand(count) for v in values]
             )
         )
-    return torch.cat(rows, dim=1) if rows and indices else torch.zeros(0, 0)
+    return torch.cat(rows, dim=1)
 
 
 def _are_parallel(a: Tensor, b: Tensor) -> bool:

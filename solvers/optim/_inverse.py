@@ -32,11 +32,11 @@ class InverseMatrix(Protocol):
     def product(self, g: Vector) -> Vector:
         """Carry out the change that waits and multiply by a vector."""
 
-    def dense(self) -> Vector:
-        """The matrix without the change that waits, shape ``(n, n)``."""
+    def state(self) -> dict[str, Any]:
+        """Matrix ``(n, n)`` and the change that waits; `load` takes both back, bit for bit."""
 
-    def load(self, matrix: Vector) -> None:
-        """Take over a symmetric matrix."""
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a matrix and a change that waits."""
 
 
 class PlainInverse:
@@ -44,15 +44,21 @@ class PlainInverse:
 
     def __init__(self, size: int) -> None:
         self._matrix = np.eye(size)
-        self._waiting: tuple[float, Vector, Vector, Vector, Vector] | None = None
+        self._waiting: tuple[Any, ...] = _nothing(size)
 
     def reset(self, scale: float) -> None:
         """Make it a multiple of the identity."""
-        self.load(scale * np.eye(len(self._matrix)))
+        self._matrix = scale * np.eye(len(self._matrix))
+        self._waiting = _nothing(len(self._matrix))
 
-    def load(self, matrix: Vector) -> None:
-        """Take over a symmetric matrix."""
-        self._matrix, self._waiting = matrix.copy(), None
+    def state(self) -> dict[str, Any]:
+        """Matrix ``(n, n)`` and the change that waits; `load` takes both back, bit for bit."""
+        return _state(self._matrix.copy(), self._waiting)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a matrix and a change that waits."""
+        self._matrix = state["matrix"].numpy().copy()
+        self._waiting = (state["scale"], *state["change"].numpy().copy())
 
     def change(self, scale: float, h: Vector, p: Vector, s: Vector, q: Vector) -> None:
         """Let the matrix become ``scale H + h p' + s q'``, which must be symmetric."""
@@ -60,16 +66,23 @@ class PlainInverse:
 
     def product(self, g: Vector) -> Vector:
         """Carry out the change that waits and multiply by a vector."""
-        if self._waiting is not None:
-            scale, h, p, s, q = self._waiting
-            self._matrix = scale * self._matrix + np.outer(h, p) + np.outer(s, q)
-            self._waiting = None
+        scale, h, p, s, q = self._waiting
+        self._matrix = scale * self._matrix + np.outer(h, p) + np.outer(s, q)
+        self._waiting = _nothing(len(g))
         result: Vector = self._matrix @ g
         return result
 
-    def dense(self) -> Vector:
-        """The matrix without the change that waits, shape ``(n, n)``."""
-        return self._matrix.copy()
+
+def _nothing(size: int) -> tuple[Any, ...]:
+    return (1.0, *np.zeros((4, size)))
+
+
+def _state(matrix: Vector, waiting: tuple[Any, ...]) -> dict[str, Any]:
+    return {
+        "matrix": torch.from_numpy(matrix),
+        "change": torch.from_numpy(np.stack(waiting[1:])),
+        "scale": float(waiting[0]),
+    }
 
 
 class FusedInverse:
@@ -96,10 +109,16 @@ class FusedInverse:
         self._matrix.zero_().diagonal()[: self._size].fill_(scale)
         self._clear()
 
-    def load(self, matrix: Vector) -> None:
-        """Take over a symmetric matrix."""
-        self._matrix.zero_()[: self._size, : self._size] = torch.from_numpy(matrix)
-        self._clear()
+    def state(self) -> dict[str, Any]:
+        """Matrix ``(n, n)`` and the change that waits; `load` takes both back, bit for bit."""
+        lower = self._matrix[: self._size, : self._size].tril()
+        waiting = (self._scale, *(self._views[name][: self._size] for name in "hpsq"))
+        return _state((lower + lower.tril(-1).T).numpy(), waiting)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a matrix and a change that waits."""
+        self._matrix.zero_()[: self._size, : self._size] = state["matrix"]
+        self.change(state["scale"], *state["change"].numpy())
 
     def _clear(self) -> None:
         self._scale = 1.0
@@ -118,12 +137,6 @@ class FusedInverse:
         self._kernel.launch_trusted(1, 1, *self._fixed, self._scale)
         self._clear()
         return self._views["y"][: self._size].copy()
-
-    def dense(self) -> Vector:
-        """The matrix without the change that waits, shape ``(n, n)``."""
-        lower = self._matrix[: self._size, : self._size].tril()
-        result: Vector = (lower + lower.tril(-1).T).numpy()
-        return result
 
 
 def make_inverse(size: int) -> InverseMatrix:

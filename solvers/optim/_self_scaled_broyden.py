@@ -214,23 +214,27 @@ class SelfScaledBroyden:
         return length, loss, x, g
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, beside the objective."""
-        self._hg = self._inverse.product(self._g)
+        """Everything that the next step depends on, beside the objective: tensors and numbers."""
         return {
             "point": self.point,
-            "inverse": torch.from_numpy(self._inverse.dense()),
-            "previous": self._previous,
-            "is_first": self._is_first,
-            "counts": [self.steps, self.evaluations, self.restarts],
-        }
+            "gradient": torch.from_numpy(self._g.copy()),
+            "direction": torch.from_numpy(self._hg.copy()),
+            **self._inverse.state(),
+            "losses": [self.loss, self._previous],
+            "counts": [
+                self.steps, self.evaluations, self.restarts, self.failures, int(self._is_first),
+            ],
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state; the objective must be what it was."""
-        self._x = state["point"].numpy().copy()
-        self._inverse.load(state["inverse"].numpy())
-        self.refresh()
-        self._previous, self._is_first = state["previous"], state["is_first"]
-        self.steps, self.evaluations, self.restarts = state["counts"]
+        self._x, self._g = state["point"].numpy().copy(), state["gradient"].numpy().copy()
+        self._hg = state["direction"].numpy().copy()
+        self._inverse.load(state)
+        self.loss, self._previous = state["losses"]
+        *counts, is_first = state["counts"]
+        self.steps, self.evaluations, self.restarts, self.failures = counts
+        self._is_first = bool(is_first)
 
 
 def scaling(h: float, b: float, size: int, *, is_first: bool) -> tuple[float, float]:
