@@ -75,9 +75,7 @@ class ChannelPlan:
 
     def place(self, index: MultiIndex) -> int:
         """Find the channel of a plain derivative."""
-        return next(
-            i for i, channel in enumerate(self.channels) if channel.members == (index,)
-        )
+        return next(i for i, channel in enumerate(self.channels) if channel.members == (index,))
 
     def through(self, z: Sequence[Any], slopes: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
         r"""Carry all channels but the value through an activation.
@@ -260,9 +258,7 @@ def _slopes(
         values = evaluate(reverse([(residual, 1.0)], symbols), environment)
         count = len(environment["x"])
         rows.append(
-            torch.stack(
-                [torch.as_tensor(v, dtype=torch.float64).expand(count) for v in values]
-            )
+            torch.stack([torch.as_tensor(v, dtype=torch.float64).expand(count) for v in values])
         )
     return torch.cat(rows, dim=1)
 

@@ -7,6 +7,7 @@ what the way back needs is still in the second-level cache.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Operation:
 
 
 GROUPS = 4
-"""Groups of points that go through the layers together: 32 points stay in the second-level cache."""
+"""Groups of points that go through the layers together: 32 points stay in the cache."""
 
 # only the absolute error counts where the result is added to others: 2.3e-16
 _TANH = """\
@@ -95,7 +96,7 @@ def write_engine(program: ResidualProgram, layers: Layers, registers: int) -> En
     sizes, offsets = layers.sizes, layers.offsets()
     channels, last = len(program.plan), len(sizes) - 2
     lines = [f"enum {{ C = {channels}, GROUPS = {GROUPS} }};", _TANH, _coefficients(program)]
-    for l, (columns, rows) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for l, (columns, rows) in enumerate(itertools.pairwise(sizes)):
         shape = {"channels": channels, "weight": offsets[l]}
         lines.append(
             layer_product(

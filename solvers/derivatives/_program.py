@@ -16,7 +16,6 @@ from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError, check_finite
 from solvers.derivatives._channels import (
-    ChannelPlan,
     Group,
     group_ratios,
     parallel_groups,
@@ -26,7 +25,6 @@ from solvers.derivatives._layers import Layers, ModuleLayers
 from solvers.derivatives._trace import (
     Embedding,
     Residual,
-    Trace,
     Transform,
     trace_residual,
 )
@@ -234,9 +232,7 @@ class ResidualProgram:
                     weights[slot] = ratio
         return weights
 
-    def tables(
-        self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N E"]
-    ) -> PointTables:
+    def tables(self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N E"]) -> PointTables:
         """Compute what depends on points and known coefficients alone.
 
         Args:
@@ -259,9 +255,7 @@ class ResidualProgram:
 
         def columns(symbols: Sequence[Any]) -> Tensor:
             values = evaluate(list(symbols), environment)
-            return torch.stack(
-                [torch.as_tensor(v).to(points).expand(count) for v in values], dim=1
-            )
+            return torch.stack([torch.as_tensor(v).to(points).expand(count) for v in values], dim=1)
 
         a = self.weights()
         jets = []
@@ -276,9 +270,7 @@ class ResidualProgram:
 
     def fields(self, points: Float[Tensor, "N D"], outputs: Float[Tensor, "N O"]) -> Tensor:
         """Turn network outputs at points into fields, shape ``(N, F)``."""
-        n = [
-            outputs[:, number] if index == () else None for number, index in self.trace.outputs
-        ]
+        n = [outputs[:, number] if index == () else None for number, index in self.trace.outputs]
         environment = {"x": points, "n": n, "s": list(self._values.values())}
         values = evaluate(list(self.trace.fields), environment)
         return torch.stack(

@@ -1,4 +1,4 @@
-"""The collapsed sweep on torch tensors: twin and oracle of the compiled engine, and its GPU path."""
+"""The collapsed sweep on torch tensors: twin of the compiled engine, and its GPU path."""
 
 from __future__ import annotations
 

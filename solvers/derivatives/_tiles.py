@@ -16,9 +16,7 @@ def strips(length: int, largest: int) -> Iterator[tuple[int, int, int]]:
     and the time to compile it small.
     """
     largest = min(largest, length)
-    tile = next(
-        (b for b in range(largest, largest // 2, -1) if length % b == 0), largest
-    )
+    tile = next((b for b in range(largest, largest // 2, -1) if length % b == 0), largest)
     whole = length - length % tile
     yield tile, 0, whole
     if whole < length:

@@ -109,9 +109,7 @@ class Trace:
         known = list(self.outputs.items())
         slopes = reverse([(expression, 1.0)], [*self.coordinates, *(n for _, n in known)])
         total = slopes[axis]
-        for ((output, index), _), slope in zip(
-            known, slopes[len(self.coordinates) :], strict=True
-        ):
+        for ((output, index), _), slope in zip(known, slopes[len(self.coordinates) :], strict=True):
             if not scalar.is_zero(slope):
                 higher = self.output(output, tuple(sorted((*index, axis))))
                 total = scalar.add(total, scalar.multiply(slope, higher))
@@ -182,8 +180,7 @@ def trace_residual(
         )
     trace.fields.extend(_symbol(tape, value, "transform") for value in made)
     trace.inputs.extend(
-        _symbol(tape, value, "embedding")
-        for value in (x if embedding is None else embedding(x))
+        _symbol(tape, value, "embedding") for value in (x if embedding is None else embedding(x))
     )
     known: dict[tuple[int, MultiIndex], Symbol] = {}
 
@@ -202,7 +199,7 @@ def trace_residual(
     terms = residual(wrapped, dict(zip(coordinates, x, strict=True)), trace.coefficients)
     terms = [terms] if isinstance(terms, Symbol) else list(terms)
     for term in terms:
-        if not isinstance(term, Symbol):
+        if not isinstance(term, Symbol) or term.value is not None:
             raise SettingsError(
                 f"residual gives {term!r}, expected an expression in the fields; "
                 "a residual that holds everywhere has nothing to train"

@@ -18,6 +18,8 @@ __all__ = ["FusedInverse", "InverseMatrix", "PlainInverse", "make_inverse"]
 Vector = NDArray[np.float64]
 
 _PAD = 8
+_ROWS = 4
+"""Rows that the compiled text takes at a time."""
 
 
 class InverseMatrix(Protocol):
@@ -111,9 +113,12 @@ class FusedInverse:
 
     def state(self) -> dict[str, Any]:
         """Matrix ``(n, n)`` and the change that waits; `load` takes both back, bit for bit."""
-        lower = self._matrix[: self._size, : self._size].tril()
+        stored = self._matrix[: self._size, : self._size]
+        block = torch.arange(self._size) // max(lane_count(), _ROWS)
+        # blocks on the diagonal are whole, and their halves differ by rounding
+        matrix = torch.where(block[:, None] >= block, stored, stored.T)
         waiting = (self._scale, *(self._views[name][: self._size] for name in "hpsq"))
-        return _state((lower + lower.tril(-1).T).numpy(), waiting)
+        return _state(matrix.numpy(), waiting)
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a matrix and a change that waits."""

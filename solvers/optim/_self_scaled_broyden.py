@@ -162,9 +162,7 @@ class SelfScaledBroyden:
         self._previous = self.loss + float(np.linalg.norm(self._g)) / 2
         self._hg = scale * self._g
 
-    def _update(
-        self, s: Vector, y: Vector, ys: float, hg: Vector, g: Vector, sbs: float
-    ) -> Vector:
+    def _update(self, s: Vector, y: Vector, ys: float, hg: Vector, g: Vector, sbs: float) -> Vector:
         """Change the inverse Hessian; returns its product with the new gradient ``g``."""
         hy = hg - self._hg
         yhy = float(y @ hy)

@@ -125,8 +125,13 @@ def _field_parts(
     problem: Problem, name: str, exact: Exact, taken: set[Condition]
 ) -> tuple[Function, Function]:
     """The part that takes the given values and the factor that vanishes there."""
-    given: Function = lambda x: 0.0
-    factor: Function = lambda x: 1.0
+
+    def given(x: Sequence[Any]) -> Any:
+        return 0.0
+
+    def factor(x: Sequence[Any]) -> Any:
+        return 1.0
+
     if not isinstance(problem.domain, Box) or exact == "periodic":
         return given, factor
     for condition in problem.conditions:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from solvers.core import ShapeError
 from solvers.derivatives import (
     Backend,
     Layers,
@@ -39,6 +43,7 @@ class Collocation:
         points: Points inside the domain.
         condition_points: Points of each condition.
         condition_weight: Weight of a condition's mean square against that of the equations.
+        scales: Factor of each equation; its natural one by default.
         is_adaptive: Whether points are drawn by residual.
         backend: Engine.
         threads: Threads of the compiled engine.
@@ -58,6 +63,7 @@ class Collocation:
         points: int,
         condition_points: int,
         condition_weight: float,
+        scales: Sequence[float] | None,
         is_adaptive: bool,
         backend: Backend,
         threads: int,
@@ -65,15 +71,26 @@ class Collocation:
     ) -> None:
         self._problem, self._count = problem, points
         self._generator, self._is_adaptive = generator, is_adaptive
-        self._scales = natural_scales(problem)
+        self._scales = (
+            natural_scales(problem)
+            if scales is None
+            else torch.tensor(list(scales), dtype=torch.float64)
+        )
+        if self._scales.shape != (len(problem.term_names),):
+            raise ShapeError(
+                f"residual_scales has {len(self._scales)} numbers, expected one for each of "
+                f"{', '.join(problem.term_names)}"
+            )
         self.program = interior_program(problem, ansatz, layers)
         self._points = sample(problem.domain, points, generator=generator)
         self._interior = self._engine(self.program, self._points, backend, threads)
         self._held_out = self._engine(
             self.program, sample(problem.domain, points, generator=generator), backend, threads
         )
-        self._candidates = self._held_out if not is_adaptive else self._engine(
-            self.program, self._points, backend, threads
+        self._candidates = (
+            self._held_out
+            if not is_adaptive
+            else self._engine(self.program, self._points, backend, threads)
         )
         self._conditions: list[ResidualEngine] = []
         names = [f"residual {name}" for name in problem.term_names]
@@ -97,7 +114,8 @@ class Collocation:
         )
 
     def _weights(self, points: Tensor) -> Tensor:
-        return self._scales.expand(len(points), -1) * len(points) ** -0.5
+        weights: Tensor = self._scales.expand(len(points), -1) * len(points) ** -0.5
+        return weights
 
     @property
     def parameter_count(self) -> int:
@@ -128,9 +146,7 @@ class Collocation:
     def terms(self, theta: Float[Tensor, " P"]) -> dict[str, float]:
         """Mean squares of the weighted residuals by name."""
         rows = [row for engine in self.engines for row in engine.residuals(theta)]
-        return {
-            name: float(row.square().sum()) for name, row in zip(self.names, rows, strict=True)
-        }
+        return {name: float(row.square().sum()) for name, row in zip(self.names, rows, strict=True)}
 
     def held_out(self, theta: Float[Tensor, " P"]) -> float:
         """Root mean square of the residuals where the network was not trained.
@@ -138,7 +154,7 @@ class Collocation:
         Conditions count at their own points.
         """
         engines = [self._held_out, *self._conditions]
-        return (2.0 * sum(engine.loss(theta) for engine in engines)) ** 0.5
+        return math.sqrt(2.0 * sum(engine.loss(theta) for engine in engines))
 
     def move(self, theta: Float[Tensor, " P"]) -> None:
         """Draw other points inside the domain."""

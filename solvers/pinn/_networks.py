@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,7 @@ class _Gated(nn.Module):
         self.gates = nn.ModuleList([nn.Linear(inputs, width), nn.Linear(inputs, width)])
         sizes = [inputs, *[width] * depth]
         self.hidden: Sequence[nn.Module] = nn.ModuleList(  # type: ignore[assignment]
-            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Linear(a, b) for a, b in itertools.pairwise(sizes)
         )
         self.last = nn.Linear(width, outputs)
 

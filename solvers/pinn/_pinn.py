@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ class PINN:
         sampling: Where new points come from: ``"adaptive"`` prefers large residuals, ``"even"``
             does not.
         resample_every: Steps between two draws of points.
+        residual_scales: Factor of each equation; by default one over the size that it has when
+            fields of order one vary over half the domain.
         backend: Engine of the derivatives.
         threads: Threads of the compiled engine.
 
@@ -92,6 +94,7 @@ class PINN:
         condition_points: int = 200,
         sampling: str = "adaptive",
         resample_every: int = 1000,
+        residual_scales: Sequence[float] | None = None,
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
@@ -114,6 +117,7 @@ class PINN:
         count = self._layers.parameter_count
         wanted = round(_POINTS_PER_PARAMETER * count)
         self.points = points or min(max(wanted, _FEWEST_POINTS), _MOST_POINTS)
+        self.meter: Callable[[], Callable[[nn.Module], float]] = lambda: ErrorMeter(problem)
         self.settings: dict[str, Any] = {
             "network": type(self.network).__name__,
             "seed": seed,
@@ -123,13 +127,15 @@ class PINN:
             "condition_points": condition_points,
             "sampling": sampling,
             "resample_every": resample_every,
+            "residual_scales": None if residual_scales is None else list(residual_scales),
         }
         if is_dataclass(self.network) and not isinstance(self.network, OwnNetwork):
             self.settings["shape"] = asdict(self.network)
         self.collocation = Collocation(
             problem, ansatz, self._layers, points=self.points, condition_points=condition_points,
-            condition_weight=condition_weight, is_adaptive=sampling == "adaptive",
-            backend=backend, threads=threads, generator=torch.Generator().manual_seed(seed),
+            condition_weight=condition_weight, scales=residual_scales,
+            is_adaptive=sampling == "adaptive", backend=backend, threads=threads,
+            generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
 
     @property
@@ -198,9 +204,7 @@ class PINN:
                 if checkpoint is not None and (
                     status is not None or time.monotonic() - saved > checkpoint_every
                 ):
-                    write_run(
-                        checkpoint, self.settings, run.search, self.collocation, run.history
-                    )
+                    write_run(checkpoint, self.settings, run.search, self.collocation, run.history)
                     saved = time.monotonic()
         theta = run.search.point
         report = Report(
@@ -218,9 +222,7 @@ class PINN:
         )
         return result
 
-    def _result(
-        self, theta: Tensor, report: Report, history: list[dict[str, float]]
-    ) -> PINNResult:
+    def _result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
         first = self._layers.parameter_count
         found = dict(zip(self.problem.unknown, theta[first:].tolist(), strict=True))
         return PINNResult(
@@ -247,7 +249,7 @@ class _Run:
     ) -> None:
         self.pinn, self.tolerance, self.target = pinn, tolerance, target
         self.callback = callback
-        self.meter = ErrorMeter(pinn.problem) if measure or target is not None else None
+        self.meter = pinn.meter() if measure or target is not None else None
         self.history: list[dict[str, float]] = []
         self.search = SelfScaledBroyden(pinn.collocation.loss_and_gradient, pinn.initial())
         self._wall, self._cpu = time.perf_counter(), time.process_time()

@@ -100,7 +100,8 @@ class PINNResult:
             *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
         )
         points = torch.stack([column.reshape(-1) for column in columns], dim=1)
-        values = self.network(points).movedim(1, 0).reshape(-1, *columns[0].shape)
+        fields: Tensor = self.network(points)
+        values = fields.movedim(1, 0).reshape(-1, *columns[0].shape)
         if len(self.problem.fields) == 1:
             return values[0]
         return dict(zip(self.problem.fields, values, strict=True))

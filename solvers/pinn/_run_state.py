@@ -57,7 +57,7 @@ def read_run(
             "settings or another file"
         )
     state = dict(checkpoint.metadata["numbers"])
-    points = {}
+    points: dict[str, torch.Tensor] = {}
     for name, tensor in checkpoint.tensors.items():
         kind, key = name.split(".", 1)
         (state if kind == "search" else points)[key] = tensor

@@ -178,5 +178,3 @@ def condition_program(
         transform=ansatz.transform,
         embedding=ansatz.embedding,
     )
-
-
