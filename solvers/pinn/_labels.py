@@ -96,13 +96,12 @@ class Transport:
         return term
 
     @property
-    def size(self) -> float:
-        """Root mean square of the speed at states of the start, at least 1."""
+    def drift(self) -> float:
+        """Mean speed of the initial state."""
         points = sample(self.problem.domain, _PROBES)
         states = start_of(self.problem)(points[:, 0])
         speed, _, _ = self(states, points[:, 0], points[:, 1])
-        square = torch.as_tensor(speed, dtype=torch.float64).square().mean()
-        return max(1.0, float(square.sqrt()))
+        return float(torch.as_tensor(speed, dtype=torch.float64).mean())
 
     @property
     def is_viscous(self) -> bool:
@@ -135,20 +134,20 @@ def label_problem(transport: Transport, formulation: Formulation) -> Problem:
         formulation: How labels move.
 
     Returns:
-        The problem; its residuals are divided by the size of the speed and weighted with the root
-        of ``J``, which makes the sum over labels one over space.
+        The problem; its residuals are weighted with the root of ``J``, which makes the sum over
+        labels one over space.
     """
     problem = transport.problem
     axis = problem.domain.axes[0]
-    size, start = transport.size, start_of(problem)
+    start = start_of(problem)
 
     def residual(X: Any, W: Any, xi: Any, t: Any) -> tuple[Any, Any]:
         speed, nu, source = transport(W, X, t)
         if formulation == "published":
             spread = scalar.multiply(nu, W.xixi) if not scalar.is_zero(nu) else 0.0
-            return (X.t - speed) / size, scalar.subtract(scalar.subtract(W.t, spread), source)
+            return X.t - speed, scalar.subtract(scalar.subtract(W.t, spread), source)
         if scalar.is_zero(nu):
-            return (X.t - speed) / size, scalar.subtract(W.t, source)
+            return X.t - speed, scalar.subtract(W.t, source)
         J = X.xi
         drift = scalar.multiply(nu, X.xixi / (J * J)) if formulation == "viscous" else 0.0
         slope = W.xi / J
@@ -157,7 +156,7 @@ def label_problem(transport: Transport, formulation: Formulation) -> Problem:
         motion = scalar.subtract(X.t - speed, drift)
         gained = scalar.add(scalar.multiply(nu, curvature), scalar.multiply(drift, slope))
         change = scalar.subtract(scalar.subtract(W.t, gained), source)
-        return weight * motion / size, weight * change
+        return weight * motion, weight * change
 
     conditions: list[Condition] = [Initial(X=lambda xi: xi, W=lambda xi: start(xi))]
     for condition in problem.conditions:
@@ -211,5 +210,3 @@ def wrap(transport: Transport, x: Tensor) -> Tensor:
     if any(isinstance(condition, Periodic) for condition in problem.conditions):
         return lower + torch.remainder(x - lower, upper - lower)
     return x
-
-

@@ -32,7 +32,8 @@ class LagrangianPINN:
     r"""A network that gives the paths of labels and the state along them.
 
     For :math:`u_t + c(u,x,t)\,u_x = \nu\,u_{xx} + s` on a periodic interval or between walls. Speed
-    makes such an equation hard for `PINN`; here it costs nothing.
+    makes such an equation hard for `PINN`; here it costs nothing. With diffusion, training starts
+    from labels that move with the mean speed of the initial state; otherwise from labels at rest.
 
     Args:
         problem: The equation; speed, diffusivity and source are read off its residual.
@@ -102,7 +103,12 @@ class LagrangianPINN:
         Returns:
             A `LagrangianResult`.
         """
-        result = self.pinn.fit(budget, tolerance, **options)
+        start = self.pinn.initial()
+        if self.transport.is_viscous:
+            # labels that begin far from where they move may fold on the way there
+            lower, upper = self.problem.domain.bounds["t"]
+            start[-2] = self.transport.drift * (upper - lower)
+        result = self.pinn.fit(budget, tolerance, **{"start": start, **options})
         return LagrangianResult(
             problem=self.problem,
             transport=self.transport,

@@ -161,6 +161,7 @@ class PINN:
         *,
         steps: int | None = None,
         target: float | None = None,
+        start: Tensor | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 30.0,
         measure: bool = False,
@@ -175,6 +176,7 @@ class PINN:
             tolerance: Stop when the held-out residual, see `PINNResult.report`, is below.
             steps: Stop after so many steps.
             target: Stop when the error against the reference is below; measures it.
+            start: First parameters, unknown coefficients last; drawn from the seed by default.
             checkpoint: File of the run. If it is there, training goes on from it with the same
                 numbers as without the interruption.
             checkpoint_every: Seconds between two checkpoints.
@@ -194,7 +196,10 @@ class PINN:
             CheckpointError: If the file belongs to another run.
         """
         check_positive("budget", budget)
-        run = _Run(self, tolerance=tolerance, target=target, measure=measure, callback=callback)
+        first = self.initial() if start is None else start
+        run = _Run(
+            self, first, tolerance=tolerance, target=target, measure=measure, callback=callback
+        )
         if checkpoint is not None:
             read_run(checkpoint, self.settings, run.search, self.collocation, run.history)
         with open_progress(steps, description=self.problem.name, show=progress) as display:
@@ -241,6 +246,7 @@ class _Run:
     def __init__(
         self,
         pinn: PINN,
+        start: Tensor,
         *,
         tolerance: float | None,
         target: float | None,
@@ -251,7 +257,7 @@ class _Run:
         self.callback = callback
         self.meter = pinn.meter() if measure or target is not None else None
         self.history: list[dict[str, float]] = []
-        self.search = SelfScaledBroyden(pinn.collocation.loss_and_gradient, pinn.initial())
+        self.search = SelfScaledBroyden(pinn.collocation.loss_and_gradient, start)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         self._next = 0.05
 
