@@ -10,7 +10,7 @@ from typing import Any
 
 from solvers.core import SettingsError
 
-__all__ = ["argument_names", "call_by_name"]
+__all__ = ["argument_names", "call_by_name", "check_known", "with_arguments"]
 
 
 @lru_cache(maxsize=512)
@@ -71,3 +71,23 @@ def check_known(names: Iterable[str], known: Iterable[str], *, what: str) -> Non
             raise SettingsError(
                 f"{what}: argument {name!r} is unknown, expected among {', '.join(allowed)}{hint}"
             )
+
+
+def with_arguments(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    """Name the arguments of a function that takes any number of them.
+
+    Args:
+        function: Takes ``*args``.
+        names: One name per argument.
+
+    Returns:
+        A function that :func:`call_by_name` can call.
+    """
+
+    def call(**values: Any) -> Any:
+        return function(*(values[name] for name in names))
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, kind) for name in names]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call

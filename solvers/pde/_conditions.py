@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -137,7 +139,10 @@ def evaluate_value(
     """Evaluate a number or a function of coordinates and coefficients."""
     if not callable(value):
         return value
-    return call_by_name(value, {**coefficients, **coordinates}, what=what)
+    result = call_by_name(value, {**coefficients, **coordinates}, what=what)
+    # A numerical reference computes in NumPy whatever it is given.
+    is_torch = any(isinstance(c, Tensor) for c in coordinates.values())
+    return torch.as_tensor(result) if is_torch and isinstance(result, np.ndarray) else result
 
 
 class Initial(Condition):

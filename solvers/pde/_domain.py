@@ -258,12 +258,12 @@ class Box(Domain):
             rows = (choice >= edges[k]) & (choice < edges[k + 1])
             local = (choice - edges[k]) / (edges[k + 1] - edges[k])
             is_upper = local >= 0.5
-            bounds = self.bounds[self.axes[column]]
+            ends = unit.new_tensor(self.bounds[self.axes[column]])
             if column != columns[0]:
                 first = self.bounds[self.axes[columns[0]]]
                 spread = first[0] + (first[1] - first[0]) * (2 * local % 1)
                 points[rows, columns[0]] = spread[rows]
-            points[rows, column] = torch.where(is_upper, bounds[1], bounds[0]).to(unit)[rows]
+            points[rows, column] = torch.where(is_upper, ends[1], ends[0])[rows]
             normals[rows, column] = torch.where(is_upper, 1.0, -1.0).to(unit)[rows]
         return SurfacePoints(points, normals)
 
@@ -283,8 +283,8 @@ class Box(Domain):
         is_upper = torch.full((len(unit),), side == "upper", device=unit.device)
         if side == "both":
             is_upper[1::2] = True
-        lower, upper = self.bounds[axis]
-        points[:, column] = torch.where(is_upper, upper, lower).to(unit)
+        ends = unit.new_tensor(self.bounds[axis])
+        points[:, column] = torch.where(is_upper, ends[1], ends[0])
         normals[:, column] = torch.where(is_upper, 1.0, -1.0).to(unit)
         return SurfacePoints(points, normals)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ __all__ = ["Problem"]
 _PROBES = 7
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Problem:
     r"""An equation on a domain with its conditions.
 
@@ -43,8 +43,11 @@ class Problem:
         coefficients: Numbers of the equation by name.
         unknown: Coefficients to be found, starting from their value in ``coefficients``.
         conditions: What holds at the start, on the boundary and at measured points.
-        reference: Function of the coordinates, by name, that gives the solution: values of the
-            broadcast shape for one field, a tuple in the order of the fields for several.
+        energy: Density of an energy whose minimum is the solution, called like ``residual``, if
+            there is one.
+        reference: Function of coordinates and coefficients, by name, that gives the solution:
+            values of the broadcast shape for one field, a tuple in the order of the fields for
+            several.
 
     Attributes:
         derivatives: Field name to the multi-indices that the residual uses, the value first.
@@ -60,7 +63,7 @@ class Problem:
         >>> from solvers.pde import Box, Dirichlet, Initial, Problem
         >>> from solvers.pde.functions import pi, sin
         >>> burgers = Problem(
-        ...     name="Burgers",
+        ...     "Burgers",
         ...     domain=Box(x=(-1, 1), t=(0, 1)),
         ...     residual=lambda u, x, t, nu: u.t + u * u.x - nu * u.xx,
         ...     coefficients={"nu": 0.01 / pi},
@@ -74,12 +77,14 @@ class Problem:
     """
 
     name: str
+    _: KW_ONLY
     domain: Domain
     residual: Callable[..., Any]
     fields: tuple[str, ...] = ("u",)
     coefficients: Mapping[str, float] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     conditions: Sequence[Condition] = ()
+    energy: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None
     derivatives: Mapping[str, tuple[MultiIndex, ...]] = field(init=False)
     term_names: tuple[str, ...] = field(init=False)
@@ -152,7 +157,33 @@ class Problem:
         Raises:
             SettingsError: If a derivative is asked for that ``field_values`` does not hold.
         """
-        return tuple(self._terms(field_values, coordinates, coefficients).values())
+        return tuple(self._terms(self.residual, field_values, coordinates, coefficients).values())
+
+    def energy_density(
+        self,
+        field_values: FieldValues,
+        coordinates: Mapping[str, Any],
+        coefficients: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Evaluate the density of the energy.
+
+        Args:
+            field_values: Values and first derivatives of the fields.
+            coordinates: Axis name to coordinate.
+            coefficients: Values that replace those of the problem.
+
+        Returns:
+            The density at each point.
+
+        Raises:
+            SettingsError: If the problem has no energy.
+        """
+        if self.energy is None:
+            raise SettingsError(
+                f"{self.name} has no energy; give its density as energy=lambda u, x: ..."
+            )
+        (density,) = self._terms(self.energy, field_values, coordinates, coefficients).values()
+        return density
 
     def condition_terms(
         self,
@@ -202,16 +233,22 @@ class Problem:
         return condition.place(self.domain, unit)
 
     def with_coefficients(self, **values: float) -> Problem:
-        """Change coefficients; the reference, made for the old ones, is dropped.
+        """Change coefficients.
 
         Args:
             **values: New values by name.
 
         Returns:
-            The changed problem.
+            The changed problem. A reference that does not take all of the changed coefficients is
+            made for the old ones and is dropped.
         """
         check_known(values, self.coefficients, what=f"{self.name}: coefficients")
-        return replace(self, coefficients={**self.coefficients, **values}, reference=None)
+        follows = self.reference is not None and set(values) <= set(argument_names(self.reference))
+        return replace(
+            self,
+            coefficients={**self.coefficients, **values},
+            reference=self.reference if follows else None,
+        )
 
     def reference_values(self, points: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, " n"]]:
         """Evaluate the reference solution.
@@ -279,6 +316,7 @@ class Problem:
 
     def _terms(
         self,
+        function: Callable[..., Any],
         field_values: FieldValues,
         coordinates: Mapping[str, Any],
         coefficients: Mapping[str, Any] | None,
@@ -304,7 +342,7 @@ class Problem:
             for name in self.fields
         }
         known = {**self.coefficients, **(coefficients or {}), **coordinates, **fields}
-        result = call_by_name(self.residual, known, what=f"{self.name}: residual")
+        result = call_by_name(function, known, what=f"{self.name}: residual")
         if isinstance(result, Mapping):
             return dict(result)
         terms = result if isinstance(result, (tuple, list)) else (result,)
@@ -334,6 +372,7 @@ def _probe(problem: Problem) -> tuple[dict[str, tuple[MultiIndex, ...]], tuple[s
     zero = (0,) * problem.domain.dimension
     used: dict[str, set[MultiIndex]] = {name: {zero} for name in problem.fields}
     terms = problem._terms(
+        problem.residual,
         values,
         problem.domain.split(points),
         {name: torch.tensor(v, dtype=torch.float64) for name, v in problem.coefficients.items()},

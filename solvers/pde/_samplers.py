@@ -21,7 +21,7 @@ __all__ = ["Sampler", "adaptive_weights", "refine", "resample", "sample", "unit_
 
 Sampler = Literal["uniform", "sobol", "latin"]
 _SAMPLERS = ("uniform", "sobol", "latin")
-_MAX_ROUNDS = 60
+_MAX_ROUNDS = 30
 
 
 def unit_points(
@@ -106,7 +106,7 @@ def sample(
         missing -= len(found[-1])
         if not missing:
             return torch.cat(found)
-        share = max(0.9 * len(points) / draw, share / 8, 1e-4)
+        share = max(0.9 * len(points) / draw, share / 8, 1e-2)
     raise SettingsError(
         f"domain: {domain!r} fills too little of its bounding box, {count - missing} of {count} "
         "points were found; choose tighter bounds"

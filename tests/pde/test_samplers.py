@@ -54,7 +54,7 @@ def test_a_generator_goes_on() -> None:
 def test_thin_domains_are_refused_with_advice() -> None:
     thin = Box(x=(0, 1), y=(0, 1)) - Box(x=(-1, 2), y=(1e-6, 2))
     with pytest.raises(SettingsError, match="too little of its bounding box"):
-        sample(thin, 100)
+        sample(thin, 20)
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=30), st.floats(0, 4))

@@ -1,0 +1,47 @@
+"""Named problems with reference solutions.
+
+Each is a function of its coefficients: ``problems.Convection(beta=30)``. References are closed
+forms or come from :mod:`solvers.pde.references`; none was trained.
+"""
+
+from __future__ import annotations
+
+from solvers.pde.problems._burgers import Burgers, InviscidBurgers, MovingBurgers
+from solvers.pde.problems._elliptic import Darcy, Helmholtz, NonlinearElliptic, Poisson
+from solvers.pde.problems._find import find_problem, problem_names, problem_settings
+from solvers.pde.problems._flow import Kovasznay, TaylorGreen
+from solvers.pde.problems._reaction import AllenCahn, Reaction, ReactionDiffusion
+from solvers.pde.problems._transport import (
+    Convection,
+    ConvectionDiffusion,
+    Rotation,
+    Swirl,
+    VariableConvection,
+)
+from solvers.pde.problems._waves import Heat, KortewegDeVries, Wave
+
+__all__ = [
+    "AllenCahn",
+    "Burgers",
+    "Convection",
+    "ConvectionDiffusion",
+    "Darcy",
+    "Heat",
+    "Helmholtz",
+    "InviscidBurgers",
+    "KortewegDeVries",
+    "Kovasznay",
+    "MovingBurgers",
+    "NonlinearElliptic",
+    "Poisson",
+    "Reaction",
+    "ReactionDiffusion",
+    "Rotation",
+    "Swirl",
+    "TaylorGreen",
+    "VariableConvection",
+    "Wave",
+    "find_problem",
+    "problem_names",
+    "problem_settings",
+]
