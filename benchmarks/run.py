@@ -43,6 +43,7 @@ GROUPS = {
         "parallel_speedup",
     ),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
+    "pinn": ("pinn_engine", "pinn_accuracy"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

@@ -6,9 +6,9 @@ With :math:`t = \tanh z` and :math:`s = 1 - t^2`, :math:`\tanh^{(m)} z = s\, q_m
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-import numpy as np
 from numpy.polynomial import Polynomial
 
 from solvers.kernels import scalar
@@ -37,18 +37,24 @@ def slopes_from_values(activation: str, values: tuple[Any, ...], order: int) -> 
         return [cycle[m % 4] for m in range(order)]
     (t,) = values
     s = scalar.subtract(1.0, scalar.square(t))
-    factor, slopes = Polynomial([1.0]), []
+    return [scalar.multiply(s, _horner(factor, t)) for factor in _tanh_factors(order)]
+
+
+@cache
+def _tanh_factors(order: int) -> tuple[tuple[float, ...], ...]:
+    """Coefficients of q_1, q_2, ..., lowest power first."""
+    factor, found = Polynomial([1.0]), []
     for _ in range(order):
-        slopes.append(scalar.multiply(s, _horner(factor.coef, t)))
+        found.append(tuple(factor.coef.tolist()))
         factor = Polynomial([1.0, 0.0, -1.0]) * factor.deriv() - Polynomial([0.0, 2.0]) * factor
-    return slopes
+    return tuple(found)
 
 
-def _horner(coefficients: np.ndarray[Any, Any], t: Any) -> Any:
-    # tanh is odd, so every other coefficient is zero
+def _horner(coefficients: tuple[float, ...], t: Any) -> Any:
+    # each q is even or odd, so every other coefficient is zero
     square = scalar.square(t)
     low = next((i for i, c in enumerate(coefficients) if c), 0)
     total: Any = 0.0
     for c in reversed(coefficients[low::2]):
-        total = scalar.add(scalar.multiply(total, square), float(c))
+        total = scalar.add(scalar.multiply(total, square), c)
     return scalar.multiply(total, t) if low else total

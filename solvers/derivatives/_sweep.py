@@ -49,7 +49,7 @@ class SweepEngine:
         points: Float[Tensor, "N D"],
         weights: Float[Tensor, "N ..."] | None = None,
         *,
-        chunk: int = 500,
+        chunk: int = 2000,
     ) -> None:
         if chunk < 1:
             raise SettingsError(f"chunk is {chunk}, expected 1 or more")
@@ -190,7 +190,9 @@ class SweepEngine:
             if layer:
                 g = bar @ weights[layer]
                 z = state.arguments[layer - 1]
-                known = values_of(layers.activation, z[0])
+                known = (state.inputs[layer][0],)
+                if layers.activation != "tanh":
+                    known = values_of(layers.activation, z[0])
                 f = slopes_from_values(layers.activation, known, activation.order + 1)
                 environment = {**self._environment(z, f), "f": f, "g": list(g)}
                 bars = evaluate(activation.backward, environment)

@@ -19,7 +19,7 @@ from solvers.core import SettingsError, check_choice
 from solvers.kernels import Tape, scalar
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
 
-__all__ = ["Ansatz", "Exact", "make_ansatz"]
+__all__ = ["Ansatz", "Exact", "function_of", "make_ansatz"]
 
 Exact: TypeAlias = Literal["all", "boundary", "periodic"]
 """Conditions that hold by construction: all that can, all but the initial ones, or none but
@@ -147,8 +147,8 @@ def _field_parts(
 def _from_start(problem: Problem, condition: Initial, name: str) -> tuple[Function, Function]:
     place = problem.domain.axis(_TIME)
     begin, end = problem.domain.bounds[_TIME]
-    value = _function(problem, condition.values.get(name, 0.0))
-    rate = _function(problem, condition.rates.get(name, 0.0))
+    value = function_of(problem, condition.values.get(name, 0.0))
+    rate = function_of(problem, condition.rates.get(name, 0.0))
     power = 2 if name in condition.rates else 1
 
     def given(x: Sequence[Any]) -> Any:
@@ -171,7 +171,7 @@ def _faces(problem: Problem, name: str, taken: set[Condition]) -> dict[str, dict
         if condition.on is not None or not _can_be_exact(problem, condition.values):
             continue
         taken.add(condition)
-        value = _function(problem, condition.values[name])
+        value = function_of(problem, condition.values[name])
         sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
         for axis in problem.domain.space if condition.axis is None else (condition.axis,):
             faces.setdefault(axis, {}).update(dict.fromkeys(sides, value))
@@ -214,7 +214,8 @@ def _corrected(
     return corrected, vanishing
 
 
-def _function(problem: Problem, value: Any) -> Function:
+def function_of(problem: Problem, value: Any) -> Function:
+    """Turn a given value into a function of all coordinates."""
     if not callable(value):
         return lambda x: float(value)
     names = list(inspect.signature(value).parameters.values())
@@ -235,7 +236,7 @@ def _can_be_exact(problem: Problem, values: Mapping[str, Any]) -> bool:
         if set(inspect.signature(value).parameters) & set(problem.unknown):
             return False
         try:
-            _function(problem, value)(Tape().inputs("x", problem.domain.dimension))
+            function_of(problem, value)(Tape().inputs("x", problem.domain.dimension))
         except (TypeError, ValueError, AttributeError):
             return False
     return True

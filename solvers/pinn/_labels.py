@@ -30,6 +30,7 @@ from torch import Tensor
 from solvers.core import SettingsError
 from solvers.kernels import scalar
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem, sample
+from solvers.pinn._ansatz import function_of
 
 __all__ = ["Formulation", "Transport", "label_problem"]
 
@@ -119,10 +120,8 @@ def start_of(problem: Problem) -> Any:
     """
     for condition in problem.conditions:
         if isinstance(condition, Initial) and problem.fields[0] in condition.values:
-            value = condition.values[problem.fields[0]]
-            if not callable(value):
-                return lambda x: x * 0.0 + value
-            return value
+            given = function_of(problem, condition.values[problem.fields[0]])
+            return lambda x: scalar.add(scalar.multiply(x, 0.0), given([x, 0.0]))
     raise SettingsError(f"{problem.name} has no initial state, expected Initial(...)")
 
 
