@@ -98,7 +98,8 @@ def one_run(case: Case, seed: int, share: float) -> dict[str, float]:
     """CPU seconds to each level, and the error at the end."""
     solver = case.solver(case.problem(), seed=seed, **case.options)
     solver.fit(10.0, steps=3)
-    history = solver.fit(case.seconds * share, measure=True).history
+    budget = case.seconds * share
+    history = solver.fit(10 * budget, cpu_budget=budget, measure=True).history
     found = {
         f"{level:.0e}": next(
             (row["cpu_seconds"] for row in history if row["relative_l2"] < level), math.inf

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from solvers.pde import problems
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN, load
@@ -27,4 +28,5 @@ __all__ = [
     "OwnNetwork",
     "PINNResult",
     "load",
+    "problems",
 ]

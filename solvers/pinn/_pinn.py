@@ -7,10 +7,11 @@ points that are drawn again by residual, as in Wu, Zhu, Tan, Kartha and Lu (2023
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -160,6 +161,7 @@ class PINN:
         tolerance: float | None = None,
         *,
         steps: int | None = None,
+        cpu_budget: float | None = None,
         target: float | None = None,
         start: Tensor | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -175,6 +177,7 @@ class PINN:
             budget: Wall time [s].
             tolerance: Stop when the held-out residual, see `PINNResult.report`, is below.
             steps: Stop after so many steps.
+            cpu_budget: CPU time of the process [s], beside ``budget``.
             target: Stop when the error against the reference is below; measures it.
             start: First parameters, unknown coefficients last; drawn from the seed by default.
             checkpoint: File of the run. If it is there, training goes on from it with the same
@@ -196,6 +199,7 @@ class PINN:
             CheckpointError: If the file belongs to another run.
         """
         check_positive("budget", budget)
+        limits = _Limits(budget, math.inf if cpu_budget is None else cpu_budget, steps)
         first = self.initial() if start is None else start
         run = _Run(
             self, first, tolerance=tolerance, target=target, measure=measure, callback=callback
@@ -205,7 +209,7 @@ class PINN:
         with open_progress(steps, description=self.problem.name, show=progress) as display:
             status, saved = None, time.monotonic()
             while status is None:
-                status = run.advance(budget, steps, display)
+                status = run.advance(limits, display)
                 if checkpoint is not None and (
                     status is not None or time.monotonic() - saved > checkpoint_every
                 ):
@@ -240,6 +244,19 @@ class PINN:
         )
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """Where a training ends at the latest."""
+
+    seconds: float
+    cpu_seconds: float
+    steps: int | None
+
+    def are_reached(self, seconds: float, cpu_seconds: float, steps: int) -> bool:
+        is_late = seconds >= self.seconds or cpu_seconds >= self.cpu_seconds
+        return is_late or (self.steps is not None and steps >= self.steps)
+
+
 class _Run:
     """One training: the search, its clock and its history."""
 
@@ -261,7 +278,7 @@ class _Run:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         self._next = 0.05
 
-    def advance(self, budget: float, steps: int | None, display: Any) -> Status | None:
+    def advance(self, limits: _Limits, display: Any) -> Status | None:
         """Take one step and look around; returns a status at the end."""
         search, pinn = self.search, self.pinn
         is_better = search.step()
@@ -272,7 +289,7 @@ class _Run:
             pinn.collocation.move(search.point)
             search.refresh()
         elapsed = time.perf_counter() - self._wall
-        is_over = elapsed >= budget or (steps is not None and search.steps >= steps)
+        is_over = limits.are_reached(elapsed, time.process_time() - self._cpu, search.steps)
         if elapsed < self._next and not is_over:
             return None
         self._next = elapsed * _RECORDS
