@@ -34,6 +34,7 @@ class SweepEngine:
         SettingsError: If ``chunk`` is not positive.
 
     Example:
+        >>> from solvers.derivatives import Layers
         >>> program = ResidualProgram(
         ...     lambda f, x, c: f["u"].xx + f["u"], Layers((1, 8, 8, 1)), fields=["u"],
         ...     coordinates=["x"], probe=torch.linspace(0, 1, 8, dtype=torch.float64)[:, None],

@@ -158,8 +158,8 @@ def trace_residual(
     Example:
         >>> heat = lambda f, x, c: f["u"].t - c["k"] * f["u"].xx
         >>> trace = trace_residual(heat, fields=["u"], coordinates=["x", "t"], coefficients=["k"])
-        >>> sorted(trace.outputs)
-        [(0, ()), (0, (0, 0)), (0, (1,))]
+        >>> sorted(trace.outputs)  # u, u_x on the way, u_xx, u_t
+        [(0, ()), (0, (0,)), (0, (0, 0)), (0, (1,))]
     """
     tape = Tape()
     x = tape.inputs("x", len(coordinates))

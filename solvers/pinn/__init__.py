@@ -6,7 +6,7 @@
 ...     conditions=[Dirichlet(axis="x", side="both", u=0.0)],
 ... )
 >>> result = PINN(problem, MLP(width=8, depth=2), points=100).fit(tolerance=1e-5)
->>> round(float(result(0.5)), 4)
+>>> round(result(0.5).item(), 4)
 0.125
 """
 

@@ -125,13 +125,8 @@ def _field_parts(
     problem: Problem, name: str, exact: Exact, taken: set[Condition]
 ) -> tuple[Function, Function]:
     """The part that takes the given values and the factor that vanishes there."""
-
-    def given(x: Sequence[Any]) -> Any:
-        return 0.0
-
-    def factor(x: Sequence[Any]) -> Any:
-        return 1.0
-
+    given: Function = _constant(0.0)
+    factor: Function = _constant(1.0)
     if not isinstance(problem.domain, Box) or exact == "periodic":
         return given, factor
     for condition in problem.conditions:
@@ -142,6 +137,13 @@ def _field_parts(
     for axis, faces in _faces(problem, name, taken).items():
         given, factor = _corrected(problem, axis, faces, given, factor)
     return given, factor
+
+
+def _constant(value: float) -> Function:
+    def constant(x: Sequence[Any]) -> Any:
+        return value
+
+    return constant
 
 
 def _from_start(problem: Problem, condition: Initial, name: str) -> tuple[Function, Function]:

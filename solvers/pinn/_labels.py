@@ -20,7 +20,6 @@ diffuses in the label and is right for uniform speed only; it is the preset ``"p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -91,7 +90,12 @@ class Transport:
         return speed, diffusivity, scalar.negative(rest)
 
     def _residual(self, u: Any, x: Any, t: Any, u_x: Any, u_t: Any, u_xx: Any) -> Any:
-        derivatives = {(0, 0): u, (1, 0): u_x, (0, 1): u_t, (2, 0): u_xx}
+        derivatives: dict[tuple[int, ...], Any] = {
+            (0, 0): u,
+            (1, 0): u_x,
+            (0, 1): u_t,
+            (2, 0): u_xx,
+        }
         coordinates = dict(zip(self.problem.domain.axes, (x, t), strict=True))
         (term,) = self.problem.residual_terms({self.field: derivatives}, coordinates)
         return term
@@ -157,7 +161,10 @@ def label_problem(transport: Transport, formulation: Formulation) -> Problem:
         change = scalar.subtract(scalar.subtract(W.t, gained), source)
         return weight * motion, weight * change
 
-    conditions: list[Condition] = [Initial(X=lambda xi: xi, W=lambda xi: start(xi))]
+    def state(xi: Any) -> Any:
+        return start(xi)
+
+    conditions: list[Condition] = [Initial(X=lambda xi: xi, W=state)]
     for condition in problem.conditions:
         if isinstance(condition, Periodic):
             conditions.append(Periodic("xi"))

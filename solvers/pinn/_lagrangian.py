@@ -153,12 +153,12 @@ class LagrangianResult:
         Raises:
             SettingsError: If the map has folded, so that several labels are at one place.
         """
-        x, t = torch.broadcast_tensors(
+        places, times = torch.broadcast_tensors(
             torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(t, dtype=torch.float64)
         )
-        labels = self.labels(x.reshape(-1), t.reshape(-1))
-        values: Tensor = self.network(torch.stack([labels, t.reshape(-1)], 1))[:, 1]
-        return values.reshape(x.shape)
+        labels = self.labels(places.reshape(-1), times.reshape(-1))
+        values: Tensor = self.network(torch.stack([labels, times.reshape(-1)], 1))[:, 1]
+        return values.reshape(places.shape)
 
     def labels(self, x: Float[Tensor, " N"], t: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Find the labels at positions: Newton's method inside a bracket that shrinks.

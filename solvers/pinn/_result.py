@@ -148,11 +148,11 @@ class ErrorMeter:
         counts = _GRID.get(problem.domain.dimension, (9,))
         self._points = evaluation_grid(problem, *counts)
         values = problem.reference_values(self._points)
-        self._loose = [k for k, name in enumerate(problem.fields) if is_up_to_constant(problem, name)]
+        self._loose = [
+            k for k, name in enumerate(problem.fields) if is_up_to_constant(problem, name)
+        ]
         self._slices = self._slices_of_time(problem)
-        self._values = self._centred(
-            torch.stack([values[name] for name in problem.fields], dim=1)
-        )
+        self._values = self._centred(torch.stack([values[name] for name in problem.fields], dim=1))
 
     def __call__(self, network: nn.Module) -> float:
         with torch.no_grad():
@@ -163,7 +163,8 @@ class ErrorMeter:
         if not (self._loose and problem.domain.has_time):
             return torch.zeros(len(self._points), dtype=torch.int64)
         times = self._points[:, problem.domain.axis("t")].contiguous()
-        return torch.unique(times, return_inverse=True)[1]
+        slices: Tensor = torch.unique(times, return_inverse=True)[1]
+        return slices
 
     def _centred(self, values: Tensor) -> Tensor:
         """Take the mean over space off fields that are given up to a constant at each time."""
