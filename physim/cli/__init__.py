@@ -1,4 +1,4 @@
-"""The command line: ``physim simulate``, ``solve``, ``view`` and ``doctor``.
+"""The command line: ``physim simulate``, ``solve``, ``train``, ``view`` and ``doctor``.
 
 Commands load what they need when they run, so that ``physim --help`` answers at once.
 """

@@ -8,6 +8,7 @@ from physim.cli._doctor import doctor
 from physim.cli._errors import report_errors
 from physim.cli._simulate import simulate
 from physim.cli._solve import solve
+from physim.cli._train import train
 from physim.cli._view import view
 
 __all__ = ["app"]
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for _command in (simulate, solve, view, doctor):
     app.command()(report_errors(_command))
+app.add_typer(train, name="train")
 
 
 @app.callback(invoke_without_command=True)

@@ -30,6 +30,7 @@ class Status(IntEnum):
     INFEASIBLE = 4
     UNBOUNDED = 5
     BREAKDOWN = 6
+    STIFF = 7
 
     @property
     def advice(self) -> str:
@@ -64,6 +65,11 @@ _ADVICE = {
         "The method divided by zero or met a singular or indefinite matrix. Check that the "
         "operator has the symmetry and definiteness that the method needs, or use a method "
         "that needs less."
+    ),
+    Status.STIFF: (
+        "Time steps became too short or too many: the problem is stiff for an explicit method, or "
+        "the solution runs into a singularity. Use an implicit method (radau5 or auto), float64 "
+        "and a looser tolerance; if it fails too, look for a finite-time blow-up."
     ),
 }
 

@@ -16,6 +16,7 @@ def test_numbers_are_stable_because_kernels_and_files_use_them() -> None:
         "INFEASIBLE": 4,
         "UNBOUNDED": 5,
         "BREAKDOWN": 6,
+        "STIFF": 7,
     }
 
 

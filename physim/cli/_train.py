@@ -1,0 +1,250 @@
+"""``physim train``: networks for named differential equations."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from physim.cli._errors import FAILURES, report_errors
+from physim.cli._report import write_json
+from solvers.core import SettingsError
+
+__all__ = ["train"]
+
+train = typer.Typer(
+    help="Train networks: pinn, lpinn; problems lists what they solve.", no_args_is_help=True
+)
+
+_PICTURES = (".png", ".svg", ".pdf")
+_NETWORK = (".safetensors",)
+
+ProblemName = Annotated[
+    str, typer.Argument(help="Name of the problem, as physim train problems lists them.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Setting of the problem, as in --set beta=30; may be repeated."),
+]
+Budget = Annotated[float, typer.Option(help="Time to train [s].")]
+Tolerance = Annotated[
+    float | None, typer.Option(help="Stop when the residual on held-out points is below.")
+]
+Target = Annotated[
+    float | None, typer.Option(help="Stop when the error against the reference is below.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the network and of the points.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="File to write on the way, and to go on from if it is there.")
+]
+Save = Annotated[Path | None, typer.Option(help="Write the network: .safetensors.")]
+Picture = Annotated[
+    Path | None, typer.Option(help="Draw field, error and history: .png, .svg or .pdf.")
+]
+Json = Annotated[
+    Path | None, typer.Option(help="Write settings and results as JSON; - for stdout.")
+]
+
+
+def pinn(
+    problem: ProblemName,
+    *,
+    settings: Settings = None,
+    budget: Budget = 60.0,
+    tolerance: Tolerance = None,
+    target: Target = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = None,
+    save: Save = None,
+    picture: Picture = None,
+    json: Json = None,
+) -> None:
+    """Train a physics-informed network.
+
+    Exit code 1 if the tolerance or target was not met, 2 for bad input, 130 after Ctrl-C.
+    """
+    _train(
+        "PINN", problem, settings or [], budget=budget, tolerance=tolerance, target=target,
+        seed=seed, checkpoint=checkpoint, save=save, picture=picture, json=json,
+    )  # fmt: skip
+
+
+def lpinn(
+    problem: ProblemName,
+    *,
+    settings: Settings = None,
+    budget: Budget = 60.0,
+    tolerance: Tolerance = None,
+    target: Target = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = None,
+    save: Save = None,
+    picture: Picture = None,
+    json: Json = None,
+) -> None:
+    """Train a Lagrangian network: the solution on its characteristics.
+
+    Exit code 1 if the tolerance or target was not met, 2 for bad input, 130 after Ctrl-C.
+    """
+    _train(
+        "LagrangianPINN", problem, settings or [], budget=budget, tolerance=tolerance,
+        target=target, seed=seed, checkpoint=checkpoint, save=save, picture=picture, json=json,
+    )  # fmt: skip
+
+
+def problems() -> None:
+    """List the problems with their settings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from solvers.pde.problems import problem_names, problem_settings
+
+    table = Table("problem", "settings")
+    for name in problem_names():
+        known = problem_settings(name)
+        table.add_row(name, " ".join(f"{key}={_text(value)}" for key, value in known.items()))
+    Console().print(table)
+
+
+for _command in (pinn, lpinn, problems):
+    train.command()(report_errors(_command))
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read settings such as ``beta=30`` or ``modes=1,4``.
+
+    Args:
+        pairs: Name, equals sign and number, or numbers with commas between them.
+
+    Returns:
+        Settings by name.
+
+    Raises:
+        SettingsError: If a pair is of another form or a name comes twice.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name.strip():
+            raise SettingsError(f"--set: got {pair!r}, expected a name and a number, as in beta=30")
+        if name in settings:
+            raise SettingsError(f"--set: {name} is given twice, expected once")
+        try:
+            numbers = [_number(part) for part in text.split(",")]
+        except ValueError:
+            raise SettingsError(
+                f"--set: {name} is {text!r}, expected a number, or numbers with commas"
+            ) from None
+        settings[name.strip().replace("-", "_")] = numbers[0] if len(numbers) == 1 else (*numbers,)
+    return settings
+
+
+def _number(text: str) -> float | int:
+    value = float(text)
+    return int(text) if text.strip().lstrip("+-").isdigit() else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _train(
+    kind: str,
+    name: str,
+    pairs: Sequence[str],
+    *,
+    budget: float,
+    tolerance: float | None,
+    target: float | None,
+    seed: int,
+    checkpoint: Path | None,
+    save: Path | None,
+    picture: Path | None,
+    json: Path | None,
+) -> None:
+    _check_files(checkpoint=checkpoint, save=save, picture=picture, json=json)
+    chosen = parse_settings(pairs)
+    from physim.cli._train_report import (
+        describe_training,
+        draw_training,
+        show_training,
+        time_reference,
+    )
+    from solvers.pde.problems import find_problem
+
+    problem = find_problem(name, **chosen)
+    network = _networks(kind)(problem, seed=seed)
+    reference_seconds = time_reference(problem)
+    result = network.fit(
+        budget=budget, tolerance=tolerance, target=target, checkpoint=checkpoint,
+        on_failure="mask",
+    )  # fmt: skip
+    record = describe_training(
+        problem,
+        result,
+        reference_seconds=reference_seconds,
+        settings={
+            "network": kind,
+            "problem": name,
+            "set": chosen,
+            "budget": budget,
+            "tolerance": tolerance,
+            "target": target,
+            "seed": seed,
+        },
+    )
+    if save is not None:
+        result.save(save)
+        record["save"] = str(save)
+    if picture is not None:
+        record["picture"] = str(draw_training(problem, result, picture))
+    if json is not None:
+        write_json(record, json)
+    show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
+    if record["status"] != "CONVERGED":
+        raise typer.Exit(FAILURES)
+
+
+def _networks(kind: str) -> Any:
+    """The class that trains, loaded when it is needed."""
+    import importlib
+
+    try:
+        return getattr(importlib.import_module("solvers.pinn"), kind)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"this installation lacks {error.name}, expected one with solvers.pinn; install a "
+            "version that has it"
+        ) from error
+
+
+def _check_files(
+    *, checkpoint: Path | None, save: Path | None, picture: Path | None, json: Path | None
+) -> None:
+    """Refuse before the training what would fail after it."""
+    endings: dict[str, tuple[Path | None, Sequence[str]]] = {
+        "checkpoint": (checkpoint, _NETWORK),
+        "save": (save, _NETWORK),
+        "picture": (picture, _PICTURES),
+        "json": (json, ()),
+    }
+    for name, (path, allowed) in endings.items():
+        if path is None or (str(path) == "-" and name == "json"):
+            continue
+        if allowed and path.suffix.lower() not in allowed:
+            raise SettingsError(
+                f"--{name}: {path} ends in {path.suffix!r}, expected {' or '.join(allowed)}"
+            )
+        if not path.absolute().parent.is_dir():
+            raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
+        if path.is_dir():
+            raise SettingsError(f"--{name}: {path} is a folder, expected a file")
+    if picture is not None:
+        from solvers.core import require_extra
+
+        require_extra("matplotlib", "viz")

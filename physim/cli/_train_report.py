@@ -1,0 +1,172 @@
+"""What ``physim train`` says at its end: a record, a table and a picture."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from physim.cli._report import installed
+from solvers.core import Status
+from solvers.figures import draw_curves, open_figure, save_figure
+from solvers.pde import Problem, evaluation_grid
+
+__all__ = ["describe_training", "draw_training", "show_training", "time_reference"]
+
+_VERSIONS = ("torch", "warp-lang", "numpy", "scipy")
+
+
+def describe_training(
+    problem: Problem,
+    result: Any,
+    *,
+    settings: Mapping[str, Any],
+    reference_seconds: float | None,
+) -> dict[str, Any]:
+    """Gather everything that a later reader of a result needs.
+
+    Args:
+        problem: What was solved.
+        result: What ``fit`` gave.
+        settings: Options in effect.
+        reference_seconds: From :func:`time_reference`.
+
+    Returns:
+        JSON values: settings, status, error, residual, history, versions, machine.
+    """
+    import physim
+
+    report = result.report
+    last = dict(result.history[-1]) if result.history else {}
+    record: dict[str, Any] = {
+        "physim": physim.__version__,
+        "command": "train",
+        "settings": dict(settings),
+        "problem": {
+            "name": problem.name,
+            "coefficients": dict(problem.coefficients),
+            "domain": {axis: list(ends) for axis, ends in problem.domain.bounds.items()},
+            "fields": list(problem.fields),
+        },
+        "status": Status(int(report.status)).name,
+        "steps": int(report.iterations),
+        "seconds": last.get("seconds"),
+        "held_out": float(report.residual),
+        "relative_l2": None,
+        "reference_seconds": reference_seconds,
+        "history": [dict(row) for row in result.history],
+        "versions": {"python": platform.python_version(), **installed(_VERSIONS)},
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+    }
+    found = dict(getattr(result, "coefficients", {}))
+    if found:
+        record["coefficients"] = found
+    if problem.reference is not None:
+        record["relative_l2"] = float(result.relative_l2)
+    return record
+
+
+def show_training(record: Mapping[str, Any], *, stream: TextIO) -> None:
+    """Print the table.
+
+    Args:
+        record: From :func:`describe_training`.
+        stream: Where to.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    problem = record["problem"]
+    numbers = ", ".join(f"{name}={value:g}" for name, value in problem["coefficients"].items())
+    table = Table(title=f"{problem['name']}: {record['status']}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    error, classical = record["relative_l2"], record["reference_seconds"]
+    rows = [
+        ("coefficients", numbers or "none"),
+        ("steps", str(record["steps"])),
+        ("time", "-" if record["seconds"] is None else f"{record['seconds']:.2f} s"),
+        ("residual held out", f"{record['held_out']:.3g}"),
+        ("relative L2 error", "no reference" if error is None else f"{error:.3g}"),
+    ]
+    if classical is not None:
+        rows.append(("reference takes", f"{classical:.2g} s"))
+    for name, value in record.get("coefficients", {}).items():
+        rows.append((f"found {name}", f"{value:.6g}"))
+    rows += [(name, record[name]) for name in ("save", "picture") if name in record]
+    for name, text in rows:
+        table.add_row(name, text)
+    Console(file=stream).print(table)
+
+
+def draw_training(problem: Problem, result: Any, path: Path) -> Path:
+    """Draw the first field, its error, and the history.
+
+    Args:
+        problem: What was solved.
+        result: What ``fit`` gave.
+        path: File to write.
+
+    Returns:
+        The path.
+    """
+    has_field = problem.domain.dimension == 2
+    figure, axes = open_figure(width=13.0, heights=[4.0], columns=3 if has_field else 1)
+    if has_field:
+        _draw_field(problem, result, figure, axes)
+    rows = [row for row in result.history if row.get("held_out") is not None]
+    if rows:
+        known = [name for name in ("loss", "held_out", "relative_l2") if name in rows[0]]
+        seconds = torch.tensor([float(row["seconds"]) for row in rows]).numpy()
+        curves = {
+            name.replace("_", " "): torch.tensor([float(row[name]) for row in rows]).numpy()
+            for name in known
+        }
+        draw_curves(axes[-1], seconds, curves, x_label="time [s]", is_logarithmic=True)
+    return save_figure(figure, path)
+
+
+def _draw_field(problem: Problem, result: Any, figure: Any, axes: Any) -> None:
+    horizontal, vertical = problem.domain.axes
+    counts = (161, 121)
+    points = evaluation_grid(problem, *counts)
+    if len(points) != counts[0] * counts[1]:
+        return
+    columns = [points[:, k] for k in range(2)]
+    with torch.no_grad():
+        values = result(*columns)
+    field = problem.fields[0]
+    shown = (values[field] if isinstance(values, Mapping) else values).reshape(counts)
+    panels = {field: shown}
+    if problem.reference is not None:
+        exact = problem.reference_values(points)[field].reshape(counts)
+        panels[f"error of {field}"] = (shown - exact).abs()
+    grid = [column.reshape(counts).numpy() for column in columns]
+    for place, (title, panel) in zip(axes, panels.items(), strict=False):
+        mesh = place.pcolormesh(*grid, panel.numpy(), shading="gouraud", rasterized=True)
+        figure.colorbar(mesh, ax=place)
+        place.set_title(title)
+        place.set_xlabel(horizontal)
+        place.set_ylabel(vertical)
+
+
+def time_reference(problem: Problem) -> float | None:
+    """Measure the classical solution on a grid, before anything of it is kept.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        Wall time [s]; None without a reference.
+    """
+    if problem.reference is None:
+        return None
+    began = time.perf_counter()
+    counts = {1: (401,), 2: (256, 101), 3: (41, 41, 21)}.get(problem.domain.dimension, (3,))
+    problem.reference_values(evaluation_grid(problem, *counts))
+    return time.perf_counter() - began

@@ -1,0 +1,8 @@
+"""Ordinary differential equations for batches: a status, steps and an end for every item."""
+
+from __future__ import annotations
+
+from solvers.ode._compare import GradientCost, compare_gradients
+from solvers.ode._integrate import Integral, integrate
+
+__all__ = ["GradientCost", "Integral", "compare_gradients", "integrate"]

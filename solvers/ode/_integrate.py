@@ -1,0 +1,288 @@
+"""Initial value problems for batches: one function for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    ShapeError,
+    Solution,
+    apply_on_failure,
+    check_choice,
+    check_finite,
+    check_positive,
+    open_progress,
+)
+from solvers.ode._events import follow_event
+from solvers.ode._explicit import BOGACKI_SHAMPINE, DORMAND_PRINCE, ExplicitMethod
+from solvers.ode._implicit import RadauMethod
+from solvers.ode._replay import replay
+from solvers.ode._search import March, Path
+
+__all__ = ["Integral", "integrate"]
+
+Function = Callable[[Tensor, Tensor], Tensor]
+MethodName = Literal["auto", "dopri5", "bosh3", "radau5"]
+Gradient = Literal["auto", "steps", "states", "none"]
+_METHODS = ("auto", "dopri5", "bosh3", "radau5")
+_LARGE = 2**27
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Integral(Solution[Tensor]):
+    """States over time with the story of their computation.
+
+    Attributes:
+        last_time: Time up to which the value of each item is good, shape ``(B,)``.
+        last_state: State there, shape of ``y0``.
+        event: Number of the event that ended each item, -1 if none did, shape ``(B,)``.
+        event_time: Time of that event, infinite if there was none; with a gradient.
+    """
+
+    last_time: Float[Tensor, "*batch"]
+    last_state: Float[Tensor, "..."]
+    event: Int[Tensor, "*batch"]
+    event_time: Float[Tensor, "*batch"]
+
+
+def integrate(
+    function: Function,
+    y0: Float[Tensor, "..."],
+    times: Float[Tensor, "..."] | Sequence[float],
+    *,
+    method: MethodName = "auto",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    events: Function | Sequence[Function] = (),
+    gradient: Gradient = "auto",
+    max_steps: int = 10_000,
+    progress: bool | None = False,
+    on_failure: OnFailure = "raise",
+) -> Integral:
+    r"""Integrate :math:`\dot y = f(t, y)`, each item of a batch with steps of its own.
+
+    Args:
+        function: f. Takes times ``(B, 1, ...)``, which broadcast with states, and states of the
+            shape of ``y0``; gives rates of that shape. Items must not mix: the rate of an item may
+            depend on its own state and on parameters only.
+        y0: States at the first time, batch first, ``(B, ...)``; of shape ``(n,)`` a single item,
+            for which times are scalars. Computed in its type, float64 for integers.
+        times: Times to report, rising or falling, ``(T,)``, or ``(T, B)`` for times of each item;
+            the first is the start.
+        method: ``"dopri5"`` or ``"bosh3"`` (explicit), ``"radau5"`` (implicit, for stiff
+            problems), or ``"auto"``: dopri5, and radau5 for those items that turn out stiff.
+        rtol: Error per step relative to the state.
+        atol: Error per step that is always allowed, in the unit of the state.
+        events: Functions of times and states, ``(B,)``, whose change of sign ends an item; the
+            first to change counts. After it the item keeps the event's state.
+        gradient: How the backward pass is prepared: ``"steps"`` keeps everything, ``"states"``
+            keeps states between steps and computes steps again, ``"auto"`` chooses by size,
+            ``"none"`` prepares nothing. :func:`compare_gradients` measures what each costs.
+        max_steps: Largest number of trial steps of an item.
+        progress: False for silence, True to show, None to show in a terminal.
+        on_failure: What happens when an item does not reach the last time.
+
+    Returns:
+        Values ``(T, B, ...)``. An item that failed holds its last good state for later times; its
+        status is ``STIFF`` (steps too short or too many for the method), ``NON_FINITE`` or
+        ``MAX_ITERATIONS``. ``iterations`` counts accepted steps, ``residual_norm`` is the part of
+        the time that was not covered, counts hold ``rejected`` steps and ``evaluations``.
+
+    Raises:
+        NotConvergedError: If an item fails and ``on_failure="raise"``; it carries the result.
+        SettingsError: If times do not rise or fall, or a setting is out of range.
+        ShapeError: If shapes do not fit.
+
+    Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
+    ``y0`` and everything that ``function`` uses; times of events move by the implicit function
+    theorem. First derivatives through ``"radau5"``, any order through explicit methods.
+
+    Cost: a search without graph, and a second pass over the accepted steps if a gradient is wanted.
+    An implicit step costs as many backward passes of ``function`` as there are states.
+
+    Source: J. Dormand and P. Prince (1980); E. Hairer and G. Wanner, Solving ODEs II (1996).
+
+    Example:
+        >>> rates = torch.tensor([[1.0], [1000.0]], dtype=torch.float64)
+        >>> start = torch.ones(2, 1, dtype=torch.float64)
+        >>> decay = integrate(lambda t, y: -rates * y, start, [0.0, 1.0])
+        >>> round(float(decay.value[-1, 0, 0]), 6), abs(float(decay.value[-1, 1, 0])) < 1e-6
+        (0.367879, True)
+    """
+    check_choice("method", method, _METHODS)
+    check_choice("gradient", gradient, ("auto", "steps", "states", "none"))
+    check_positive("rtol", rtol)
+    check_positive("atol", atol)
+    if max_steps < 1:
+        raise SettingsError(f"max_steps: got {max_steps}, expected at least one")
+    problem = _Problem(function, y0, times, events)
+    with torch.no_grad(), open_progress(None, description="integrate", show=progress) as display:
+        march = March(
+            problem.rate, problem.y, problem.times,
+            rtol=rtol, atol=atol, max_steps=max_steps, events=problem.events, progress=display,
+        )  # fmt: skip
+        implicit = RadauMethod(tolerance=(rtol, atol))
+        if method == "auto":
+            march.run(DORMAND_PRINCE, hands_over=True)
+            march.run(implicit)
+        else:
+            chosen: dict[str, ExplicitMethod | RadauMethod] = {
+                "dopri5": DORMAND_PRINCE, "bosh3": BOGACKI_SHAMPINE, "radau5": implicit,
+            }  # fmt: skip
+            march.run(chosen[method])
+    result = _finish(problem, march, gradient)
+    apply_on_failure(result.report, on_failure, solution=result, what="integrate", stacklevel=2)
+    return result
+
+
+class _Problem:
+    """Arguments brought to flat states, with the shape that the user knows at hand."""
+
+    def __init__(
+        self,
+        function: Function,
+        y0: Tensor,
+        times: Tensor | Sequence[float],
+        events: Function | Sequence[Function],
+    ) -> None:
+        if not isinstance(y0, Tensor) or y0.ndim == 0 or not y0.numel():
+            raise ShapeError(
+                f"y0: got {tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__}, "
+                "expected a tensor (B, ...) of a batch, or (n,) of a single item"
+            )
+        y0 = y0 if y0.is_floating_point() else y0.double()
+        self.is_single = y0.ndim == 1
+        self.shape = y0.shape if self.is_single else y0.shape[1:]
+        self.function = function
+        self.y = y0.reshape(1 if self.is_single else len(y0), -1)
+        self.times = _check_times(times, len(self.y), y0.device)
+        given = [events] if callable(events) else list(events)
+        self.events = [self._event(event) for event in given]
+        self._check_once(given)
+
+    def rate(self, t: Tensor, y: Tensor) -> Tensor:
+        """Right-hand side on flat states."""
+        value = self.function(*self._arguments(t, y))
+        return value.reshape(y.shape)
+
+    def unflatten(self, y: Tensor) -> Tensor:
+        """Bring flat states, with any axes in front, to the user's shape."""
+        front = y.shape[:-2] if self.is_single else y.shape[:-1]
+        return y.reshape(*front, *self.shape)
+
+    def scalar(self, x: Tensor) -> Tensor:
+        """One number per item in the user's shape."""
+        return x[0] if self.is_single else x
+
+    def _arguments(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        t = t.to(y.dtype)
+        if self.is_single:
+            return t[0], y.reshape(self.shape)
+        return t.reshape(-1, *(1,) * len(self.shape)), y.reshape(-1, *self.shape)
+
+    def _event(self, event: Function) -> Function:
+        def flat(t: Tensor, y: Tensor) -> Tensor:
+            return event(*self._arguments(t, y)).reshape(len(y))
+
+        return flat
+
+    def _check_once(self, events: Sequence[Function]) -> None:
+        """Evaluate everything once, to speak of shapes before the march."""
+        arguments = self._arguments(self.times[0], self.y.detach())
+        value = self.function(*arguments)
+        if not isinstance(value, Tensor) or value.shape != arguments[1].shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ShapeError(
+                f"function: gave {got} for states {tuple(arguments[1].shape)}, expected the same "
+                "shape; times have trailing axes of size 1, take t[:, 0] beside y[:, k]"
+            )
+        for number, event in enumerate(events):
+            sign = event(*arguments)
+            if not isinstance(sign, Tensor) or sign.numel() != len(self.y):
+                raise ShapeError(
+                    f"events: number {number} gave {sign!r}, expected one number per item, shape "
+                    f"({len(self.y)},)"
+                )
+
+
+def _check_times(
+    times: Tensor | Sequence[float], batch: int, device: torch.device
+) -> Float[Tensor, "t b"]:
+    given = torch.as_tensor(times, dtype=torch.float64, device=device).detach()
+    check_finite("times", given)
+    if given.ndim not in (1, 2) or len(given) < 2 or (given.ndim == 2 and given.shape[1] != batch):
+        raise ShapeError(
+            f"times: got shape {tuple(given.shape)}, expected (T,) or (T, {batch}) with at least "
+            "two times"
+        )
+    both = given[:, None].expand(-1, batch) if given.ndim == 1 else given
+    steps = both.diff(dim=0)
+    if not bool(((steps >= 0).all(0) | (steps <= 0).all(0)).all()):
+        raise SettingsError("times: go up and down, expected times that only rise or only fall")
+    return both
+
+
+def _finish(problem: _Problem, march: March, gradient: Gradient) -> Integral:
+    """Values with or without a graph, and the report."""
+    last_time, last = march.t, march.y
+    event_time = torch.where(march.event >= 0, last_time, torch.inf)
+    if gradient == "none" or not torch.is_grad_enabled() or not _needs_graph(problem):
+        value = march.outputs.fill(problem.y.detach(), last)
+    else:
+        keep = _choose(march.paths, problem.y) if gradient == "auto" else gradient
+        last, value = replay(problem.rate, problem.y, problem.times, march.paths, keep=keep)
+        moved_time, moved = last_time, last
+        for number, event in enumerate(problem.events):
+            chosen = march.event == number
+            if bool(chosen.any()):
+                time, state = follow_event(event, problem.rate, last_time, last)
+                moved_time = torch.where(chosen, time, moved_time)
+                moved = torch.where(chosen[:, None], state, moved)
+        is_after = (problem.times - last_time).abs() >= 0
+        is_after &= (problem.times - problem.times[0]).abs() >= (last_time - problem.times[0]).abs()
+        ended = is_after & (march.event >= 0)
+        value = torch.where(ended[..., None], moved, value)
+        last = moved
+        event_time = torch.where(march.event >= 0, moved_time, torch.inf)
+    span = (problem.times[-1] - problem.times[0]).abs()
+    left = (problem.times[-1] - march.t).abs() / torch.where(span > 0, span, 1.0)
+    scalar = problem.scalar
+    report = Report(
+        status=scalar(march.status),
+        iterations=scalar(march.accepted),
+        residual=scalar(torch.where(march.event >= 0, 0.0, left)),
+        counts={
+            "rejected": scalar(march.rejected),
+            "evaluations": scalar(march.evaluations),
+        },
+    )
+    return Integral(
+        value=problem.unflatten(value),
+        report=report,
+        last_time=scalar(last_time),
+        last_state=problem.unflatten(last),
+        event=scalar(march.event),
+        event_time=scalar(event_time),
+    )
+
+
+def _needs_graph(problem: _Problem) -> bool:
+    """Whether anything that the result depends on takes gradients."""
+    if problem.y.requires_grad:
+        return True
+    return problem.rate(problem.times[0], problem.y).requires_grad
+
+
+def _choose(paths: Sequence[Path], y: Tensor) -> Literal["steps", "states"]:
+    # A guess of what the graph of a step holds: some tens of states for each stage.
+    rows = sum(len(path.step) for path in paths)
+    return "steps" if 200 * rows * y.numel() < _LARGE else "states"

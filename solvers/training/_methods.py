@@ -1,0 +1,262 @@
+"""Ways to take a step, brought to one form: first order, residuals, or a vector search."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from solvers.core import NonFiniteError, SettingsError
+from solvers.training._objective import Objective
+
+__all__ = ["Evaluation", "FirstOrder", "GuiltyError", "LeastSquares", "Method", "Search"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A loss with its terms.
+
+    Attributes:
+        loss: Sum of the terms.
+        terms: Terms by name.
+    """
+
+    loss: float
+    terms: Mapping[str, float]
+
+
+class GuiltyError(ArithmeticError):
+    """A term or gradient is not finite; carries its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Method(ABC):
+    """A method at work on one objective.
+
+    Attributes:
+        is_stalled: Whether it can go no further by itself.
+    """
+
+    is_stalled = False
+
+    @abstractmethod
+    def step(self) -> Evaluation:
+        """Take one step.
+
+        Returns:
+            The loss before it.
+
+        Raises:
+            GuiltyError: If the loss before the step, or its gradient, is not finite.
+        """
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Take in that the objective has changed."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on, beside the parameters."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+
+
+def evaluate(objective: Objective) -> tuple[Tensor, dict[str, float]]:
+    """Evaluate the terms and refuse those that are not finite."""
+    terms = objective.terms()
+    if not terms:
+        raise SettingsError("terms: gave no term, expected at least one by name")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.numel() != 1:
+            got = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            raise SettingsError(f"terms: {name} is {got}, expected a scalar tensor")
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise GuiltyError(name)
+    loss = torch.stack([term.reshape(()) for term in terms.values()]).sum()
+    if not loss.requires_grad:
+        raise SettingsError(
+            "terms: do not depend on the parameters, expected tensors with a graph; look for "
+            "detach, item or no_grad"
+        )
+    return loss, values
+
+
+def differentiate(objective: Objective, loss: Tensor, *, is_strict: bool = True) -> None:
+    """Fill the gradients of the parameters."""
+    gradients = torch.autograd.grad(loss, objective.parameters, materialize_grads=True)
+    for place, (p, gradient) in enumerate(zip(objective.parameters, gradients, strict=True)):
+        if is_strict and not bool(torch.isfinite(gradient).all()):
+            raise GuiltyError(f"gradient of parameter {place}")
+        p.grad = gradient
+
+
+class FirstOrder(Method):
+    """Any ``torch.optim`` optimizer, L-BFGS included.
+
+    Args:
+        objective: What is trained.
+        make: Takes the parameters, gives the optimizer.
+    """
+
+    def __init__(self, objective: Objective, make: Callable[[Sequence[Tensor]], Optimizer]) -> None:
+        self._objective = objective
+        self._optimizer = make(objective.parameters)
+
+    def step(self) -> Evaluation:
+        """Take one step of the optimizer."""
+        first: list[dict[str, float]] = []
+
+        def closure() -> float:
+            with torch.enable_grad():
+                try:
+                    loss, values = evaluate(self._objective)
+                except GuiltyError:
+                    if not first:
+                        raise
+                    # A trial of a line search may go too far.
+                    return math.inf
+                differentiate(self._objective, loss, is_strict=not first)
+            first.append(values)
+            return float(loss.detach())
+
+        self._optimizer.step(closure)
+        return Evaluation(loss=sum(first[0].values()), terms=first[0])
+
+    def refresh(self) -> None:
+        """Do nothing: every step evaluates anew."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the optimizer."""
+        return dict(self._optimizer.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._optimizer.load_state_dict(state)
+
+
+class LeastSquares(Method):
+    """An optimizer whose closure gives residuals, for example :class:`solvers.optim.GNS`.
+
+    Args:
+        objective: What is trained; it must have a residual.
+        make: Takes the parameters, gives the optimizer.
+    """
+
+    def __init__(self, objective: Objective, make: Callable[[Sequence[Tensor]], Optimizer]) -> None:
+        if objective.residual is None:
+            raise SettingsError(
+                "objective: has no residual, which this method differentiates; expected "
+                "Objective(..., residual=...)"
+            )
+        self._residual = objective.residual
+        self._objective = objective
+        self._optimizer = make(objective.parameters)
+
+    def step(self) -> Evaluation:
+        """Take one step of the optimizer."""
+        _, values = evaluate(self._objective)
+        self._optimizer.step(self._residual)  # type: ignore[arg-type]
+        report = getattr(self._optimizer, "report", None)
+        self.is_stalled = bool(getattr(report, "is_stalled", False))
+        return Evaluation(loss=sum(values.values()), terms=values)
+
+    def refresh(self) -> None:
+        """Do nothing: every step evaluates anew."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the optimizer."""
+        return dict(self._optimizer.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._optimizer.load_state_dict(state)
+
+
+class Search(Method):
+    """A search on one vector, for example :class:`solvers.optim.SelfScaledBroyden`.
+
+    Args:
+        objective: What is trained.
+        make: Takes a function from a vector to loss and gradient, and the first vector. What it
+            gives has ``step()``, ``refresh()``, ``point``, ``loss``, ``failures``,
+            ``state_dict()`` and ``load_state_dict()``.
+        most_failures: Steps in a row without success after which the search is stalled.
+    """
+
+    def __init__(
+        self, objective: Objective, make: Callable[..., Any], *, most_failures: int = 3
+    ) -> None:
+        self._objective, self._most = objective, most_failures
+        self._seen: dict[float, dict[str, float]] = {}
+        try:
+            _, self._now = evaluate(objective)
+        except GuiltyError as error:
+            raise NonFiniteError(
+                f"{error.name} is not finite at the first parameters of a search, expected finite "
+                "numbers; start from others or look for division by zero",
+                name=error.name,
+            ) from error
+        self._search = make(self._loss_and_gradient, self._gather())
+
+    def step(self) -> Evaluation:
+        """Take one step of the search."""
+        values = self._now
+        self._search.step()
+        self._settle()
+        self.is_stalled = self._search.failures >= self._most
+        return Evaluation(loss=sum(values.values()), terms=values)
+
+    def refresh(self) -> None:
+        """Evaluate anew at the present point."""
+        self._search.refresh()
+        self._settle()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the search."""
+        return dict(self._search.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._search.load_state_dict(state)
+        self._scatter(self._search.point)
+        _, self._now = evaluate(self._objective)
+
+    def _settle(self) -> None:
+        """Bring the parameters to the search's point, with the terms that were seen there."""
+        self._scatter(self._search.point)
+        self._now = self._seen.get(self._search.loss, self._now)
+        self._seen.clear()
+
+    def _gather(self) -> Tensor:
+        return torch.cat([p.detach().reshape(-1) for p in self._objective.parameters]).double()
+
+    @torch.no_grad()
+    def _scatter(self, vector: Tensor) -> None:
+        sizes = [p.numel() for p in self._objective.parameters]
+        for p, part in zip(self._objective.parameters, vector.split(sizes), strict=True):
+            p.copy_(part.reshape(p.shape))
+
+    def _loss_and_gradient(self, vector: Tensor) -> tuple[float, Tensor]:
+        self._scatter(vector)
+        try:
+            with torch.enable_grad():
+                loss, values = evaluate(self._objective)
+                differentiate(self._objective, loss, is_strict=False)
+        except GuiltyError:
+            return math.inf, torch.zeros_like(vector)
+        self._seen[float(loss.detach())] = values
+        gradients = [p.grad.reshape(-1) for p in self._objective.parameters if p.grad is not None]
+        return float(loss.detach()), torch.cat(gradients).double()

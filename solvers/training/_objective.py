@@ -1,0 +1,149 @@
+"""What is trained: parameters, named terms of a loss, and what else a trainer may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solvers.core import SettingsError, capture_random_state, restore_random_state
+from solvers.parallel import Executor, differentiable_map
+
+__all__ = ["Objective", "parallel_terms"]
+
+Terms = Callable[[], Mapping[str, Tensor]]
+
+
+class Objective:
+    r"""A loss as the sum of named terms.
+
+    Args:
+        parameters: What is trained: a module, or tensors that take gradients.
+        terms: Gives the terms by name, scalars with a graph.
+        residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss, for methods that
+            use their Jacobian.
+        held_out: Gives a number that falls with the true error, where nothing was trained.
+        resample: Draws new points with a generator.
+        generator: Its source of random numbers, saved and restored with the run.
+        state: Tensors that belong to a run beside the parameters, for example the points of now;
+            they are written to checkpoints and filled in place when a run goes on.
+
+    Raises:
+        SettingsError: If there is nothing to train.
+
+    Example:
+        >>> line = nn.Linear(1, 1)
+        >>> x = torch.linspace(0, 1, 5)[:, None]
+        >>> fit = Objective(line, lambda: {"data": (line(x) - 2 * x).square().mean()})
+        >>> sorted(fit.terms())
+        ['data']
+    """
+
+    def __init__(
+        self,
+        parameters: nn.Module | Iterable[Tensor],
+        terms: Terms,
+        *,
+        residual: Callable[[], Tensor] | None = None,
+        held_out: Callable[[], float] | None = None,
+        resample: Callable[[torch.Generator], object] | None = None,
+        generator: torch.Generator | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        module = isinstance(parameters, nn.Module)
+        given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
+        self.parameters = [p for p in given if p.requires_grad]
+        if not self.parameters:
+            raise SettingsError(
+                "parameters: none takes gradients, expected at least one"
+                + ("; look for requires_grad_(False)" if module else "")
+            )
+        self.terms = terms
+        self.residual = residual
+        self.held_out = held_out
+        self._resample = resample
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.state = dict(state or {})
+
+    @property
+    def can_resample(self) -> bool:
+        """Whether points can be drawn again."""
+        return self._resample is not None
+
+    def resample(self) -> None:
+        """Draw new points, if that was provided for."""
+        if self._resample is not None:
+            self._resample(self.generator)
+
+    def snapshot(self) -> list[Tensor]:
+        """Copy the parameters."""
+        return [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        """Put copied parameters back."""
+        for p, old in zip(self.parameters, snapshot, strict=True):
+            p.copy_(old)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything about a run that is not in the method."""
+        return {
+            "parameters": self.snapshot(),
+            "state": {name: tensor.detach().clone() for name, tensor in self.state.items()},
+            "random": capture_random_state(),
+            "generator": capture_random_state(self.generator),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Args:
+            state: From :meth:`state_dict`.
+        """
+        self.restore(state["parameters"])
+        for name, tensor in self.state.items():
+            tensor.copy_(state["state"][name])
+        restore_random_state(state["random"])
+        restore_random_state(state["generator"], self.generator)
+
+
+def parallel_terms(
+    function: Callable[[Any, Any], Mapping[str, Tensor]],
+    parts: Callable[[], Sequence[Any]],
+    parameters: Any,
+    *,
+    executor: Executor | None = None,
+) -> Terms:
+    """Compute terms as sums over parts of the data, each on a worker.
+
+    Args:
+        function: Takes a part and the parameters, gives that part's share of each term.
+        parts: Gives the parts of now.
+        parameters: Tensors of the model, in a tuple, list or dict.
+        executor: Where to run; in this thread by default.
+
+    Returns:
+        Function for :class:`Objective`. Sums run over the parts in order, so that every executor
+        gives the same numbers.
+
+    Example:
+        >>> w = torch.ones(1, requires_grad=True)
+        >>> share = lambda x, p: {"data": (p[0] * x).square().sum()}
+        >>> terms = parallel_terms(share, lambda: torch.arange(4.0).split(2), [w])
+        >>> float(terms()["data"].detach())
+        14.0
+    """
+
+    def terms() -> Mapping[str, Tensor]:
+        shares = differentiable_map(
+            function, list(parts()), parameters=parameters, executor=executor
+        )
+        total = dict(shares[0])
+        for share in shares[1:]:
+            total = {name: value + share[name] for name, value in total.items()}
+        return total
+
+    return terms

@@ -1,0 +1,406 @@
+"""One loop for everything that trains: steps, records, stops, and files to go on from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.core import (
+    CheckpointError,
+    NonFiniteError,
+    OnFailure,
+    Progress,
+    Report,
+    SettingsError,
+    Solution,
+    Status,
+    apply_on_failure,
+    catch_interrupt,
+    check_positive,
+    load_checkpoint,
+    open_progress,
+    save_checkpoint,
+)
+from solvers.training._methods import Evaluation, GuiltyError
+from solvers.training._objective import Objective
+from solvers.training._schedule import Phase, Plateau
+from solvers.training._state import pack, unpack
+
+__all__ = ["Record", "Training", "train"]
+
+_KIND = "training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A row of a training's history.
+
+    Attributes:
+        step: Steps taken, all phases together.
+        seconds: Wall time of training up to here, earlier runs included [s].
+        phase: Name of the phase.
+        loss: Loss before the last step.
+        terms: Its terms.
+        held_out: Residual where nothing was trained; None without one.
+    """
+
+    step: int
+    seconds: float
+    phase: str
+    loss: float
+    terms: Mapping[str, float]
+    held_out: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"terms": dict(self.terms)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Training(Solution[list[Tensor]]):
+    """The end of a training; its value are the parameters.
+
+    Attributes:
+        history: Records in order.
+        guilty: Term or gradient that was not finite; empty if none was.
+        is_interrupted: Whether Ctrl-C ended it.
+    """
+
+    history: tuple[Record, ...]
+    guilty: str = ""
+    is_interrupted: bool = False
+
+
+def train(
+    objective: Objective,
+    schedule: Phase | Sequence[Phase],
+    *,
+    steps: int | None = None,
+    budget: float | None = None,
+    tolerance: float | None = None,
+    resample_every: int | None = None,
+    overfit: float | None = None,
+    record_every: int = 100,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
+    settings: Mapping[str, Any] | None = None,
+    callback: Callable[[Record], object] | None = None,
+    progress: bool | None = None,
+    description: str = "train",
+    on_failure: OnFailure = "warn",
+) -> Training:
+    """Train until a budget is spent, a tolerance is met, or nothing moves any more.
+
+    Args:
+        objective: What is trained; its parameters change in place.
+        schedule: Phases, one after the other.
+        steps: Most steps, all phases together, steps before a checkpoint included.
+        budget: Wall time, earlier runs included [s].
+        tolerance: Stop when the held-out residual is below; without one, the loss.
+        resample_every: Steps between two draws of points.
+        overfit: Draw points anew when the held-out residual is this many times its best, and stop
+            with ``STALLED`` where points cannot be drawn; off by default.
+        record_every: Steps between two records.
+        checkpoint: File of the run. If it is there, training goes on from it, with the numbers
+            that it would have had without the interruption.
+        checkpoint_every: Seconds between two checkpoints; one is also written at the end.
+        settings: What the run is, JSON values; a checkpoint with other settings is refused.
+        callback: Gets every record.
+        progress: True for a display, False for silence, None for a display in a terminal.
+        description: What the display says in front.
+        on_failure: What happens after ``NON_FINITE`` or ``STALLED``, or if a tolerance was asked
+            for and not met.
+
+    Returns:
+        Parameters at the end. ``NON_FINITE``: those before the step that failed, the guilty term is
+        named. The report's residual is the last held-out residual, or loss.
+
+    Raises:
+        NonFiniteError: If the loss is not finite at the first parameters.
+        NotConvergedError: If ``on_failure="raise"`` and training failed.
+        CheckpointError: If the file belongs to another run.
+        SettingsError: If no limit was given, or a setting is out of range.
+
+    Ctrl-C ends after the running step; the checkpoint is written and what is reached returned.
+
+    Example:
+        >>> from solvers.training import FirstOrder, Objective, Phase, train
+        >>> x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        >>> bowl = Objective([x], lambda: {"bowl": (x - 3).square().sum()})
+        >>> lbfgs = Phase(name="L-BFGS", method=lambda o: FirstOrder(o, torch.optim.LBFGS))
+        >>> train(bowl, lbfgs, steps=50, tolerance=1e-12).converged
+        tensor(True)
+    """
+    phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
+    _check(objective, phases, steps, budget, tolerance, resample_every, overfit, record_every)
+    run = _Run(objective, phases, dict(settings or {}), callback)
+    if checkpoint is not None:
+        run.read(checkpoint)
+    limits = _Limits(steps, budget, tolerance, resample_every, overfit, record_every)
+    status: Status | None = None
+    with (
+        open_progress(steps, description=description, show=progress) as display,
+        catch_interrupt() as interrupt,
+    ):
+        saved = time.monotonic()
+        while status is None and not interrupt.is_requested:
+            status = run.advance(limits, display)
+            if checkpoint is not None and time.monotonic() - saved > checkpoint_every:
+                run.write(checkpoint)
+                saved = time.monotonic()
+        if checkpoint is not None:
+            run.write(checkpoint)
+    is_interrupted = status is None
+    result = run.result(Status.MAX_ITERATIONS if status is None else status, is_interrupted)
+    if not is_interrupted:
+        what = f"train ({run.guilty} is not finite)" if run.guilty else "train"
+        apply_on_failure(result.report, on_failure, solution=result, what=what)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    steps: int | None
+    budget: float | None
+    tolerance: float | None
+    resample_every: int | None
+    overfit: float | None
+    record_every: int
+
+
+class _Run:
+    """A training at work."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        phases: Sequence[Phase],
+        settings: dict[str, Any],
+        callback: Callable[[Record], object] | None,
+    ) -> None:
+        self.objective, self.phases = objective, phases
+        self.settings, self.callback = settings, callback
+        self.step, self.phase, self.phase_step = 0, 0, 0
+        self.history: list[Record] = []
+        self.guilty = ""
+        self._best_held_out: float | None = None
+        self._earlier, self._began = 0.0, time.perf_counter()
+        self._enter(0)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training [s]."""
+        return self._earlier + time.perf_counter() - self._began
+
+    def advance(self, limits: _Limits, display: Progress) -> Status | None:
+        """Take one step and look around; gives a status at the end."""
+        if limits.steps is not None and self.step >= limits.steps:
+            return self._spent(limits)
+        kept = self.objective.snapshot()
+        try:
+            if limits.resample_every and self.step and self.step % limits.resample_every == 0:
+                self._resample()
+            evaluation = self.method.step()
+            self._check_parameters()
+        except (GuiltyError, NonFiniteError) as error:
+            return self._fail(error, kept)
+        self._kept = kept
+        self.step += 1
+        self.phase_step += 1
+        is_over = (limits.steps is not None and self.step >= limits.steps) or (
+            limits.budget is not None and self.seconds >= limits.budget
+        )
+        if self.step % limits.record_every == 0 or is_over or self.step == 1:
+            ended = self._look(evaluation, limits, display)
+            if ended is not None:
+                return ended
+        if is_over:
+            return self._spent(limits)
+        phase = self.phases[self.phase]
+        is_flat = self.plateau.update(evaluation.loss)
+        is_through = phase.steps is not None and self.phase_step >= phase.steps
+        if not (is_flat or is_through or self.method.is_stalled):
+            return None
+        if self.phase + 1 < len(self.phases):
+            display.note(f"{self.phases[self.phase + 1].name} from step {self.step}")
+            self._enter(self.phase + 1)
+            return None
+        self._look(evaluation, limits, display)
+        return self._spent(limits) if is_through else Status.STALLED
+
+    def result(self, status: Status, is_interrupted: bool) -> Training:
+        """What is reached."""
+        last = self.history[-1] if self.history else None
+        residual = torch.inf
+        if last is not None:
+            residual = last.loss if last.held_out is None else last.held_out
+        return Training(
+            value=self.objective.snapshot(),
+            report=Report(
+                status=torch.tensor(int(status)),
+                iterations=torch.tensor(self.step),
+                residual=torch.tensor(residual, dtype=torch.float64),
+            ),
+            history=tuple(self.history),
+            guilty=self.guilty,
+            is_interrupted=is_interrupted,
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write everything that the next step depends on."""
+        tensors: dict[str, Tensor] = {}
+        state = {
+            "objective": self.objective.state_dict(),
+            "method": self.method.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "step": self.step,
+            "phase": self.phase,
+            "phase_step": self.phase_step,
+            "best_held_out": self._best_held_out,
+            "seconds": self.seconds,
+        }
+        metadata = {
+            "settings": self.settings,
+            "state": pack(state, tensors),
+            "history": [record.as_dict() for record in self.history],
+        }
+        save_checkpoint(path, tensors, kind=_KIND, metadata=metadata)
+
+    def read(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a file, if it is there."""
+        if not Path(path).exists():
+            return
+        found = load_checkpoint(path, kind=_KIND)
+        if found.metadata["settings"] != self.settings:
+            known = found.metadata["settings"]
+            changed = sorted(
+                k for k in {*known, *self.settings} if known.get(k) != self.settings.get(k)
+            )
+            raise CheckpointError(
+                f"{path}: was written with other values of {', '.join(changed)}; give the same "
+                "settings, or another file"
+            )
+        state = unpack(found.metadata["state"], found.tensors)
+        shapes = [tuple(p.shape) for p in state["objective"]["parameters"]]
+        if shapes != [tuple(p.shape) for p in self.objective.parameters]:
+            raise CheckpointError(
+                f"{path}: holds parameters of shapes {shapes}, which are not those of this "
+                "objective; give the same network, or another file"
+            )
+        if state["phase"] >= len(self.phases):
+            raise CheckpointError(f"{path}: was in phase {state['phase']}, which is not there")
+        self.step, self.phase_step = state["step"], state["phase_step"]
+        self._best_held_out, self._earlier = state["best_held_out"], state["seconds"]
+        self.history = [Record(**row) for row in found.metadata["history"]]
+        # The method starts from the parameters, which therefore come first; making it may draw
+        # random numbers, whose state therefore comes again.
+        self.objective.load_state_dict(state["objective"])
+        self._enter(state["phase"])
+        self.phase_step = state["phase_step"]
+        self.method.load_state_dict(state["method"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.objective.load_state_dict(state["objective"])
+
+    def _enter(self, phase: int) -> None:
+        self.phase, self.phase_step = phase, 0
+        self.method = self.phases[phase].method(self.objective)
+        self.plateau = Plateau(self.phases[phase])
+        self._kept = self.objective.snapshot()
+
+    def _resample(self) -> None:
+        self.objective.resample()
+        self.method.refresh()
+        self.plateau.restart()
+
+    def _look(self, evaluation: Evaluation, limits: _Limits, display: Progress) -> Status | None:
+        """Record, and stop where the held-out residual says so."""
+        if self.history and self.history[-1].step == self.step:
+            return None
+        held_out = None if self.objective.held_out is None else float(self.objective.held_out())
+        record = Record(
+            step=self.step,
+            seconds=self.seconds,
+            phase=self.phases[self.phase].name,
+            loss=evaluation.loss,
+            terms=dict(evaluation.terms),
+            held_out=held_out,
+        )
+        self.history.append(record)
+        shown = dict(evaluation.terms) if len(evaluation.terms) > 1 else {}
+        rest = {} if held_out is None else {"held_out": held_out}
+        display.update(self.step, loss=evaluation.loss, **rest, **shown)
+        if self.callback is not None:
+            self.callback(record)
+        measure = evaluation.loss if held_out is None else held_out
+        if limits.tolerance is not None and measure < limits.tolerance:
+            return Status.CONVERGED
+        if held_out is not None and limits.overfit is not None:
+            best = self._best_held_out
+            if best is not None and held_out > limits.overfit * best:
+                if not self.objective.can_resample:
+                    return Status.STALLED
+                self._resample()
+            self._best_held_out = held_out if best is None else min(best, held_out)
+        return None
+
+    def _check_parameters(self) -> None:
+        for place, p in enumerate(self.objective.parameters):
+            if not bool(torch.isfinite(p).all()):
+                raise GuiltyError(f"parameter {place}")
+
+    def _fail(self, error: GuiltyError | NonFiniteError, kept: list[Tensor]) -> Status:
+        """Go back to the parameters whose loss was last seen to be finite."""
+        self.guilty = error.name or "loss"
+        # A loss that is not finite comes of the step before, everything else of this one.
+        is_late = not self.guilty.startswith(("parameter", "gradient"))
+        self.objective.restore(self._kept if is_late else kept)
+        if not self.step:
+            raise NonFiniteError(
+                f"{self.guilty} is not finite at the first parameters, expected finite numbers; "
+                "start from others or look for division by zero",
+                name=self.guilty,
+                step=0,
+            ) from error
+        return Status.NON_FINITE
+
+    def _spent(self, limits: _Limits) -> Status:
+        """A budget without a tolerance is there to be spent."""
+        return Status.CONVERGED if limits.tolerance is None else Status.MAX_ITERATIONS
+
+
+def _check(
+    objective: Objective,
+    phases: Sequence[Phase],
+    steps: int | None,
+    budget: float | None,
+    tolerance: float | None,
+    resample_every: int | None,
+    overfit: float | None,
+    record_every: int,
+) -> None:
+    if not phases:
+        raise SettingsError("schedule: got no phase, expected at least one")
+    numbers = {
+        "steps": steps, "budget": budget, "tolerance": tolerance,
+        "resample_every": resample_every, "record_every": record_every,
+    }  # fmt: skip
+    for name, value in numbers.items():
+        if value is not None:
+            check_positive(name, value)
+    if steps is None and budget is None and any(phase.steps is None for phase in phases):
+        raise SettingsError("steps, budget: got neither, expected a limit of one kind")
+    if resample_every is not None and not objective.can_resample:
+        raise SettingsError(
+            "resample_every: the objective cannot draw points, expected Objective(resample=...)"
+        )
+    if overfit is not None and (overfit <= 1 or objective.held_out is None):
+        raise SettingsError(
+            f"overfit: got {overfit}, expected more than 1 and an objective with held_out"
+        )

@@ -1,0 +1,196 @@
+"""Orders, independence of items, agreement with SciPy and torchdiffeq, ends with a status."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from solvers.core import NotConvergedError, SettingsError, ShapeError, Status
+from solvers.ode import integrate
+
+
+def double(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def pendulum(t: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([y[:, 1], -torch.sin(y[:, 0])], -1)
+
+
+def van_der_pol(mu: Tensor):  # type: ignore[no-untyped-def]
+    def rate(t: Tensor, y: Tensor) -> Tensor:
+        x, v = y.unbind(-1)
+        return torch.stack([v, mu * (1 - x * x) * v - x], -1)
+
+    return rate
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "radau5", "auto"])
+def test_error_follows_the_tolerance_at_and_between_steps(method: str) -> None:
+    times = torch.linspace(0, 10, 57, dtype=torch.float64)
+    start = double(1.0, 0.0)[None]
+    exact = torch.stack([times.cos(), -times.sin()], -1)
+    errors = []
+    for rtol in (1e-4, 1e-6, 1e-8):
+        result = integrate(
+            lambda t, y: torch.stack([y[:, 1], -y[:, 0]], -1),
+            start, times, method=method, rtol=rtol, atol=rtol,
+        )  # fmt: skip
+        errors.append(float((result.value[:, 0] - exact).abs().max()))
+        assert errors[-1] < 200 * rtol
+    assert errors[2] < 1e-2 * errors[1] * 10
+    assert errors[1] < 1e-1 * errors[0]
+
+
+def test_time_runs_backward_and_back_to_the_start() -> None:
+    start = double(0.4, 1.1, -1.0, 0.3).reshape(2, 2)
+    ahead = integrate(pendulum, start, [0.0, 3.0], rtol=1e-10, atol=1e-12)
+    back = integrate(pendulum, ahead.value[-1], [3.0, 0.0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(back.value[-1], start, rtol=0, atol=1e-8)
+
+
+@given(st.integers(1, 6), st.integers(0, 10_000))
+def test_an_item_does_not_depend_on_its_company(batch: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(batch, 2, generator=generator, dtype=torch.float64)
+    times = torch.linspace(0, 2, 5, dtype=torch.float64)
+    together = integrate(pendulum, start, times)
+    for k in range(batch):
+        alone = integrate(pendulum, start[k : k + 1], times)
+        # Up to the rounding of vector functions, which depends on the place in a vector.
+        torch.testing.assert_close(together.value[:, k], alone.value[:, 0], rtol=0, atol=1e-11)
+        assert abs(int(together.iterations[k]) - int(alone.iterations[0])) <= 1
+
+
+def test_steps_and_times_belong_to_items() -> None:
+    rates = double(1.0, 100.0)[:, None]
+    times = torch.stack([torch.linspace(0, 5, 11), torch.linspace(1, 1.05, 11)], 1).double()
+    result = integrate(lambda t, y: -rates * y, torch.ones(2, 1).double(), times, method="dopri5")
+    exact = torch.exp(-rates[:, 0] * (times - times[0]))
+    torch.testing.assert_close(result.value[..., 0], exact, rtol=1e-4, atol=1e-7)
+    assert int(result.iterations[0]) != int(result.iterations[1])
+
+
+@pytest.mark.parametrize("method", ["radau5", "auto"])
+def test_a_stiff_and_lazy_batch_agrees_with_scipy_while_one_item_fails(method: str) -> None:
+    from scipy.integrate import solve_ivp
+
+    mu = double(1.0, 30.0, 200.0, 1.0)
+    start = double(2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 0.0).reshape(4, 2)
+    rate = van_der_pol(mu)
+
+    def poisoned(t: Tensor, y: Tensor) -> Tensor:
+        bad = torch.tensor([False, False, False, True])[:, None] & (t > 1.0)
+        return torch.where(bad, torch.nan, rate(t, y))
+
+    times = torch.linspace(0, 8, 9, dtype=torch.float64)
+    result = integrate(
+        poisoned, start, times, method=method, rtol=1e-6, atol=1e-8, on_failure="mask"
+    )
+    assert result.status.tolist() == [0, 0, 0, Status.NON_FINITE]
+    for k in range(3):
+        known = solve_ivp(
+            lambda t, y, m=float(mu[k]): [y[1], m * (1 - y[0] ** 2) * y[1] - y[0]],
+            (0, 8), start[k].numpy(), method="Radau", rtol=1e-10, atol=1e-12, t_eval=times.numpy(),
+        )  # fmt: skip
+        np.testing.assert_allclose(result.value[:, k].numpy(), known.y.T, rtol=2e-4, atol=2e-5)
+    # The failed item keeps the last good state, and says until when it is good.
+    assert 0.9 < float(result.last_time[3]) <= 1.0
+    assert bool(torch.isfinite(result.value).all())
+    torch.testing.assert_close(result.last_state[3], result.value[-1, 3])
+
+
+def test_explicit_steps_report_stiffness_with_advice() -> None:
+    rates = double(1.0, 1e6)[:, None]
+    with pytest.raises(NotConvergedError, match="implicit method") as caught:
+        integrate(
+            lambda t, y: -rates * (y - torch.cos(t)), torch.zeros(2, 1).double(), [0.0, 1.0],
+            method="dopri5", max_steps=500,
+        )  # fmt: skip
+    result = caught.value.solution
+    assert result.status.tolist() == [Status.CONVERGED, Status.STIFF]
+    assert float(result.last_time[1]) < 1
+    implicit = integrate(
+        lambda t, y: -rates * (y - torch.cos(t)), torch.zeros(2, 1).double(), [0.0, 1.0]
+    )
+    assert implicit.all_converged
+    assert float(implicit.value[-1, 1, 0]) == pytest.approx(math.cos(1.0), abs=1e-5)
+    assert int(implicit.iterations[1]) < 500
+
+
+def test_blow_up_ends_at_the_singularity_and_limits_end_the_rest() -> None:
+    start = double(1.0, 0.1)[:, None]
+    blown = integrate(lambda t, y: y * y, start, [0.0, 2.0], method="dopri5", on_failure="mask")
+    assert blown.status.tolist() == [Status.STIFF, Status.CONVERGED]
+    assert float(blown.last_time[0]) == pytest.approx(1.0, abs=1e-3)
+    few = integrate(pendulum, torch.ones(1, 2).double(), [0.0, 50.0], max_steps=5,
+                    on_failure="mask")  # fmt: skip
+    assert few.status.tolist() == [Status.MAX_ITERATIONS]
+    assert float(few.residual_norm[0]) == pytest.approx(1 - float(few.last_time[0]) / 50)
+    bad = integrate(pendulum, double(math.nan, 0.0)[None], [0.0, 1.0], on_failure="mask")
+    assert bad.status.tolist() == [Status.NON_FINITE]
+
+
+def test_dopri5_agrees_with_torchdiffeq() -> None:
+    from torchdiffeq import odeint
+
+    start = double(0.4, 1.1)[None]
+    times = torch.linspace(0, 5, 11, dtype=torch.float64)
+    ours = integrate(pendulum, start, times, method="dopri5", rtol=1e-10, atol=1e-12)
+    theirs = odeint(pendulum, start, times, method="dopri5", rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.value, theirs, rtol=0, atol=1e-8)
+
+
+def test_a_single_item_has_no_batch_axis() -> None:
+    result = integrate(lambda t, y: -y * t, double(1.0, 2.0), [0.0, 1.0])
+    assert result.value.shape == (2, 2)
+    assert result.status.shape == ()
+    torch.testing.assert_close(
+        result.value[-1], double(1.0, 2.0) * math.exp(-0.5), rtol=1e-5, atol=0
+    )
+
+
+def test_types_are_kept_and_integers_become_float64() -> None:
+    for start, dtype in (
+        (torch.ones(1, 1), torch.float32),
+        (torch.ones(1, 1).int(), torch.float64),
+    ):
+        value = integrate(lambda t, y: -y, start, [0, 1], rtol=1e-4).value
+        assert value.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"times": [0.0]}, ShapeError, "at least two times"),
+        ({"times": [0.0, 2.0, 1.0]}, SettingsError, "only rise or only fall"),
+        ({"times": torch.zeros(3, 5)}, ShapeError, r"\(T, 2\)"),
+        ({"y0": torch.tensor(1.0)}, ShapeError, "y0: got"),
+        ({"function": lambda t, y: y[:, :1]}, ShapeError, "trailing axes"),
+        (
+            {"function": lambda t, y: t * y[:, 0], "y0": torch.ones(3, 2)},
+            ShapeError,
+            "trailing axes",
+        ),
+        ({"rtol": 0.0}, SettingsError, "rtol"),
+        ({"method": "dopri6"}, SettingsError, "did you mean 'dopri5'"),
+        ({"max_steps": 0}, SettingsError, "max_steps"),
+        ({"events": lambda t, y: y}, ShapeError, "one number per item"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(
+    changes: dict[str, object], error: type[Exception], words: str
+) -> None:
+    arguments: dict[str, object] = {
+        "function": pendulum,
+        "y0": torch.ones(2, 2, dtype=torch.float64),
+        "times": [0.0, 1.0],
+    }
+    with pytest.raises(error, match=words):
+        integrate(**(arguments | changes))  # type: ignore[arg-type]
