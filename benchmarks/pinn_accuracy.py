@@ -58,7 +58,7 @@ CASES = (
         "convection 50",
         lambda: problems.Convection(beta=50.0),
         30.0,
-        options={"network": MLP(20, 4), "points": 4000, **EVEN},
+        options={"network": MLP(20, 4), "points": 4000, "exact": "boundary", **EVEN},
         is_quick=False,
     ),
     Case("reaction 5", lambda: problems.Reaction(rho=5.0), 8.0),

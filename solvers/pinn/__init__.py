@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from solvers.pde import problems
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
-from solvers.pinn._pinn import PINN, load
+from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
 
 __all__ = [

@@ -6,8 +6,10 @@ physics-informed neural networks; the equations are those of the module on label
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from solvers.pde import Box, Problem, evaluation_grid
 from solvers.pinn._labels import Formulation, Transport, label_problem, wrap
 from solvers.pinn._networks import MLP
 from solvers.pinn._pinn import PINN
-from solvers.pinn._result import FieldNetwork
+from solvers.pinn._result import FieldNetwork, write_result
 
 __all__ = ["LagrangianPINN", "LagrangianResult"]
 
@@ -159,6 +161,14 @@ class LagrangianResult:
         labels = self.labels(places.reshape(-1), times.reshape(-1))
         values: Tensor = self.network(torch.stack([labels, times.reshape(-1)], 1))[:, 1]
         return values.reshape(places.shape)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write parameters and settings to one safetensors file, for `load`.
+
+        Returns:
+            Path of the file.
+        """
+        return write_result(path, self, {})
 
     def labels(self, x: Float[Tensor, " N"], t: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Find the labels at positions: Newton's method inside a bracket that shrinks.

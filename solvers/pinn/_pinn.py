@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from solvers.core import (
+    NonFiniteError,
     OnFailure,
     Report,
     Solution,
     Status,
     apply_on_failure,
+    catch_interrupt,
     check_choice,
     check_positive,
     open_progress,
@@ -33,10 +35,10 @@ from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
-from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult, read_result
+from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
 from solvers.pinn._run_state import read_run, write_run
 
-__all__ = ["PINN", "load"]
+__all__ = ["PINN"]
 
 _MOST_FAILURES = 3
 _FEWEST_POINTS, _MOST_POINTS = 1000, 5000
@@ -191,7 +193,9 @@ class PINN:
                 or stalls; spending the budget without having asked for either is success.
 
         Returns:
-            Fields, and the story of their training. With a NaN the last finite state is returned.
+            Fields, and the story of their training. If new points give a NaN, the last state is
+            returned as ``NON_FINITE`` and the warning names the guilty term. Ctrl-C ends after the
+            running step.
 
         Raises:
             NotConvergedError: If ``on_failure="raise"`` and training failed.
@@ -200,20 +204,30 @@ class PINN:
         """
         check_positive("budget", budget)
         limits = _Limits(budget, math.inf if cpu_budget is None else cpu_budget, steps)
+        identity = {
+            "problem": self.problem.name,
+            "coefficients": dict(self.problem.coefficients),
+            **self.settings,
+        }
         first = self.initial() if start is None else start
         run = _Run(
             self, first, tolerance=tolerance, target=target, measure=measure, callback=callback
         )
         if checkpoint is not None:
-            read_run(checkpoint, self.settings, run.search, self.collocation, run.history)
-        with open_progress(steps, description=self.problem.name, show=progress) as display:
-            status, saved = None, time.monotonic()
+            read_run(checkpoint, identity, run.search, self.collocation, run.history)
+            run.set_clock()
+        status, saved = None, time.monotonic()
+        with (
+            open_progress(steps, description=self.problem.name, show=progress) as display,
+            catch_interrupt() as interrupt,
+        ):
             while status is None:
                 status = run.advance(limits, display)
-                if checkpoint is not None and (
-                    status is not None or time.monotonic() - saved > checkpoint_every
-                ):
-                    write_run(checkpoint, self.settings, run.search, self.collocation, run.history)
+                if interrupt.is_requested:
+                    status = Status.MAX_ITERATIONS
+                is_due = time.monotonic() - saved > checkpoint_every
+                if checkpoint is not None and (status is not None or is_due):
+                    write_run(checkpoint, identity, run.search, self.collocation, run.history)
                     saved = time.monotonic()
         theta = run.search.point
         report = Report(
@@ -225,13 +239,13 @@ class PINN:
                 "restarts": torch.tensor(run.search.restarts),
             },
         )
-        result = self._result(theta, report, run.history)
-        apply_on_failure(
-            report, on_failure, solution=Solution(value=theta, report=report), what="PINN.fit"
-        )
-        return result
+        solution = Solution(value=theta, report=report)
+        what = f"PINN.fit ({run.guilty} is not finite)" if run.guilty else "PINN.fit"
+        apply_on_failure(report, on_failure, solution=solution, what=what)
+        return self.result(theta, report, run.history)
 
-    def _result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
+    def result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
+        """Put parameters and their story together."""
         first = self._layers.parameter_count
         found = dict(zip(self.problem.unknown, theta[first:].tolist(), strict=True))
         return PINNResult(
@@ -275,8 +289,15 @@ class _Run:
         self.meter = pinn.meter() if measure or target is not None else None
         self.history: list[dict[str, float]] = []
         self.search = SelfScaledBroyden(pinn.collocation.loss_and_gradient, start)
+        self.guilty = ""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         self._next = 0.05
+
+    def set_clock(self) -> None:
+        """Count the time of a run that this one goes on from."""
+        if self.history:
+            self._wall -= self.history[-1]["seconds"]
+            self._cpu -= self.history[-1]["cpu_seconds"]
 
     def advance(self, limits: _Limits, display: Any) -> Status | None:
         """Take one step and look around; returns a status at the end."""
@@ -286,8 +307,15 @@ class _Run:
             self._record(display)
             return Status.STALLED
         if not is_better or search.steps % pinn.resample_every == 0:
-            pinn.collocation.move(search.point)
-            search.refresh()
+            try:
+                pinn.collocation.move(search.point)
+                search.refresh()
+            except NonFiniteError:
+                terms = pinn.collocation.terms(search.point)
+                guilty = [name for name, size in terms.items() if not math.isfinite(size)]
+                self.guilty = ", ".join(guilty) or "the gradient"
+                self._record(display)
+                return Status.NON_FINITE
         elapsed = time.perf_counter() - self._wall
         is_over = limits.are_reached(elapsed, time.process_time() - self._cpu, search.steps)
         if elapsed < self._next and not is_over:
@@ -324,36 +352,3 @@ class _Run:
         self._wall += time.perf_counter() - wall
         self._cpu += time.process_time() - cpu
         return row
-
-
-def load(
-    path: str | os.PathLike[str], problem: Problem, network: nn.Module | None = None
-) -> PINNResult:
-    """Read a result that `PINNResult.save` wrote.
-
-    Args:
-        path: The file.
-        problem: The problem that it was trained on.
-        network: The module, if it was one of your own.
-
-    Returns:
-        The result.
-
-    Raises:
-        CheckpointError: If it is damaged or belongs to another problem.
-    """
-    theta, metadata = read_result(path, problem)
-    settings = dict(metadata["settings"])
-    kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP}
-    shape, kind = settings.pop("shape", {}), settings.pop("network")
-    made = kinds[kind](**shape) if kind in kinds else network
-    pinn = PINN(problem, made, **{**settings, "points": 16})
-    report = Report(
-        status=torch.tensor(metadata["status"]),
-        iterations=torch.tensor(metadata["iterations"]),
-        residual=torch.tensor(metadata["residual"], dtype=torch.float64),
-        counts={name: torch.tensor(count) for name, count in metadata["counts"].items()},
-    )
-    result = pinn._result(theta, report, metadata["history"])
-    object.__setattr__(result, "settings", metadata["settings"])
-    return result

@@ -124,21 +124,7 @@ class PINNResult:
         Returns:
             Path of the file.
         """
-        report = self.report
-        metadata = {
-            "problem": self.problem.name,
-            "coefficients": dict(self.problem.coefficients),
-            "found": dict(self.coefficients),
-            "settings": dict(self.settings),
-            "history": [dict(row) for row in self.history],
-            "counts": {name: int(count) for name, count in report.counts.items()},
-            "status": int(report.status),
-            "iterations": int(report.iterations),
-            "residual": float(report.residual),
-        }
-        return save_checkpoint(
-            path, {"theta": self.network.theta.detach()}, kind=KIND, metadata=metadata
-        )
+        return write_result(path, self, self.coefficients)
 
 
 class ErrorMeter:
@@ -209,6 +195,26 @@ def is_up_to_constant(problem: Problem, name: str) -> bool:
 def relative_l2(problem: Problem, network: nn.Module) -> float:
     """Relative L2 error of a network on the grid of a problem."""
     return ErrorMeter(problem)(network)
+
+
+def write_result(
+    path: str | os.PathLike[str], result: Any, coefficients: Mapping[str, float]
+) -> Path:
+    """Write a result of either frame to a file."""
+    report = result.report
+    metadata = {
+        "problem": result.problem.name,
+        "coefficients": dict(result.problem.coefficients),
+        "found": dict(coefficients),
+        "settings": dict(result.settings),
+        "history": [dict(row) for row in result.history],
+        "counts": {name: int(count) for name, count in report.counts.items()},
+        "status": int(report.status),
+        "iterations": int(report.iterations),
+        "residual": float(report.residual),
+    }
+    theta = result.network.theta.detach()
+    return save_checkpoint(path, {"theta": theta}, kind=KIND, metadata=metadata)
 
 
 def read_result(path: str | os.PathLike[str], problem: Problem) -> tuple[Tensor, dict[str, Any]]:

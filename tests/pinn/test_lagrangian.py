@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from solvers.core import SettingsError
 from solvers.pde import Box, Dirichlet, Initial, Periodic, Problem
 from solvers.pde.functions import exp, pi, sin
-from solvers.pinn import MLP, PINN, LagrangianPINN
+from solvers.pinn import MLP, PINN, LagrangianPINN, load
 
 NODES, WEIGHTS = map(torch.from_numpy, np.polynomial.hermite.hermgauss(200))
 
@@ -81,7 +82,7 @@ def test_easy_transport_is_the_same_in_both_frames() -> None:
         assert (fixed(x, 0.7) - exact).abs().max() < 2e-3
 
 
-def test_labels_are_where_their_positions_say() -> None:
+def test_labels_are_where_their_positions_say(tmp_path: Path) -> None:
     result = LagrangianPINN(moving_burgers(5.0, 0.1), MLP(width=10, depth=2), points=400).fit(
         20, steps=150
     )
@@ -92,6 +93,9 @@ def test_labels_are_where_their_positions_say() -> None:
     positions = result.network(torch.stack([labels, t], 1))[:, 0]
     assert (positions - x).abs().max() < 1e-10
     assert result.smallest_jacobian > 0
+    again = load(result.save(tmp_path / "labels.safetensors"), result.problem)
+    with torch.no_grad():
+        assert torch.equal(again(x, t), result(x, t))
 
 
 def test_walls_keep_their_labels() -> None:

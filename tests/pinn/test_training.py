@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from solvers.core import CheckpointError, SettingsError, Status
+from solvers.core import CheckpointError, NumericalWarning, SettingsError, Status
 from solvers.pde import Box, Data, Dirichlet, Initial, Periodic, Problem
 from solvers.pde.functions import exp, pi, sin
 from solvers.pinn import MLP, PINN, ModifiedMLP, load
@@ -109,6 +109,26 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert int(rest.report.iterations) == 30
     with pytest.raises(CheckpointError, match="points"):
         PINN(poisson(), **{**options, "points": 121}).fit(1, checkpoint=file)
+    with pytest.raises(CheckpointError, match="coefficients"):
+        PINN(poisson(2), **options).fit(1, checkpoint=file)
+
+
+def test_a_nan_keeps_the_last_state_and_names_its_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinn = PINN(poisson(), **{**SMALL, "resample_every": 5})
+    moves = []
+
+    def spoil(theta: torch.Tensor) -> None:
+        moves.append(theta)
+        if len(moves) == 2:
+            nan = torch.full((120,), float("nan"), dtype=torch.float64)
+            pinn.collocation.engines[0].set_points(pinn.collocation.state_dict()["points"], nan)
+
+    monkeypatch.setattr(pinn.collocation, "move", spoil)
+    with pytest.warns(NumericalWarning, match="residual equation"):
+        result = pinn.fit(20, steps=50)
+    assert int(result.report.status) == Status.NON_FINITE
+    assert int(result.report.iterations) == 10
+    assert bool(torch.isfinite(result.network.theta).all())
 
 
 def test_results_are_saved_and_loaded(tmp_path: Path) -> None:
