@@ -145,3 +145,21 @@ def test_flow_through_a_boundary_is_refused() -> None:
     )
     with pytest.raises(SettingsError, match="flows through"):
         LagrangianPINN(problem)
+
+
+def test_speed_stiffens_the_fixed_frame_and_leaves_labels_alone() -> None:
+    def largest(solver: PINN) -> float:
+        jacobian = solver.collocation.jacobian(solver.initial())
+        return float(torch.linalg.matrix_norm(jacobian, 2)) ** 2
+
+    network, speeds = MLP(width=8, depth=2), (20.0, 40.0, 80.0)
+    fixed, moving = [], []
+    for speed in speeds:
+        problem = convection(speed)
+        options: dict[str, Any] = {"points": 300, "residual_scales": (1.0,), "exact": "boundary"}
+        fixed.append(largest(PINN(problem, network, **options)))
+        moving.append(largest(LagrangianPINN(problem, network, points=300).pinn))
+    # largest eigenvalue of the Gauss-Newton matrix: as the square of the speed, or not at all
+    assert 3.5 < fixed[1] / fixed[0] < 4.5
+    assert 3.5 < fixed[2] / fixed[1] < 4.5
+    assert moving == pytest.approx([moving[0]] * 3, rel=1e-12)
