@@ -41,6 +41,8 @@ def compare_gradients(
 ) -> tuple[GradientCost, ...]:
     """Integrate and differentiate the sum of squares of the result in each way.
 
+    Each way runs twice and the second time counts, so that what is loaded once does not.
+
     Args:
         function: Right-hand side, see :func:`integrate`.
         y0: States at the start.
@@ -57,7 +59,9 @@ def compare_gradients(
         True
     """
     ways: tuple[Literal["steps", "states"], ...] = ("steps", "states")
-    return tuple(_measure(way, function, y0, times, settings) for way in ways)
+    return tuple(
+        [_measure(way, function, y0, times, settings) for _ in range(2)][-1] for way in ways
+    )
 
 
 def _measure(

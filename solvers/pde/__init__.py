@@ -8,6 +8,7 @@ from solvers.pde._conditions import Condition, ConditionPoints, Initial
 from solvers.pde._data import Data
 from solvers.pde._domain import Box, Domain, SurfacePoints
 from solvers.pde._jet import FieldValues, MultiIndex, derivative_name, multi_index
+from solvers.pde._mesh import Mesh
 from solvers.pde._problem import Problem, evaluation_grid
 from solvers.pde._samplers import adaptive_weights, refine, resample, sample, unit_points
 from solvers.pde._shapes import Ball, Polygon
@@ -22,6 +23,7 @@ __all__ = [
     "Domain",
     "FieldValues",
     "Initial",
+    "Mesh",
     "MultiIndex",
     "Neumann",
     "Periodic",

@@ -43,6 +43,18 @@ def test_gradients_agree_with_differences(method: str, gradient: str) -> None:
     )  # fmt: skip
 
 
+def test_values_do_not_depend_on_whether_a_gradient_is_wanted() -> None:
+    given = inputs()
+    times = torch.linspace(0, 2, 9, dtype=torch.float64)
+    for events in ((), (lambda t, y: y[:, 0] - y[:, 0].new_tensor([0.0, 5.0, 0.5]),)):
+        plain = integrate(make_rate(given["matrix"]), given["start"], times, events=events)
+        start = given["start"].clone().requires_grad_()
+        graph = integrate(make_rate(given["matrix"]), start, times, events=events)
+        assert graph.value.requires_grad
+        assert torch.equal(plain.value, graph.value.detach())
+        assert torch.equal(plain.event_time, graph.event_time.detach())
+
+
 def test_both_ways_give_the_same_gradient_and_one_keeps_less() -> None:
     results = []
     for gradient in ("steps", "states"):
@@ -111,8 +123,8 @@ def test_second_derivatives_of_explicit_steps() -> None:
     # y = a / (1 + a t): dy/da = (1 + a)^-2, second derivative -2 (1 + a)^-3
     (first,) = torch.autograd.grad(value.sum(), start, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), start)
-    assert float(first) == pytest.approx(1.3**-2, rel=1e-8)
-    assert float(second) == pytest.approx(-2 * 1.3**-3, rel=1e-7)
+    assert first.item() == pytest.approx(1.3**-2, rel=1e-8)
+    assert second.item() == pytest.approx(-2 * 1.3**-3, rel=1e-7)
 
 
 def fall(height: Tensor, gravity: Tensor, method: str):  # type: ignore[no-untyped-def]

@@ -209,6 +209,14 @@ def test_backward_heat_and_elliptic_waves_are_refused_in_any_form() -> None:
         Problem(coefficients={"a": 0.5}, **kwargs)
         with pytest.raises(SettingsError, match="a=-0.5.*ill-posed|ill-posed"):
             Problem(coefficients={"a": -0.5}, **kwargs)
+    # Waves of a first-order system, where no field diffuses by itself.
+    Problem(
+        name="Schroedinger",
+        domain=Box(x=(0, 1), t=(0, 1)),
+        fields=("u", "v"),
+        residual=lambda u, v: (u.t + 0.5 * v.xx, v.t - 0.5 * u.xx),
+        conditions=[Initial(u=0.0, v=0.0), Dirichlet(u=0.0, v=0.0)],
+    )
     # Degenerate and solution-dependent diffusion may be well-posed.
     Problem(
         name="porous medium",

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, ShapeError
 from solvers.pde import (
     Ball,
     Box,
+    Mesh,
     Polygon,
     adaptive_weights,
     refine,
@@ -92,3 +93,34 @@ def test_a_polygon_with_a_notch() -> None:
     both = notch | Ball(0.5, x=1.0, y=1.0)
     assert bool(both.contains(torch.tensor([[1.0, 1.0]], dtype=torch.float64)))
     assert both.bounds["y"] == (0.0, 2.0)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_mesh_is_its_hull_where_it_is_convex(dimension: int) -> None:
+    from scipy.spatial import Delaunay
+
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(40, dimension, generator=generator, dtype=torch.float64)
+    points /= points.norm(dim=1, keepdim=True)
+    hull = Delaunay(points.numpy())
+    mesh = Mesh(points, torch.as_tensor(hull.simplices))
+    trial = unit_points("sobol", 2000, dimension) * 2 - 1
+    expected = torch.as_tensor(hull.find_simplex(trial.numpy()) >= 0)
+    assert torch.equal(mesh.contains(trial), expected)
+    found = mesh.surface(unit_points("sobol", 4096, dimension))
+    step = 1e-6 * found.normals
+    assert bool(mesh.contains(found.points - step).all())
+    assert not bool(mesh.contains(found.points + step).any())
+    # Divergence theorem: the flux of the position is dimension times the volume.
+    flux = mesh.surface_area * float((found.points * found.normals).sum(1).mean())
+    assert flux == pytest.approx(dimension * mesh.volume, rel=0.01)
+
+
+def test_broken_meshes_are_refused() -> None:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(SettingsError, match="number 1 is flat"):
+        Mesh(corners, torch.tensor([[0, 1, 3], [0, 1, 2]]))
+    with pytest.raises(SettingsError, match="name vertices"):
+        Mesh(corners, torch.tensor([[0, 1, 9]]))
+    with pytest.raises(ShapeError, match="triangles"):
+        Mesh(corners, torch.tensor([[0, 1]]))

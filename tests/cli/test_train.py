@@ -1,0 +1,150 @@
+"""``physim train``: what it asks the trainer for, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from physim.cli._app import app
+from physim.cli._train import parse_settings
+from solvers.core import Report, SettingsError, Status
+from solvers.pde import Problem
+
+CALLS: list[dict[str, Any]] = []
+
+
+@dataclass
+class Trained:
+    """A result whose field is the reference plus a known error."""
+
+    problem: Problem
+    report: Report
+    relative_l2: float = 0.5
+    coefficients: dict[str, float] = field(default_factory=lambda: {"nu": 0.25})
+    history: tuple[dict[str, float], ...] = (
+        {"step": 1.0, "seconds": 0.1, "loss": 1.0, "held_out": 1.0, "relative_l2": 1.0},
+        {"step": 9.0, "seconds": 0.2, "loss": 0.1, "held_out": 0.2, "relative_l2": 0.5},
+    )
+
+    def __call__(self, *coordinates: Tensor) -> Tensor:
+        points = torch.stack(coordinates, -1)
+        return 1.5 * self.problem.reference_values(points)["u"]
+
+    def save(self, path: Path) -> None:
+        path.write_text("saved")
+
+
+class Trainer:
+    """Takes the place of a network's class and notes how it was called."""
+
+    def __init__(self, problem: Problem, *, seed: int) -> None:
+        self.problem = problem
+        CALLS.append({"problem": problem, "seed": seed})
+
+    def fit(self, **options: Any) -> Trained:
+        CALLS[-1] |= options
+        status = Status.CONVERGED if options["target"] is None else Status.MAX_ITERATIONS
+        report = Report(
+            status=torch.tensor(int(status)),
+            iterations=torch.tensor(9),
+            residual=torch.tensor(0.2, dtype=torch.float64),
+        )
+        return Trained(self.problem, report)
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("solvers.pinn")
+    module.PINN = module.LagrangianPINN = Trainer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "solvers.pinn", module)
+    CALLS.clear()
+
+
+def run(*arguments: object, code: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("network", ["pinn", "lpinn"])
+def test_settings_reach_problem_and_trainer_and_the_record_tells_all(
+    network: str, tmp_path: Path
+) -> None:
+    out, err = run(
+        network, "Convection", "--set", "beta=12.5", "--budget", 3, "--tolerance", 1e-4,
+        "--seed", 7, "--checkpoint", tmp_path / "run.safetensors", "--json", "-",
+    )  # fmt: skip
+    (call,) = CALLS
+    assert call["problem"].coefficients == {"beta": 12.5}
+    assert (call["seed"], call["budget"], call["tolerance"]) == (7, 3.0, 1e-4)
+    assert call["checkpoint"] == tmp_path / "run.safetensors"
+    record = json.loads(out)
+    assert record["status"] == "CONVERGED"
+    assert record["problem"]["coefficients"] == {"beta": 12.5}
+    assert record["settings"]["set"] == {"beta": 12.5}
+    assert record["relative_l2"] == 0.5
+    assert record["reference_seconds"] > 0
+    assert len(record["history"]) == 2
+    assert "relative L2 error" in err
+
+
+def test_files_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run(
+        "pinn", "heat", "--save", tmp_path / "net.safetensors",
+        "--picture", tmp_path / "net.png", "--json", tmp_path / "net.json",
+    )  # fmt: skip
+    assert (tmp_path / "net.safetensors").read_text() == "saved"
+    assert (tmp_path / "net.png").stat().st_size > 10_000
+    record = json.loads((tmp_path / "net.json").read_text())
+    assert record["picture"].endswith("net.png")
+    assert record["coefficients"] == {"nu": 0.25}
+
+
+def test_a_missed_target_is_exit_code_one() -> None:
+    out, _ = run("pinn", "heat", "--target", 1e-9, code=1)
+    assert "MAX_ITERATIONS" in out
+
+
+def test_problems_are_listed() -> None:
+    out, _ = run("problems")
+    assert "allen-cahn" in out
+    assert "beta=30" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["convectio"], "did you mean 'convection'"),
+        (["convection", "--set", "betta=3"], "did you mean 'beta'"),
+        (["convection", "--set", "beta"], "as in beta=30"),
+        (["convection", "--set", "beta=fast"], "expected a number"),
+        (["convection", "--set", "beta=1", "--set", "beta=2"], "given twice"),
+        (["burgers", "--set", "nu=-1"], "nu"),
+        (["heat", "--save", "net.pt"], ".safetensors"),
+        (["heat", "--json", "/nowhere/net.json"], "does not exist"),
+        (["heat", "--picture", "net.gif"], ".png"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(arguments: list[str], words: str) -> None:
+    _, err = run("pinn", *arguments, code=2)
+    assert words in err
+    assert "Traceback" not in err
+    assert not CALLS
+
+
+def test_settings_are_numbers_or_several() -> None:
+    assert parse_settings(["modes=2,3", "wave-number=1e1", "n=-4"]) == {
+        "modes": (2, 3), "wave_number": 10.0, "n": -4,
+    }  # fmt: skip
+    with pytest.raises(SettingsError, match="numbers with commas"):
+        parse_settings(["modes=2,x"])
