@@ -109,16 +109,6 @@ class Transport:
         return float(torch.as_tensor(speed, dtype=torch.float64).mean())
 
     @property
-    def has_crossing(self) -> bool:
-        """Whether characteristics of the initial state meet before the end, left to themselves."""
-        bounds = self.problem.domain.bounds
-        x = torch.linspace(*bounds[self.problem.domain.axes[0]], 2001, dtype=torch.float64)
-        begin, end = bounds["t"]
-        speed, _, _ = self(start_of(self.problem)(x), x, torch.full_like(x, begin))
-        steepest = (torch.as_tensor(speed).expand_as(x).diff() / x.diff()).min()
-        return bool(1.0 + (end - begin) * steepest < 0.0)
-
-    @property
     def is_viscous(self) -> bool:
         """Whether anything diffuses."""
         points = sample(self.problem.domain, _PROBES)

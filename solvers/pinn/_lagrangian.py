@@ -35,8 +35,7 @@ class LagrangianPINN:
 
     For :math:`u_t + c(u,x,t)\,u_x = \nu\,u_{xx} + s` on a periodic interval or between walls. Speed
     makes such an equation hard for `PINN`; here it costs nothing. Training starts from labels at
-    rest, or, where diffusion keeps characteristics from crossing, from labels that move with the
-    mean speed of the initial state.
+    rest; with diffusion from labels that move with the mean speed of the initial state.
 
     Args:
         problem: The equation; speed, diffusivity and source are read off its residual.
@@ -107,7 +106,7 @@ class LagrangianPINN:
             A `LagrangianResult`.
         """
         start = self.pinn.initial()
-        if self.transport.is_viscous and self.transport.has_crossing:
+        if self.transport.is_viscous:
             # labels that begin far from where they move may fold on the way there
             lower, upper = self.problem.domain.bounds["t"]
             start[-2] = self.transport.drift * (upper - lower)
