@@ -245,6 +245,7 @@ def _check_files(
         if path.is_dir():
             raise SettingsError(f"--{name}: {path} is a folder, expected a file")
     if picture is not None:
-        from solvers.core import require_extra
+        from solvers.figures import open_figure
 
-        require_extra("matplotlib", "viz")
+        # Complains before the training if nothing can draw.
+        open_figure()
