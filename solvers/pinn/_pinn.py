@@ -96,7 +96,7 @@ class PINN:
         points: int | None = None,
         condition_points: int = 200,
         sampling: str = "adaptive",
-        resample_every: int = 1000,
+        resample_every: int = 500,
         residual_scales: Sequence[float] | None = None,
         backend: Backend = "auto",
         threads: int = 1,
