@@ -99,7 +99,7 @@ def one_run(case: Case, seed: int, share: float) -> dict[str, float]:
     solver = case.solver(case.problem(), seed=seed, **case.options)
     solver.fit(10.0, steps=3)
     budget = case.seconds * share
-    history = solver.fit(10 * budget, cpu_budget=budget, measure=True).history
+    history = solver.fit(10 * budget, cpu_budget=budget, measure=True, on_failure="mask").history
     found = {
         f"{level:.0e}": next(
             (row["cpu_seconds"] for row in history if row["relative_l2"] < level), math.inf
