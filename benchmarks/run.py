@@ -46,6 +46,7 @@ GROUPS = {
     "dcdm": ("dcdm_directions", "dcdm_recycling"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
     "constraints": ("constraints_quadratic", "constraints_cones"),
+    "pinn": ("pinn_engine", "pinn_accuracy"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

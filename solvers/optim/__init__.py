@@ -1,6 +1,7 @@
 """Optimizers and samplers in the style of ``torch.optim``, low-rank factors, design search.
 
-Which one: diffGrad or Adam to come near, then :class:`GNS` on residuals; Langevin samplers for
+Which one: :class:`SelfScaledBroyden` for smooth losses of up to some thousand parameters; diffGrad
+or Adam to come near, then :class:`GNS` on residuals; Langevin samplers for
 uncertainty; :class:`NaturalGradient` for policies; :func:`maximize_through_surrogate` where a
 network stands between the input and the objective.
 """
@@ -29,6 +30,11 @@ from solvers.optim._low_rank import (
 )
 from solvers.optim._minimize import Minimum, minimize_gns
 from solvers.optim._natural import NaturalGradient, NaturalStep, natural_gradient
+from solvers.optim._self_scaled_broyden import (
+    BroydenMinimum,
+    SelfScaledBroyden,
+    minimize_broyden,
+)
 from solvers.optim._smoothness import StepReport
 from solvers.optim._surrogate import Design, DesignMethod, maximize_through_surrogate
 
@@ -37,6 +43,7 @@ __all__ = [
     "SGLD",
     "AttackMethod",
     "Bounds",
+    "BroydenMinimum",
     "Design",
     "DesignMethod",
     "DiffGrad",
@@ -46,6 +53,7 @@ __all__ = [
     "NaturalGradient",
     "NaturalStep",
     "RebalanceOnce",
+    "SelfScaledBroyden",
     "SphereMoments",
     "SphericalLangevin",
     "StepReport",
@@ -56,6 +64,7 @@ __all__ = [
     "householder_directions",
     "langevin_average",
     "maximize_through_surrogate",
+    "minimize_broyden",
     "minimize_gns",
     "natural_gradient",
     "predicted_rate",

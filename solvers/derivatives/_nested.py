@@ -1,0 +1,143 @@
+"""Residuals of any module by nested reverse differentiation: the slow way that always works."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.core import SettingsError
+from solvers.derivatives._engine import point_weights
+from solvers.derivatives._program import ResidualProgram
+from solvers.derivatives._trace import MultiIndex
+from solvers.kernels import evaluate
+
+__all__ = ["NestedEngine"]
+
+
+class NestedEngine:
+    """Weighted residuals of any network at points, by autograd of autograd.
+
+    Args:
+        program: Residuals; its network may be any module with as many derivatives as they ask for.
+        points: First set of points, shape ``(N, D)``; their device is where everything runs.
+        weights: Factor of each residual at each point, shape ``(N,)`` or ``(N, equations)``;
+            ``1/sqrt(N)`` by default.
+        chunk: Points that are differentiated at a time; bounds memory.
+
+    Raises:
+        SettingsError: If ``chunk`` is not positive.
+
+    Example:
+        >>> from solvers.derivatives import Layers
+        >>> program = ResidualProgram(
+        ...     lambda f, x, c: f["u"].xx + f["u"], Layers((1, 8, 8, 1)), fields=["u"],
+        ...     coordinates=["x"], probe=torch.linspace(0, 1, 8, dtype=torch.float64)[:, None],
+        ... )
+        >>> engine = NestedEngine(program, torch.linspace(0, 1, 50, dtype=torch.float64)[:, None])
+        >>> engine.residuals(program.layers.initial(seed=0)).shape
+        torch.Size([1, 50])
+    """
+
+    def __init__(
+        self,
+        program: ResidualProgram,
+        points: Float[Tensor, "N D"],
+        weights: Float[Tensor, "N ..."] | None = None,
+        *,
+        chunk: int = 2000,
+    ) -> None:
+        if chunk < 1:
+            raise SettingsError(f"chunk is {chunk}, expected 1 or more")
+        self.program = program
+        self._chunk = chunk
+        self.set_points(points, weights)
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the vector of parameters, unknown coefficients last."""
+        return self.program.parameter_count
+
+    @property
+    def residual_count(self) -> int:
+        """Number of residuals: equations times points."""
+        return self.program.equations * len(self._points)
+
+    def set_points(
+        self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
+    ) -> None:
+        """Move to other points, or read changed coefficients of the program.
+
+        Args:
+            points: Shape ``(N, D)``.
+            weights: As at construction.
+        """
+        self._weights = point_weights(points, weights, self.program.equations)
+        self._points = points
+
+    def loss(self, theta: Float[Tensor, " P"]) -> float:
+        """Half the sum of squares of the weighted residuals."""
+        return 0.5 * float(self.residuals(theta).square().sum())
+
+    def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
+        """Weighted residuals, shape ``(equations, N)``."""
+        parts = [self._residuals(theta.detach(), chunk).detach() for chunk in self._chunks()]
+        return torch.cat(parts, dim=1)
+
+    def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Half the sum of squares of the weighted residuals, and its gradient."""
+        variable = theta.detach().clone().requires_grad_()
+        total, gradient = 0.0, torch.zeros_like(theta)
+        for chunk in self._chunks():
+            loss = 0.5 * self._residuals(variable, chunk).square().sum()
+            gradient += torch.autograd.grad(loss, variable)[0]
+            total += float(loss.detach())
+        return total, gradient
+
+    def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
+        """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
+        variable = theta.detach().clone().requires_grad_()
+        rows = []
+        for chunk in self._chunks():
+            residuals = self._residuals(variable, chunk)
+            flat = residuals.flatten()
+            unit = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
+            (part,) = torch.autograd.grad(flat, variable, unit, is_grads_batched=True)
+            rows.append(part.view(*residuals.shape, -1))
+        return torch.cat(rows, dim=1).flatten(0, 1)
+
+    def _chunks(self) -> list[slice]:
+        return [slice(k, k + self._chunk) for k in range(0, len(self._points), self._chunk)]
+
+    def _residuals(self, theta: Tensor, chunk: slice) -> Tensor:
+        program = self.program
+        points = self._points[chunk].detach().clone().requires_grad_()
+        outputs = program.layers(theta, program.inputs(points))
+        known: dict[tuple[int, MultiIndex], Tensor] = {}
+
+        def derivative(output: int, index: MultiIndex) -> Tensor:
+            if not index:
+                return outputs[:, output]
+            if (output, index) not in known:
+                lower = derivative(output, index[:-1])
+                slope = torch.zeros_like(points)
+                if lower.requires_grad:
+                    slope = torch.autograd.grad(
+                        lower.sum(), points, create_graph=True, materialize_grads=True
+                    )[0]
+                for axis in range(points.shape[1]):
+                    known[output, tuple(sorted((*index[:-1], axis)))] = slope[:, axis]
+            return known[output, index]
+
+        values = dict(program.values)
+        first = program.layers.parameter_count
+        values.update(zip(program.unknown, theta[first:], strict=True))
+        environment = {
+            "x": points,
+            "n": [derivative(output, index) for output, index in program.trace.outputs],
+            "s": list(values.values()),
+        }
+        terms = evaluate(program.trace.residuals, environment)
+        count = len(points)
+        stacked = torch.stack([torch.as_tensor(term).to(points).expand(count) for term in terms])
+        return stacked * self._weights[chunk].T

@@ -1,0 +1,33 @@
+"""Physics-informed networks: an equation, its conditions, and a network that satisfies both.
+
+>>> from solvers.pde import Box, Dirichlet, Problem
+>>> problem = Problem(
+...     name="rod", domain=Box(x=(0, 1)), residual=lambda u, x: u.xx + 1.0,
+...     conditions=[Dirichlet(axis="x", side="both", u=0.0)],
+... )
+>>> result = PINN(problem, MLP(width=8, depth=2), points=100).fit(tolerance=1e-5)
+>>> round(result(0.5).item(), 4)
+0.125
+"""
+
+from __future__ import annotations
+
+from solvers.pde import problems
+from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._load import load
+from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._pinn import PINN
+from solvers.pinn._result import FieldNetwork, PINNResult
+
+__all__ = [
+    "MLP",
+    "PINN",
+    "FieldNetwork",
+    "LagrangianPINN",
+    "LagrangianResult",
+    "ModifiedMLP",
+    "OwnNetwork",
+    "PINNResult",
+    "load",
+    "problems",
+]

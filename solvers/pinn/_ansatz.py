@@ -1,0 +1,244 @@
+r"""Fields that satisfy conditions by construction.
+
+A field is :math:`u = G + D\,N` with the network's output :math:`N`: :math:`G` takes the given
+values, :math:`D` vanishes where they are given. :math:`G` starts as the initial state and is
+corrected axis by axis on the faces of the box (transfinite interpolation, Gordon and Hall 1973); if
+the data agree where faces meet, no correction spoils an earlier one. Periodic axes enter the
+network as sine and cosine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from solvers.core import SettingsError, check_choice
+from solvers.kernels import Tape, scalar
+from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
+
+__all__ = ["Ansatz", "Exact", "function_of", "make_ansatz"]
+
+Exact: TypeAlias = Literal["all", "boundary", "periodic"]
+"""Conditions that hold by construction: all that can, all but the initial ones, or none but
+periodicity."""
+
+Function: TypeAlias = Callable[[Sequence[Any]], Any]
+"""Coordinates as generic scalars to a generic scalar."""
+
+_TIME = "t"
+
+
+@dataclass(frozen=True)
+class Ansatz:
+    """How network outputs become fields.
+
+    Attributes:
+        embedding: Coordinates to inputs of the network.
+        transform: Coordinates and network outputs to fields.
+        inputs: Number of inputs.
+        rest: Conditions that do not hold by construction.
+    """
+
+    embedding: Function
+    transform: Callable[[Sequence[Any], Sequence[Any]], Sequence[Any]]
+    inputs: int
+    rest: tuple[Condition, ...]
+
+
+def make_ansatz(
+    problem: Problem,
+    exact: Exact = "all",
+    *,
+    frequencies: Sequence[Sequence[float]] = (),
+) -> Ansatz:
+    """Build the fields of a problem.
+
+    Args:
+        problem: The problem.
+        exact: Which conditions hold by construction.
+        frequencies: Rows of wave numbers per embedded coordinate; their sines and cosines are
+            further inputs (Fourier features).
+
+    Returns:
+        The ansatz; conditions that it cannot take on are listed in it.
+    """
+    check_choice("exact", exact, ("all", "boundary", "periodic"))
+    taken: set[Condition] = set()
+    periodic = _periodic_axes(problem, taken)
+    parts = [_field_parts(problem, name, exact, taken) for name in problem.fields]
+    count = problem.domain.dimension
+
+    def embedding(x: Sequence[Any]) -> list[Any]:
+        return _embed(problem, periodic, frequencies, x[:count])
+
+    def transform(x: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+        return [
+            scalar.add(given(x[:count]), scalar.multiply(factor(x[:count]), output))
+            for (given, factor), output in zip(parts, outputs, strict=True)
+        ]
+
+    inputs = len(embedding([0.5] * count))
+    return Ansatz(
+        embedding, transform, inputs, tuple(c for c in problem.conditions if c not in taken)
+    )
+
+
+def _periodic_axes(problem: Problem, taken: set[Condition]) -> set[str]:
+    axes = set()
+    for condition in problem.conditions:
+        if isinstance(condition, Periodic):
+            if set(condition.bound_fields(problem.fields)) != set(problem.fields):
+                raise SettingsError(
+                    f"Periodic({condition.axis!r}) binds {', '.join(condition.fields)} only, "
+                    "expected all fields: the network has one set of inputs"
+                )
+            axes.add(condition.axis)
+            taken.add(condition)
+    return axes
+
+
+def _embed(
+    problem: Problem, periodic: set[str], frequencies: Sequence[Sequence[float]], x: Sequence[Any]
+) -> list[Any]:
+    inputs: list[Any] = []
+    for axis, value in zip(problem.domain.axes, x, strict=True):
+        lower, upper = problem.domain.bounds[axis]
+        if axis in periodic:
+            angle = scalar.multiply(2 * math.pi / (upper - lower), scalar.subtract(value, lower))
+            inputs += [scalar.cos(angle), scalar.sin(angle)]
+        else:
+            middle = scalar.subtract(value, 0.5 * (lower + upper))
+            inputs.append(scalar.multiply(2.0 / (upper - lower), middle))
+    waves: list[Any] = []
+    for row in frequencies:
+        phase: Any = 0.0
+        for number, value in zip(row, inputs, strict=True):
+            phase = scalar.add(phase, scalar.multiply(number, value))
+        waves += [scalar.sin(phase), scalar.cos(phase)]
+    return [*inputs, *waves]
+
+
+def _field_parts(
+    problem: Problem, name: str, exact: Exact, taken: set[Condition]
+) -> tuple[Function, Function]:
+    """The part that takes the given values and the factor that vanishes there."""
+    given: Function = _constant(0.0)
+    factor: Function = _constant(1.0)
+    if not isinstance(problem.domain, Box) or exact == "periodic":
+        return given, factor
+    for condition in problem.conditions:
+        if exact == "all" and isinstance(condition, Initial) and name in condition.fields:
+            if _can_be_exact(problem, {**condition.values, **condition.rates}):
+                given, factor = _from_start(problem, condition, name)
+                taken.add(condition)
+    for axis, faces in _faces(problem, name, taken).items():
+        given, factor = _corrected(problem, axis, faces, given, factor)
+    return given, factor
+
+
+def _constant(value: float) -> Function:
+    def constant(x: Sequence[Any]) -> Any:
+        return value
+
+    return constant
+
+
+def _from_start(problem: Problem, condition: Initial, name: str) -> tuple[Function, Function]:
+    place = problem.domain.axis(_TIME)
+    begin, end = problem.domain.bounds[_TIME]
+    value = function_of(problem, condition.values.get(name, 0.0))
+    rate = function_of(problem, condition.rates.get(name, 0.0))
+    power = 2 if name in condition.rates else 1
+
+    def given(x: Sequence[Any]) -> Any:
+        passed = scalar.subtract(x[place], begin)
+        return scalar.add(value(x), scalar.multiply(passed, rate(x)))
+
+    def factor(x: Sequence[Any]) -> Any:
+        share = scalar.multiply(1.0 / (end - begin), scalar.subtract(x[place], begin))
+        return share if power == 1 else scalar.square(share)
+
+    return given, factor
+
+
+def _faces(problem: Problem, name: str, taken: set[Condition]) -> dict[str, dict[str, Function]]:
+    """Given values of one field by axis and side."""
+    faces: dict[str, dict[str, Function]] = {}
+    for condition in problem.conditions:
+        if not isinstance(condition, Dirichlet) or name not in condition.values:
+            continue
+        if condition.on is not None or not _can_be_exact(problem, condition.values):
+            continue
+        taken.add(condition)
+        value = function_of(problem, condition.values[name])
+        sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
+        for axis in problem.domain.space if condition.axis is None else (condition.axis,):
+            faces.setdefault(axis, {}).update(dict.fromkeys(sides, value))
+    return faces
+
+
+def _corrected(
+    problem: Problem,
+    axis: str,
+    faces: Mapping[str, Function],
+    given: Function,
+    factor: Function,
+) -> tuple[Function, Function]:
+    place = problem.domain.axis(axis)
+    lower, upper = problem.domain.bounds[axis]
+    ends = {"lower": lower, "upper": upper}
+
+    def shares(x: Sequence[Any]) -> dict[str, Any]:
+        up = scalar.multiply(1.0 / (upper - lower), scalar.subtract(x[place], lower))
+        return {"lower": scalar.subtract(1.0, up), "upper": up}
+
+    def corrected(x: Sequence[Any]) -> Any:
+        total = given(x)
+        for side, value in faces.items():
+            there = [*x[:place], ends[side], *x[place + 1 :]]
+            missing = scalar.subtract(value(there), given(there))
+            share = shares(x)[side] if len(faces) == 2 else 1.0
+            total = scalar.add(total, scalar.multiply(share, missing))
+        return total
+
+    def vanishing(x: Sequence[Any]) -> Any:
+        share = shares(x)
+        if len(faces) == 2:
+            hat = scalar.multiply(4.0, scalar.multiply(share["lower"], share["upper"]))
+        else:
+            (side,) = faces
+            hat = share["upper" if side == "lower" else "lower"]
+        return scalar.multiply(factor(x), hat)
+
+    return corrected, vanishing
+
+
+def function_of(problem: Problem, value: Any) -> Function:
+    """Turn a given value into a function of all coordinates."""
+    if not callable(value):
+        return lambda x: float(value)
+    names = list(inspect.signature(value).parameters.values())
+    wanted = [p.name for p in names if p.default is p.empty]
+
+    def evaluate(x: Sequence[Any]) -> Any:
+        known = {**problem.coefficients, **dict(zip(problem.domain.axes, x, strict=True))}
+        return value(**{name: known[name] for name in wanted})
+
+    return evaluate
+
+
+def _can_be_exact(problem: Problem, values: Mapping[str, Any]) -> bool:
+    """Whether given values can be traced and do not depend on what is to be found."""
+    for value in values.values():
+        if not callable(value):
+            continue
+        if set(inspect.signature(value).parameters) & set(problem.unknown):
+            return False
+        try:
+            function_of(problem, value)(Tape().inputs("x", problem.domain.dimension))
+        except (TypeError, ValueError, AttributeError):
+            return False
+    return True

@@ -1,0 +1,60 @@
+"""Results back from their files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from solvers.core import Report
+from solvers.pde import Problem
+from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._networks import MLP, ModifiedMLP
+from solvers.pinn._pinn import PINN
+from solvers.pinn._result import PINNResult, read_result
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str], problem: Problem, network: nn.Module | None = None
+) -> PINNResult | LagrangianResult:
+    """Read a result that its ``save`` wrote.
+
+    Args:
+        path: The file.
+        problem: The problem that it was trained on.
+        network: The module, if it was one of your own.
+
+    Returns:
+        The result.
+
+    Raises:
+        CheckpointError: If it is damaged or belongs to another problem.
+    """
+    theta, metadata = read_result(path, problem)
+    settings = {**metadata["settings"], "points": 16}
+    kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP}
+    shape, kind = settings.pop("shape", {}), settings.pop("network")
+    made: Any = kinds[kind](**shape) if kind in kinds else network
+    report = Report(
+        status=torch.tensor(metadata["status"]),
+        iterations=torch.tensor(metadata["iterations"]),
+        residual=torch.tensor(metadata["residual"], dtype=torch.float64),
+        counts={name: torch.tensor(count) for name, count in metadata["counts"].items()},
+    )
+    story = {"history": metadata["history"], "settings": metadata["settings"], "report": report}
+    if "formulation" in settings:
+        moving = LagrangianPINN(problem, made, **settings)
+        return LagrangianResult(
+            problem=problem,
+            transport=moving.transport,
+            network=moving.pinn.field(theta),
+            **story,
+        )
+    pinn = PINN(problem, made, **settings)
+    return PINNResult(
+        problem=problem, network=pinn.field(theta), coefficients=metadata["found"], **story
+    )

@@ -1,0 +1,235 @@
+"""A trained field: callable, differentiable, comparable with a reference, savable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from solvers.core import CheckpointError, Report, SettingsError, load_checkpoint, save_checkpoint
+from solvers.derivatives import ResidualProgram
+from solvers.pde import Periodic, Problem, evaluation_grid, sample
+
+__all__ = ["FieldNetwork", "PINNResult"]
+
+KIND = "pinn"
+
+_GRID = {1: (401,), 2: (256, 101), 3: (41, 41, 21)}
+"""Points along each axis at which errors are measured, by number of axes."""
+
+
+class FieldNetwork(nn.Module):
+    """Fields as functions of points, a module with one vector of parameters.
+
+    Args:
+        program: How parameters and points become fields.
+        theta: Parameters, unknown coefficients last.
+    """
+
+    def __init__(self, program: ResidualProgram, theta: Float[Tensor, " P"]) -> None:
+        super().__init__()
+        self._program = program
+        self.theta = nn.Parameter(theta.clone())
+
+    def forward(self, points: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
+        """Evaluate all fields.
+
+        Args:
+            points: One point per row, float64.
+
+        Returns:
+            One column per field; differentiable by points and parameters.
+        """
+        program = self._program
+        outputs = program.layers(self.theta, program.inputs(points))
+        return program.fields(points, outputs)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PINNResult:
+    """What `PINN.fit` found.
+
+    Attributes:
+        problem: The problem.
+        network: Fields as a module: points ``(N, D)`` to ``(N, fields)``.
+        coefficients: Values of the unknown coefficients.
+        report: Status, iterations, and as residual the root mean square of the equations' residual
+            where the network was not trained, each equation in its natural size; counts hold
+            ``evaluations`` and ``restarts``.
+        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss``, ``held_out`` and, where
+            it was asked for, ``relative_l2``.
+        settings: What the network was made from.
+    """
+
+    problem: Problem
+    network: FieldNetwork
+    coefficients: Mapping[str, float]
+    report: Report
+    history: Sequence[Mapping[str, float]]
+    settings: Mapping[str, Any]
+
+    def __call__(
+        self, *coordinates: Tensor | float, **named: Tensor | float
+    ) -> Tensor | dict[str, Tensor]:
+        """Evaluate the fields.
+
+        Args:
+            *coordinates: One per axis of the domain, shapes that broadcast.
+            **named: The same by name.
+
+        Returns:
+            Values of the broadcast shape, float64; by name if there are several fields.
+
+        Raises:
+            SettingsError: If not every axis has one coordinate.
+        """
+        axes = self.problem.domain.axes
+        known = {**dict(zip(axes, coordinates, strict=False)), **named}
+        if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
+            raise SettingsError(
+                f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
+                f"{', '.join(axes)}"
+            )
+        columns = torch.broadcast_tensors(
+            *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
+        )
+        points = torch.stack([column.reshape(-1) for column in columns], dim=1)
+        fields: Tensor = self.network(points)
+        values = fields.movedim(1, 0).reshape(-1, *columns[0].shape)
+        if len(self.problem.fields) == 1:
+            return values[0]
+        return dict(zip(self.problem.fields, values, strict=True))
+
+    @property
+    def relative_l2(self) -> float:
+        """Relative L2 error against the problem's reference on a regular grid, all fields together.
+
+        Of a field that is given up to a constant only, such as a pressure, the mean over space is
+        taken off.
+
+        Raises:
+            SettingsError: If the problem has no reference.
+        """
+        return relative_l2(self.problem, self.network)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write parameters and settings to one safetensors file.
+
+        Returns:
+            Path of the file.
+        """
+        return write_result(path, self, self.coefficients)
+
+
+class ErrorMeter:
+    """Relative L2 error of fields on a fixed grid, the reference evaluated once."""
+
+    def __init__(self, problem: Problem) -> None:
+        counts = _GRID.get(problem.domain.dimension, (9,))
+        self._points = evaluation_grid(problem, *counts)
+        values = problem.reference_values(self._points)
+        self._loose = [
+            k for k, name in enumerate(problem.fields) if is_up_to_constant(problem, name)
+        ]
+        self._slices = self._slices_of_time(problem)
+        self._values = self._centred(torch.stack([values[name] for name in problem.fields], dim=1))
+
+    def __call__(self, network: nn.Module) -> float:
+        with torch.no_grad():
+            difference = self._centred(network(self._points)) - self._values
+        return float(difference.norm() / self._values.norm())
+
+    def _slices_of_time(self, problem: Problem) -> Tensor:
+        if not (self._loose and problem.domain.has_time):
+            return torch.zeros(len(self._points), dtype=torch.int64)
+        times = self._points[:, problem.domain.axis("t")].contiguous()
+        slices: Tensor = torch.unique(times, return_inverse=True)[1]
+        return slices
+
+    def _centred(self, values: Tensor) -> Tensor:
+        """Take the mean over space off fields that are given up to a constant at each time."""
+        values = values.clone()
+        for k in self._loose:
+            count = int(self._slices.max()) + 1
+            sums = torch.zeros(count, dtype=values.dtype).index_add_(0, self._slices, values[:, k])
+            values[:, k] -= (sums / torch.bincount(self._slices))[self._slices]
+        return values
+
+
+def is_up_to_constant(problem: Problem, name: str) -> bool:
+    """Whether only derivatives of a field in space matter, as of the pressure of a flow.
+
+    That is so if the equations hold no value and no rate of it and no condition gives one.
+    """
+    if any(
+        not isinstance(c, Periodic) and name in c.bound_fields(problem.fields)
+        for c in problem.conditions
+    ):
+        return False
+    domain = problem.domain
+    place = domain.axis("t") if domain.has_time else None
+    space = [sum(i) - (i[place] if place is not None else 0) for i in problem.derivatives[name]]
+    if any(order == 0 for order in space[1:]):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    points = sample(domain, 8)
+    fields = {
+        field: {
+            i: torch.randn(8, generator=generator, dtype=torch.float64)
+            for i in problem.derivatives[field]
+        }
+        for field in problem.fields
+    }
+    zero = (0,) * domain.dimension
+    moved = {**fields, name: {**fields[name], zero: fields[name][zero] + 1.0}}
+    before, after = (problem.residual_terms(f, domain.split(points)) for f in (fields, moved))
+    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def relative_l2(problem: Problem, network: nn.Module) -> float:
+    """Relative L2 error of a network on the grid of a problem."""
+    return ErrorMeter(problem)(network)
+
+
+def write_result(
+    path: str | os.PathLike[str], result: Any, coefficients: Mapping[str, float]
+) -> Path:
+    """Write a result of either frame to a file."""
+    report = result.report
+    metadata = {
+        "problem": result.problem.name,
+        "coefficients": dict(result.problem.coefficients),
+        "found": dict(coefficients),
+        "settings": dict(result.settings),
+        "history": [dict(row) for row in result.history],
+        "counts": {name: int(count) for name, count in report.counts.items()},
+        "status": int(report.status),
+        "iterations": int(report.iterations),
+        "residual": float(report.residual),
+    }
+    theta = result.network.theta.detach()
+    return save_checkpoint(path, {"theta": theta}, kind=KIND, metadata=metadata)
+
+
+def read_result(path: str | os.PathLike[str], problem: Problem) -> tuple[Tensor, dict[str, Any]]:
+    """Read parameters and description from a file.
+
+    Raises:
+        CheckpointError: If it belongs to another problem.
+    """
+    checkpoint = load_checkpoint(path, kind=KIND)
+    metadata = dict(checkpoint.metadata)
+    found = (metadata["problem"], metadata["coefficients"])
+    expected = (problem.name, dict(problem.coefficients))
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: was trained on {found[0]} with {found[1]}, expected {expected[0]} with "
+            f"{expected[1]}; give the problem that it was trained on"
+        )
+    return checkpoint.tensors["theta"], metadata
