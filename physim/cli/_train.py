@@ -175,10 +175,11 @@ def _train(
         show_training,
         time_reference,
     )
+    import solvers.pinn as networks
     from solvers.pde.problems import find_problem
 
     problem = find_problem(name, **chosen)
-    network = _networks(kind)(problem, seed=seed)
+    network = getattr(networks, kind)(problem, seed=seed)
     reference_seconds = time_reference(problem)
     result = network.fit(
         budget=budget, tolerance=tolerance, target=target, checkpoint=checkpoint,
@@ -208,19 +209,6 @@ def _train(
     show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
     if record["status"] != "CONVERGED":
         raise typer.Exit(FAILURES)
-
-
-def _networks(kind: str) -> Any:
-    """The class that trains, loaded when it is needed."""
-    import importlib
-
-    try:
-        return getattr(importlib.import_module("solvers.pinn"), kind)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"this installation lacks {error.name}, expected one with solvers.pinn; install a "
-            "version that has it"
-        ) from error
 
 
 def _check_files(
