@@ -12,6 +12,8 @@ from solvers.core import lazy_exports
 
 __all__ = [
     "CheckpointError",
+    "GeneralLeastSquares",
+    "ImplicitLeastSquares",
     "InfeasibleError",
     "MissingExtraError",
     "ModelError",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from constraints.least_squares import GeneralLeastSquares, ImplicitLeastSquares
     from solvers.core import (
         CheckpointError,
         InfeasibleError,
@@ -49,4 +52,10 @@ if TYPE_CHECKING:
         UnitError,
     )
 else:
-    __getattr__, __dir__ = lazy_exports(__name__, dict.fromkeys(__all__, "solvers.core"))
+    _ROOMS = {
+        "constraints.least_squares": ("GeneralLeastSquares", "ImplicitLeastSquares"),
+    }
+    _OWN = {name: room for room, names in _ROOMS.items() for name in names}
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {**dict.fromkeys(__all__, "solvers.core"), **_OWN}
+    )

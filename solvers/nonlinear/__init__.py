@@ -7,6 +7,7 @@ from solvers.nonlinear._least_squares import (
     NormalEquations,
 )
 from solvers.nonlinear._least_squares_compiled import CompiledProblem, is_traceable
+from solvers.nonlinear._least_squares_general import GeneralProblem
 from solvers.nonlinear._least_squares_implicit import (
     cost_gradient,
     implicit_least_squares,
@@ -16,6 +17,7 @@ from solvers.nonlinear._least_squares_pointwise import PointwiseProblem
 
 __all__ = [
     "CompiledProblem",
+    "GeneralProblem",
     "LeastSquaresProblem",
     "LevenbergMarquardt",
     "NormalEquations",

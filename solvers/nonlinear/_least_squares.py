@@ -36,7 +36,7 @@ __all__ = ["LeastSquaresProblem", "LevenbergMarquardt", "NormalEquations"]
 NOISE = 1e-13
 """Predicted decrease, in units of the scale, below which differences of costs are rounding."""
 TINY_MOST = 20
-NEWTON_FROM = 1e-3
+NEWTON_FROM = 1e-4
 LAMBDA_FIRST, LAMBDA_LEAST, LAMBDA_MOST = 1e-3, 1e-14, 1e14
 
 

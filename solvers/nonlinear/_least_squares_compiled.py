@@ -77,7 +77,7 @@ class CompiledProblem(PointwiseProblem):
         >>> problem = CompiledProblem({"rows": lambda u: u * u - 4.0}, {"rows": features})
         >>> start = torch.ones(1, 1, dtype=torch.float64)
         >>> LevenbergMarquardt().solve(problem, start).value.round(decimals=6).item()
-        1.371989
+        1.084652
     """
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -249,7 +249,6 @@ def _kernel(
     constants = {
         "UNKNOWNS": unknowns,
         "PADDED": -(-unknowns // wide) * wide,
-        "FAMILIES": len(shapes),
         "K_MOST": max(features),
         "A_MOST": max([1, *data]),
         "OUT_MOST": max(most),
@@ -277,10 +276,15 @@ def _kernel(
     head = [f"constexpr int {name} = {value};" for name, value in constants.items()]
     head += [f"constexpr double {name} = {value!r};" for name, value in thresholds.items()]
     head += [
-        f"const int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in lists.items()
+        f"constexpr int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in lists.items()
     ]
     if lanes == 1:
         head.append("const auto vturn = [](V*) {};")
-    text = (Path(__file__).parent / "least_squares.cpp").read_text()
-    body = "\n".join(head) + "\n" + text.replace("@CASES@", cases)
+    families = range(len(shapes))
+    head += [f"struct Family{f} {{ enum {{ value = {f} }}; }};" for f in families]
+    text = (Path(__file__).parent / "least_squares.cpp").read_text().replace("@CASES@", cases)
+    for name in ("add_family", "pull_family"):
+        calls = " ".join(f"{name}(Family{f}{{}});" for f in families)
+        text = text.replace(f"@EACH_FAMILY({name})@", calls)
+    body = "\n".join(head) + "\n" + text
     return build_kernel("least_squares", body, _ARGUMENTS, lanes=lanes)

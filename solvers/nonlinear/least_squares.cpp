@@ -7,6 +7,8 @@
   const double ridge = numbers[NUMBER_RIDGE];
   const double* const scales = numbers + NUMBERS;
 
+  struct Number1 { enum { value = 1 }; };
+  struct Number2 { enum { value = 2 }; };
   const L gram = (L)PADDED * PADDED, rows_most = (L)CHUNK * ROWS_MOST;
   const L size = 3 * gram + 8 * PADDED + 2 * rows_most * PADDED + rows_most + 2 * LANES;
   char* const memory = (char*)__builtin_malloc(size * 8 + 64);
@@ -35,11 +37,14 @@
     }
   };
   // One feature of LANES points: Phi w.
-  const auto combine = [&](const double* phi, int k, int kk, L first, L m, const double* factors,
-                           const double* ends) -> V {
+  const auto combine = [&](const double* phi, auto family, int kk, L first, L m,
+                           const double* factors, const double* ends)
+      __attribute__((always_inline)) -> V {
 #pragma clang fp contract(fast)
+    constexpr int k = K_OF[decltype(family)::value];
     const double* row[LANES];
-    for (int l = 0; l < LANES; l++) row[l] = phi + ((first + l < m ? first + l : m - 1) * k + kk) * UNKNOWNS;
+    for (int l = 0; l < LANES; l++)
+      row[l] = phi + ((first + l < m ? first + l : m - 1) * k + kk) * UNKNOWNS;
     V z = V(0.0);
     if (UNKNOWNS < LANES) {
       for (int l = 0; l < LANES; l++) {
@@ -65,9 +70,12 @@
     return z;
   };
   // target = sum over features of factor times row, for one point.
-  const auto mix = [&](const double* rows, int k, const double* factors, double* target) {
+  const auto mix = [&](const double* rows, auto family, const double* factors, double* target)
+      __attribute__((always_inline)) {
 #pragma clang fp contract(fast)
+    constexpr int k = K_OF[decltype(family)::value];
     const auto at = [&](int n) __attribute__((always_inline)) {
+#pragma clang fp contract(fast)
       V s = load(rows + n) * factors[0];
       for (int kk = 1; kk < k; kk++) s += load(rows + kk * UNKNOWNS + n) * factors[kk];
       keep(target + n, s);
@@ -87,25 +95,29 @@
   // Upper half of target += left' right, and vector += left' weight.
   const auto accumulate = [&](const double* one, const double* two, int rows, double* target,
                               double* vector) {
+    const auto tile = [&](int i, int j, auto width) __attribute__((always_inline)) {
 #pragma clang fp contract(fast)
-    for (int i = 0; i < PADDED; i += TILE)
-      for (int j = i / WIDE * WIDE; j < PADDED; j += WIDE) {
-        V a[TILE], b[TILE];
-        for (int q = 0; q < TILE; q++) {
-          a[q] = load(target + (i + q) * PADDED + j);
-          b[q] = load(target + (i + q) * PADDED + j + LANES);
-        }
-        for (int p = 0; p < rows; p++) {
-          const double* const f = one + (L)p * PADDED + i;
-          const V s = load(two + (L)p * PADDED + j), t = load(two + (L)p * PADDED + j + LANES);
-          for (int q = 0; q < TILE; q++) { a[q] += s * f[q]; b[q] += t * f[q]; }
-        }
-        for (int q = 0; q < TILE; q++) {
-          keep(target + (i + q) * PADDED + j, a[q]);
-          keep(target + (i + q) * PADDED + j + LANES, b[q]);
-        }
+      constexpr int wide = decltype(width)::value;
+      V a[TILE][wide];
+      for (int q = 0; q < TILE; q++)
+        for (int h = 0; h < wide; h++) a[q][h] = load(target + (i + q) * PADDED + j + h * LANES);
+      for (int p = 0; p < rows; p++) {
+        const double* const f = one + (L)p * PADDED + i;
+        V s[wide];
+        for (int h = 0; h < wide; h++) s[h] = load(two + (L)p * PADDED + j + h * LANES);
+        for (int q = 0; q < TILE; q++)
+          for (int h = 0; h < wide; h++) a[q][h] += s[h] * f[q];
       }
+      for (int q = 0; q < TILE; q++)
+        for (int h = 0; h < wide; h++) keep(target + (i + q) * PADDED + j + h * LANES, a[q][h]);
+    };
+    for (int i = 0; i < PADDED; i += TILE) {
+      int j = i / LANES * LANES;
+      for (; j % WIDE; j += LANES) tile(i, j, Number1{});
+      for (; j < PADDED; j += WIDE) tile(i, j, Number2{});
+    }
     for (int j = 0; j < PADDED; j += LANES) {
+#pragma clang fp contract(fast)
       V s = load(vector + j);
       for (int p = 0; p < rows; p++) s += load(one + (L)p * PADDED + j) * weight[p];
       keep(vector + j, s);
@@ -118,47 +130,56 @@
     }
   };
   // Features and data of LANES points.
-  const auto read = [&](int f, L first, const double* factors, const double* ends, V* z) {
-    const double* const phi = (const double*)places[PLACES * f] + (L)item * places[PLACES * f + 4] * K_OF[f] * UNKNOWNS;
-    for (int kk = 0; kk < K_OF[f]; kk++) z[kk] = combine(phi, K_OF[f], kk, first, places[PLACES * f + 4], factors, ends);
+  const auto read = [&](auto family, L first, const double* factors, const double* ends, V* z)
+      __attribute__((always_inline)) {
+    constexpr int f = decltype(family)::value, k = K_OF[f];
+    const L m = places[PLACES * f + 4];
+    const double* const phi = (const double*)places[PLACES * f] + (L)item * m * k * UNKNOWNS;
+    for (int kk = 0; kk < k; kk++) z[kk] = combine(phi, family, kk, first, m, factors, ends);
   };
-  const auto read_data = [&](int f, L first, V* d) {
+  const auto read_data = [&](auto family, L first, V* d) {
+    constexpr int f = decltype(family)::value;
     const L m = places[PLACES * f + 4];
     const double* const data = (const double*)places[PLACES * f + 1] + (L)item * m * A_OF[f];
-    for (int i = 0; i < A_OF[f]; i++)
-      for (int l = 0; l < LANES; l++) vput(d[i], l, data[i * m + (first + l < m ? first + l : m - 1)]);
+    for (int i = 0; i < A_OF[f]; i++) {
+      if (first + LANES <= m) d[i] = load(data + i * m + first);
+      else
+        for (int l = 0; l < LANES; l++)
+          vput(d[i], l, data[i * m + (first + l < m ? first + l : m - 1)]);
+    }
   };
 
   // Cost, gradient and matrix at w: of Gauss and Newton, or exact.
-  const auto assemble = [&](bool is_exact, const double* w, double* matrix, double* gradient) -> double {
+  const auto assemble = [&](bool is_exact, const double* w, double* matrix, double* gradient)
+      -> double {
     for (L i = 0; i < gram; i++) matrix[i] = 0.0;
     for (int i = 0; i < PADDED; i++) gradient[i] = 0.0;
     set_tail(w, tail);
     double cost = 0.0;
     V z[K_MOST], d[A_MOST], out[OUT_MOST];
-    for (int f = 0; f < FAMILIES; f++) {
+    const auto add_family = [&](auto family) {
+      constexpr int f = decltype(family)::value, k = K_OF[f], c = C_OF[f];
       const L m = places[PLACES * f + 4];
-      const int k = K_OF[f], c = C_OF[f];
       const double* const phi = (const double*)places[PLACES * f] + (L)item * m * k * UNKNOWNS;
       const double scale = scales[f], root = vlane(vsqrt(V(scale)), 0);
       for (L begin = 0; begin < m; begin += CHUNK) {
         const L end = begin + CHUNK < m ? begin + CHUNK : m;
         int rows = 0;
         for (L first = begin; first < end; first += LANES) {
-          read(f, first, w, tail, z);
-          read_data(f, first, d);
+          read(family, first, w, tail, z);
+          read_data(family, first, d);
           terms(3 * f + is_exact, z, d, z, out);
           const int valid = end - first < LANES ? (int)(end - first) : LANES;
+          double factors[K_MOST];
           for (int l = 0; l < valid; l++) {
             const double* const point = phi + (first + l) * k * UNKNOWNS;
-            double factors[K_MOST];
             if (is_exact) {
               cost += scale * vlane(out[k + k * k], l);
               for (int kk = 0; kk < k; kk++, rows++) {
                 weight[rows] = scale * vlane(out[kk], l);
-                for (int n = 0; n < UNKNOWNS; n++) left[(L)rows * PADDED + n] = point[kk * UNKNOWNS + n];
+                __builtin_memcpy(left + (L)rows * PADDED, point + kk * UNKNOWNS, UNKNOWNS * 8);
                 for (int q = 0; q < k; q++) factors[q] = scale * vlane(out[k + kk * k + q], l);
-                mix(point, k, factors, right + (L)rows * PADDED);
+                mix(point, family, factors, right + (L)rows * PADDED);
               }
             } else {
               for (int e = 0; e < c; e++, rows++) {
@@ -166,14 +187,15 @@
                 cost += 0.5 * r * r;
                 weight[rows] = r;
                 for (int q = 0; q < k; q++) factors[q] = root * vlane(out[c + e * k + q], l);
-                mix(point, k, factors, left + (L)rows * PADDED);
+                mix(point, family, factors, left + (L)rows * PADDED);
               }
             }
           }
         }
         accumulate(left, is_exact ? right : left, rows, matrix, gradient);
       }
-    }
+    };
+    @EACH_FAMILY(add_family)@
     for (int n = 0; n < UNKNOWNS; n++) {
       cost += 0.5 * ridge * w[n] * w[n];
       gradient[n] += ridge * w[n];
@@ -225,28 +247,31 @@
     set_tail(x, tail);
     set_tail(v, tail + LANES);
     V z[K_MOST], y[K_MOST], d[A_MOST], out[OUT_MOST];
-    for (int f = 0; f < FAMILIES; f++) {
+    const auto pull_family = [&](auto family) {
+      constexpr int f = decltype(family)::value, k = K_OF[f];
       const L m = places[PLACES * f + 4];
-      const int k = K_OF[f];
-      double* const features = (double*)places[PLACES * f + 2];
-      double* const data = (double*)places[PLACES * f + 3];
+      double* const features = (double*)places[PLACES * f + 2] + (L)item * m * k * UNKNOWNS;
+      double* const data = (double*)places[PLACES * f + 3] + (L)item * m * A_OF[f];
       for (L first = 0; first < m; first += LANES) {
-        read(f, first, x, tail, z);
-        read(f, first, v, tail + LANES, y);
-        read_data(f, first, d);
+        read(family, first, x, tail, z);
+        read(family, first, v, tail + LANES, y);
+        read_data(family, first, d);
         terms(3 * f + 2, z, d, y, out);
         const int valid = m - first < LANES ? (int)(m - first) : LANES;
         for (int l = 0; l < valid; l++) {
-          for (int kk = 0; features && kk < k; kk++) {
+          for (int kk = 0; kk < k; kk++) {
             const double a = scales[f] * vlane(out[kk], l), b = scales[f] * vlane(out[k + kk], l);
-            double* const row = features + (((L)item * m + first + l) * k + kk) * UNKNOWNS;
-            for (int n = 0; n < UNKNOWNS; n++) row[n] = a * v[n] + b * x[n];
+            double* const row = features + ((first + l) * k + kk) * UNKNOWNS;
+            int n = 0;
+            for (; n + LANES <= UNKNOWNS; n += LANES) keep(row + n, load(v + n) * a + load(x + n) * b);
+            for (; n < UNKNOWNS; n++) row[n] = a * v[n] + b * x[n];
           }
-          for (int i = 0; data && i < A_OF[f]; i++)
-            data[((L)item * A_OF[f] + i) * m + first + l] = scales[f] * vlane(out[2 * k + i], l);
+          for (int i = 0; i < A_OF[f]; i++)
+            data[i * m + first + l] = scales[f] * vlane(out[2 * k + i], l);
         }
       }
-    }
+    };
+    @EACH_FAMILY(pull_family)@
   } else if (operation == OPERATION_SOLVE) {
     const double tolerance = numbers[NUMBER_TOLERANCE];
     const int limit = (int)numbers[NUMBER_LIMIT];
@@ -256,7 +281,10 @@
     bool is_exact = false, may_be_exact = true;
     while (status < 0) {
       double largest = 0.0;
-      for (int n = 0; n < UNKNOWNS; n++) largest = H[(L)n * PADDED + n] > largest ? H[(L)n * PADDED + n] : largest;
+      for (int n = 0; n < UNKNOWNS; n++) {
+        const double own = H[(L)n * PADDED + n];
+        largest = own > largest ? own : largest;
+      }
       for (int n = 0; n < UNKNOWNS; n++) {
         const double own = H[(L)n * PADDED + n], least = 1e-30 * largest;
         damping[n] = lambda * (own > least ? own : least > 0.0 ? least : 1.0);
@@ -310,13 +338,15 @@
       if (lambda > LAMBDA_MOST || !is_finite(lambda)) status = STATUS_STALLED;
     }
     for (int n = 0; n < UNKNOWNS; n++) w[(L)item * UNKNOWNS + n] = x[n];
-    result[0] = status; result[1] = iteration; result[2] = error; result[3] = cost; result[4] = refused;
+    result[0] = status; result[1] = iteration; result[2] = error; result[3] = cost;
+    result[4] = refused;
   } else {
     result[3] = assemble(operation == OPERATION_EXACT, x, H, g);
     for (int i = 0; i < UNKNOWNS; i++) {
       vector[(L)block * UNKNOWNS + i] = g[i];
       for (int j = i; j < UNKNOWNS; j++)
-        matrix[((L)block * UNKNOWNS + i) * UNKNOWNS + j] = matrix[((L)block * UNKNOWNS + j) * UNKNOWNS + i] = H[(L)i * PADDED + j];
+        matrix[((L)block * UNKNOWNS + i) * UNKNOWNS + j] =
+            matrix[((L)block * UNKNOWNS + j) * UNKNOWNS + i] = H[(L)i * PADDED + j];
     }
   }
   __builtin_free(memory);
