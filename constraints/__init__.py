@@ -16,6 +16,7 @@ __all__ = [
     "ImplicitLeastSquares",
     "InfeasibleError",
     "MissingExtraError",
+    "MixtureOfExperts",
     "ModelError",
     "NonFiniteError",
     "NotConvergedError",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from constraints.experts._mixture import MixtureOfExperts
     from constraints.least_squares import GeneralLeastSquares, ImplicitLeastSquares
     from solvers.core import (
         CheckpointError,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     )
 else:
     _ROOMS = {
+        "constraints.experts._mixture": ("MixtureOfExperts",),
         "constraints.least_squares": ("GeneralLeastSquares", "ImplicitLeastSquares"),
     }
     _OWN = {name: room for room, names in _ROOMS.items() for name in names}
