@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_choice
@@ -34,12 +33,11 @@ class _Layer(nn.Module):
 
     def __init__(self, ridge: float, tolerance: float, max_iterations: int, on_failure: OnFailure):
         super().__init__()
-        if on_failure == "project":
+        if on_failure not in {"raise", "warn", "mask"}:
             raise SettingsError(
-                "on_failure: got 'project', expected 'raise', 'warn' or 'mask'; a least-squares "
-                "problem always has a solution, so there is nothing to project on"
+                f"on_failure: got {on_failure!r}, expected 'raise', 'warn' or 'mask'; a "
+                "least-squares problem always has a solution, so there is nothing to project on"
             )
-        check_choice("on_failure", on_failure, ("raise", "warn", "mask"))
         self.ridge = ridge
         self.solver = LevenbergMarquardt(tolerance=tolerance, max_iterations=max_iterations)
         self.on_failure = on_failure
@@ -54,16 +52,16 @@ class ImplicitLeastSquares(_Layer):
     Args:
         residuals: A function, or several by name of their family of rows. Each takes the ``k``
             features of a point (the field, its derivatives), then the data of the point, and gives
-            a number or a tuple of numbers. Written with arithmetic and ``solvers.kernels.scalar`` it
-            is compiled; otherwise it runs on tensors of shape ``(E, m)``. It must be smooth near
+            a number or a tuple of numbers. Written with arithmetic and ``solvers.kernels.scalar``
+            it is compiled; otherwise it runs on tensors of shape ``(E, m)``. It must be smooth near
             the solution: at a kink the iteration creeps and ends as ``MAX_ITERATIONS``.
         weights: Factors :math:`\beta` by family, 1 by default. Rows of one magnitude fit best:
             write equations without units.
         ridge: Factor :math:`\rho`; keeps coefficients of a nearly dependent basis small.
         tolerance: Share of the residual that a further step may remove.
         max_iterations: Steps of an item.
-        backend: ``"kernel"``, ``"reference"`` (tensors, any device), or ``"auto"``: the kernel where
-            residuals can be traced and tensors are on the CPU.
+        backend: ``"kernel"``, ``"reference"`` (tensors, any device), or ``"auto"``: the kernel
+            where residuals can be traced and tensors are on the CPU.
         on_failure: ``"raise"``, ``"warn"`` or ``"mask"``: failed items have their best iterate and
             no gradient.
 
@@ -125,10 +123,10 @@ class ImplicitLeastSquares(_Layer):
         *,
         start: Tensor | None = None,
     ) -> tuple[Tensor, Report]:
-        """Solve.
+        r"""Solve.
 
         Args:
-            features: :math:`\\Phi`, shape ``(E, m, k, N)``: items, points, features of a point,
+            features: :math:`\Phi`, shape ``(E, m, k, N)``: items, points, features of a point,
                 unknowns; by family if the residuals have names.
             data: Tensors that broadcast to ``(E, m)``, in the order in which the residual takes
                 them; by family likewise.
@@ -218,9 +216,7 @@ class GeneralLeastSquares(_Layer):
         super().__init__(ridge, tolerance, max_iterations, on_failure)
         self.residual, self.unknowns = residual, unknowns
 
-    def forward(
-        self, *parameters: Tensor, start: Tensor | None = None
-    ) -> tuple[Tensor, Report]:
+    def forward(self, *parameters: Tensor, start: Tensor | None = None) -> tuple[Tensor, Report]:
         """Solve.
 
         Args:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class JetBasis(nn.Module):
         depth: Hidden layers.
         conditions: Numbers that describe a sample (initial value, coefficients), beside the point.
         frequency: Factor of the first layer: how fast functions vary over the domain.
+        lifted: Number of inputs that `lift` makes of a point; as many as coordinates by default.
         seed: Of the initial weights.
 
     Raises:
@@ -66,24 +68,24 @@ class JetBasis(nn.Module):
         depth: int = 2,
         conditions: int = 0,
         frequency: float = 2.0,
+        lifted: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
         for name, size in (("functions", functions), ("width", width), ("depth", depth)):
             check_positive(name, size)
         self.coordinates, self.functions, self.conditions = coordinates, functions, conditions
-        sizes = [len(coordinates) + conditions, *[width] * depth, functions]
+        first = len(coordinates) if lifted is None else lifted
+        sizes = [first + conditions, *[width] * depth, functions]
         generator = torch.Generator().manual_seed(seed)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for layer, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (before, after) in enumerate(pairwise(sizes)):
             reach = (frequency if layer == 0 else 1.0) / math.sqrt(before)
             for kind, shape in ((self.weights, (after, before)), (self.biases, (after,))):
                 drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
                 kind.append(nn.Parameter(reach * (2 * drawn - 1)))
 
-    def forward(
-        self, points: Tensor, condition: Tensor | None, features: Sequence[str]
-    ) -> Tensor:
+    def forward(self, points: Tensor, condition: Tensor | None, features: Sequence[str]) -> Tensor:
         """Evaluate.
 
         Args:
@@ -105,14 +107,15 @@ class JetBasis(nn.Module):
                 raise SettingsError(
                     f"features: got {name!r}, expected at most two derivatives along one axis"
                 )
-        h = self._inputs(points, condition)
-        firsts = {axes[0]: None for axes in wanted if axes}
-        seconds = {axes[0]: None for axes in wanted if len(axes) == 2}
-        slopes: dict[str, Tensor] = {}
-        for axis in firsts:
-            slopes[axis] = torch.zeros(h.shape[-1], dtype=h.dtype, device=h.device)
-            slopes[axis][self.coordinates.index(axis)] = 1.0
-        curves: dict[str, Tensor | None] = dict(seconds)
+        z, dz, ddz = self.lift(points)
+        h = self._join(z, condition)
+        # The condition does not change along any axis.
+        slopes = {axes[0]: self._pad(dz[axes[0]]) for axes in wanted if axes}
+        curves = {
+            axes[0]: None if axes[0] not in ddz else self._pad(ddz[axes[0]])
+            for axes in wanted
+            if len(axes) == 2
+        }
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = h @ weight.T + bias
@@ -129,13 +132,32 @@ class JetBasis(nn.Module):
         parts = [h if not a else slopes[a] if len(a) == 1 else curves[a[0]] for a in wanted]
         return torch.stack([h if part is None else part.expand_as(h) for part in parts], -2)
 
-    def _inputs(self, points: Tensor, condition: Tensor | None) -> Tensor:
+    def lift(self, points: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """What of a point the network sees: the coordinates themselves; for subclasses to change.
+
+        Args:
+            points: Shape ``(n, d)``.
+
+        Returns:
+            Inputs of shape ``(n, q)``, and their first and second derivatives along each axis;
+            second ones that are zero may be left out.
+        """
+        slopes = {}
+        for place, axis in enumerate(self.coordinates):
+            slopes[axis] = torch.zeros_like(points)
+            slopes[axis][:, place] = 1.0
+        return points, slopes, {}
+
+    def _pad(self, slope: Tensor) -> Tensor:
+        return torch.nn.functional.pad(slope, (0, self.conditions))
+
+    def _join(self, inputs: Tensor, condition: Tensor | None) -> Tensor:
         if condition is None:
             if self.conditions:
                 raise SettingsError(f"condition: got None, expected shape (S, {self.conditions})")
-            return points[None]
+            return inputs[None]
         check_shape("condition", condition, "S c", sizes={"c": self.conditions})
-        samples, n = len(condition), len(points)
+        samples, n = len(condition), len(inputs)
         return torch.cat(
-            [points.expand(samples, *points.shape), condition[:, None].expand(-1, n, -1)], -1
+            [inputs.expand(samples, *inputs.shape), condition[:, None].expand(-1, n, -1)], -1
         )

@@ -71,7 +71,9 @@ class Expert:
         residuals = {name: self.rows[name].residual for name in features}
         return kind(residuals, features, item["data"], ridge=self.ridge).with_scales(item["scales"])
 
-    def solve(self, item: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[Tensor, Report]:
+    def solve(
+        self, item: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> tuple[Tensor, Report]:
         """Coefficients of shape ``(S, N)`` without regard to other experts, and the report."""
         solution = implicit_least_squares(
             self.problem(item, parameters), item["start"], solver=self.solver, on_failure="mask"

@@ -7,8 +7,8 @@ interface is a quadratic form in the difference alone,
 .. math:: E = \tfrac12 (w_a - w_b)^\top G\, (w_a - w_b), \qquad
           G = \frac{\gamma}{n} \sum_i \sum_k s_k^2\, \phi_{ik} \phi_{ik}^\top .
 
-Normal equations of all experts together are then blocks of size ``N`` on the diagonal, which experts
-compute where they are, and blocks :math:`\pm G` between neighbours.
+Normal equations of all experts together are then blocks of size ``N`` on the diagonal, which
+experts compute where they are, and blocks :math:`\pm G` between neighbours.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Continuity:
     ):
         if not partition.interfaces:
             raise SettingsError(
-                "continuity: the partition has no interfaces, expected boxes with at least one cut; "
+                "continuity: the partition has no interfaces, expected boxes that are cut; "
                 "leave continuity out"
             )
         cut = {coordinates[face.axis] for face in partition.interfaces}
@@ -136,7 +136,9 @@ class GatheredProblem(LeastSquaresProblem):
         pull = self._continuity.gradient(matrices, each)
         cost = torch.stack([one.cost for one in own]).sum(0) + 0.5 * (pull * each).sum((1, 2))
         gradient = torch.stack([one.gradient for one in own], 1) + pull
-        return NormalEquations(cost, gradient.flatten(1), self.assemble([o.matrix for o in own], matrices))
+        return NormalEquations(
+            cost, gradient.flatten(1), self.assemble([o.matrix for o in own], matrices)
+        )
 
     def assemble(self, own: Sequence[Tensor], matrices: Sequence[Tensor]) -> Tensor:
         """Blocks of the experts and of interfaces as matrices of shape ``(s, K N, K N)``."""

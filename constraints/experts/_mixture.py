@@ -232,7 +232,10 @@ class MixtureOfExperts(nn.Module):
         good = report.converged.nonzero()[:, 0]
         if not len(good):
             return w.reshape(samples, -1, functions), report
-        some = [_choose(item, good, w.reshape(samples, -1, functions)[good, k]) for k, item in enumerate(items)]
+        some = [
+            _choose(item, good, w.reshape(samples, -1, functions)[good, k])
+            for k, item in enumerate(items)
+        ]
         chosen = {**parameters, "condition": None if condition is None else condition[good]}
         found = differentiable_map(
             expert.stationarity, some, parameters=chosen, executor=self.executor
@@ -286,7 +289,9 @@ class MixtureOfExperts(nn.Module):
     ) -> list[dict[str, Any]]:
         """What each expert gets: its points, their data, the factors of its rows, its start."""
         for what, given in (("points", points), ("data", data)):
-            if not set(given) <= set(self.rows) or (what == "points" and len(given) < len(self.rows)):
+            if not set(given) <= set(self.rows) or (
+                what == "points" and len(given) < len(self.rows)
+            ):
                 raise SettingsError(
                     f"{what}: got families {sorted(given)}, expected {sorted(self.rows)}"
                 )
@@ -319,7 +324,8 @@ class MixtureOfExperts(nn.Module):
                 item["start"] = torch.zeros(samples, functions, dtype=torch.float64)
             elif start.shape != (samples, experts, functions):
                 raise ShapeError(
-                    f"start: got shape {tuple(start.shape)}, expected {(samples, experts, functions)}"
+                    f"start: got shape {tuple(start.shape)}, expected "
+                    f"{(samples, experts, functions)}: samples, experts, functions"
                 )
             else:
                 item["start"] = start[:, k].detach()

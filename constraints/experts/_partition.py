@@ -171,7 +171,7 @@ class Partition:
         return number
 
     def members(self, points: Tensor) -> list[Tensor]:
-        """Numbers of the points that each expert sees: its own, and with overlap of its neighbours."""
+        """Numbers of the points that each expert sees, in its overlap with neighbours as well."""
         owner = self.owner(points)
         if not self._overlap:
             return [(owner == k).nonzero()[:, 0] for k in range(self.experts)]

@@ -1,8 +1,8 @@
 """Point-wise problems compiled: the residual is traced and a whole solve is one native call.
 
 The native text stands in ``least_squares.cpp`` beside this file. It runs the iteration of
-`LevenbergMarquardt` for one item a block, lanes over points in the residual and over unknowns in the
-sums; converged items are done, so no item waits for another. `PointwiseProblem` is its twin.
+`LevenbergMarquardt` for one item a block, lanes over points in the residual and over unknowns in
+the sums; converged items are done, so no item waits for another. `PointwiseProblem` is its twin.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ class CompiledProblem(PointwiseProblem):
         for f, (one, two) in enumerate(zip(features, data, strict=True)):
             table[_PLACES * f + 2] = one.data_ptr()
             table[_PLACES * f + 3] = 0 if two is None else two.data_ptr()
-        self._call(_Operation.PULL, self._spread(w, items), items, vector=v.contiguous(), table=table)
+        self._call(
+            _Operation.PULL, self._spread(w, items), items, vector=v.contiguous(), table=table
+        )
         found: list[Tensor | None] = []
         for one, two in zip(features, data, strict=True):
             found += [one, *(() if two is None else two.unbind(1))]
@@ -185,7 +187,9 @@ class CompiledProblem(PointwiseProblem):
         return vector, matrix, report
 
 
-def is_traceable(residuals: Mapping[str, Callable[..., Any]], shapes: Mapping[str, tuple[int, int]]) -> bool:
+def is_traceable(
+    residuals: Mapping[str, Callable[..., Any]], shapes: Mapping[str, tuple[int, int]]
+) -> bool:
     """Tell whether residuals run on traced scalars.
 
     Args:
@@ -204,7 +208,9 @@ def is_traceable(residuals: Mapping[str, Callable[..., Any]], shapes: Mapping[st
 def _trace(residual: Callable[..., Any], features: int, data: int) -> tuple[int, list[str]]:
     """Number of rows of a point, and the statements of its three cases."""
     tape = Tape()
-    z, d, y = (tape.inputs(name, n) for name, n in zip("zdy", (features, data, features), strict=True))
+    z, d, y = (
+        tape.inputs(name, n) for name, n in zip("zdy", (features, data, features), strict=True)
+    )
     try:
         r = residual(*z, *d)
         rows = list(r) if isinstance(r, tuple | list) else [r]
@@ -240,7 +246,11 @@ def _kernel(
 ) -> Kernel:
     """Compile the problems of one structure."""
     traced = [_trace(*shape) for shape in shapes]
-    rows, features, data = [c for c, _ in traced], [k for _, k, _ in shapes], [a for *_, a in shapes]
+    rows, features, data = (
+        [c for c, _ in traced],
+        [k for _, k, _ in shapes],
+        [a for *_, a in shapes],
+    )
     wide = max(8, 2 * lanes)
     most = [
         max(c + c * k, k + k * k + 1, 2 * k + a)
@@ -276,7 +286,8 @@ def _kernel(
     head = [f"constexpr int {name} = {value};" for name, value in constants.items()]
     head += [f"constexpr double {name} = {value!r};" for name, value in thresholds.items()]
     head += [
-        f"constexpr int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in lists.items()
+        f"constexpr int {name}[] = {{{', '.join(map(str, values))}}};"
+        for name, values in lists.items()
     ]
     if lanes == 1:
         head.append("const auto vturn = [](V*) {};")

@@ -1,7 +1,7 @@
 r"""Residuals that are any function of the unknowns.
 
-The Jacobian comes from forward mode, one direction for each unknown and all items at once; the exact
-Hessian and the gradients of :math:`\langle v, \nabla C\rangle` from reverse mode on the cost.
+The Jacobian comes from forward mode, one direction for each unknown and all items at once; the
+exact Hessian and the gradients of :math:`\langle v, \nabla C\rangle` from reverse mode on the cost.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _CHUNK = 2**18
 
 
 class PointwiseProblem(LeastSquaresProblem):
-    r"""Batch of problems :math:`\min_w \sum_f \beta_f\, \tfrac12 \sum_i |r_f(\Phi_{fi} w, d_{fi})|^2`.
+    r"""Batch of problems :math:`\min_w \sum_f \beta_f \sum_i \tfrac12 |r_f(\Phi_{fi} w, d_{fi})|^2`.
 
     The weight of a family of rows is by default one over its number of points, so that the sum is a
     mean and does not change when points are added.
@@ -172,7 +172,9 @@ class PointwiseProblem(LeastSquaresProblem):
         for scale, (name, phi, data) in zip(self.scales, self.families(), strict=True):
             residual = self.residuals[name]
 
-            def evaluate(z: Tensor, data: Sequence[Tensor], f: Any = residual, n: str = name) -> Any:
+            def evaluate(
+                z: Tensor, data: Sequence[Tensor], f: Any = residual, n: str = name
+            ) -> Any:
                 return _residual(f, n, z, data)
 
             for part in _slices(phi, len(items)):
@@ -234,11 +236,13 @@ def _curvature(
     return 0.5 * (r * r).sum((1, 2)), q.detach(), torch.stack(rows, -2)
 
 
-def _grad(value: Tensor, inputs: list[Tensor], **options: bool) -> list[Tensor]:
+def _grad(value: Tensor, inputs: list[Tensor], **options: Any) -> list[Tensor]:
     """Gradients, zero where there is no dependence."""
     if not value.requires_grad:
         return [torch.zeros_like(one) for one in inputs]
-    slopes = torch.autograd.grad(value, inputs, allow_unused=True, **options)
+    slopes: tuple[Tensor | None, ...] = torch.autograd.grad(
+        value, tuple(inputs), allow_unused=True, **options
+    )
     return [
         torch.zeros_like(one) if slope is None else slope
         for one, slope in zip(inputs, slopes, strict=True)

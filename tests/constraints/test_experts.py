@@ -1,4 +1,4 @@
-"""Mixtures of experts: partitions, continuity, gradients, and the same numbers on every executor."""
+"""Mixtures of experts: partitions, continuity, gradients, the same bits on every executor."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def mixture(experts: int = 2, *, basis: JetBasis | None = None, **options: Any) 
     return MixtureOfExperts(made, ROWS, parts, **{"ridge": 1e-5, **options})
 
 
-def solve(layer: MixtureOfExperts, condition: Tensor | None = None, **options: Any) -> MixtureSolution:
+def solve(
+    layer: MixtureOfExperts, condition: Tensor | None = None, **options: Any
+) -> MixtureSolution:
     if condition is None:
         condition = torch.tensor([[0.5], [1.0]], dtype=torch.float64)
     given = points()
@@ -323,12 +325,12 @@ def test_a_bad_sample_fails_alone(options: dict[str, Any]) -> None:
 
 
 def test_bad_input() -> None:
+    layer = MixtureOfExperts(
+        JetBasis("xt", 3),
+        {"equation": ROWS["equation"]},
+        Partition.boxes([0, 0], [1, 1], [2, 1]),
+    )
     with pytest.raises(SettingsError, match=r"expert 1 \(0.5 to 1, 0 to 1\) has none"):
-        layer = MixtureOfExperts(
-            JetBasis("xt", 3),
-            {"equation": ROWS["equation"]},
-            Partition.boxes([0, 0], [1, 1], [2, 1]),
-        )
         layer({"equation": torch.tensor([[0.1, 0.2]], dtype=torch.float64)})
     with pytest.raises(SettingsError, match="expected coordinate 0 from 0.0 to 1.0"):
         layer({"equation": torch.tensor([[1.1, 0.2]], dtype=torch.float64)})
@@ -351,7 +353,12 @@ def test_bad_input() -> None:
 
 
 def test_a_residual_for_tensors_only_runs_as_well() -> None:
-    rows = {**ROWS, "equation": Rows(residual=lambda u, a, b: torch.sinh(u) + a - b, features=("u", "u_t", "u_xx"))}
+    rows = {
+        **ROWS,
+        "equation": Rows(
+            residual=lambda u, a, b: torch.sinh(u) + a - b, features=("u", "u_t", "u_xx")
+        ),
+    }
     traced = {**ROWS, "equation": Rows(
         residual=lambda u, a, b: 0.5 * (scalar.exp(u) - scalar.exp(-u)) + a - b,
         features=("u", "u_t", "u_xx"),

@@ -84,21 +84,23 @@ class DiffusionSorption:
         """Residual of the right boundary."""
         return u - self.outflow * self.diffusion * u_x
 
-    def rows(self, *, is_local: bool = True) -> dict[str, Rows]:
+    def rows(self, *, is_local: bool = True, condition_weight: float = 10.0) -> dict[str, Rows]:
         """Families of rows for a mixture; ``"initial"`` takes the initial value.
 
         Args:
             is_local: Whether conditions concern only the experts that touch them.
+            condition_weight: Factor of the mean squares of conditions beside those of the equation.
         """
+        also: dict[str, Any] = {"is_local": is_local, "weight": condition_weight}
         return {
             "equation": Rows(residual=self.equation, features=("u", "u_t", "u_xx")),
-            "initial": Rows(residual=_difference, features=("u",), is_local=is_local),
-            "left": Rows(residual=_from_one, features=("u",), is_local=is_local),
-            "right": Rows(residual=self.right, features=("u", "u_x"), is_local=is_local),
+            "initial": Rows(residual=_difference, features=("u",), **also),
+            "left": Rows(residual=_from_one, features=("u",), **also),
+            "right": Rows(residual=self.right, features=("u", "u_x"), **also),
         }
 
     @staticmethod
-    def points(count: int, *, seed: int = 0, edge: int = 64) -> Mapping[str, Tensor]:
+    def points(count: int, *, seed: int = 0, edge: int = 128) -> Mapping[str, Tensor]:
         """Points ``(x, t)``: random ones for the equation, regular ones for the conditions.
 
         Args:

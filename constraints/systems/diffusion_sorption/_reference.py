@@ -42,8 +42,8 @@ def reference(
         ShapeError: If ``initial`` has another shape.
         NotConvergedError: If the integrator gives up.
 
-    Source: the cells, and the ghost values at both ends, of Takamoto et al. 2022 (PDEBench), who use
-    an explicit method instead.
+    Source: the cells, and the ghost values at both ends, of Takamoto et al. 2022 (PDEBench), who
+    use an explicit method instead.
 
     Example:
         >>> u = reference(torch.tensor([0.1]), cells=128, times=3)
@@ -58,7 +58,9 @@ def reference(
     if cells % points:
         raise SettingsError(f"points: got {points}, expected a divisor of cells = {cells}")
     if initial.ndim not in {1, 2} or (initial.ndim == 2 and initial.shape[1] != cells):
-        raise ShapeError(f"initial: got shape {tuple(initial.shape)}, expected (S,) or (S, {cells})")
+        raise ShapeError(
+            f"initial: got shape {tuple(initial.shape)}, expected (S,) or (S, {cells})"
+        )
     starts = initial.detach().double()
     starts = starts[:, None].expand(-1, cells) if starts.ndim == 1 else starts
     at = np.linspace(0.0, system.duration, times)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints.experts import JetBasis, MixtureSolution, Partition
+from constraints.experts import MixtureSolution, Partition
 from constraints.experts._mixture import MixtureOfExperts
+from constraints.systems.diffusion_sorption._basis import SimilarityBasis
 from constraints.systems.diffusion_sorption._equation import DiffusionSorption
 from solvers.core import ShapeError, check_positive, relative_error
 from solvers.parallel import Executor
@@ -60,14 +61,14 @@ class Fit:
 
     arm: Arm
     system: DiffusionSorption
-    basis: JetBasis
+    basis: SimilarityBasis
     mixture: MixtureOfExperts | None
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     iterations: list[float] = field(default_factory=list)
 
     def solve(self, initial: Tensor, *, seed: int = 12345) -> Field:
-        """The field for some initial values, shape ``(S,)``, as a function of points and features."""
+        """The field for initial values of shape ``(S,)``: a function of points and features."""
         condition = _condition(initial)
         if self.mixture is None:
             return lambda points, names: self.basis(points, condition, names)[..., 0]
@@ -117,12 +118,10 @@ def train(
     check_positive("steps", steps, allow_zero=True)
     check_positive("samples", samples)
     system = system or DiffusionSorption()
-    basis = JetBasis(
-        "xt",
+    basis = SimilarityBasis(
         arm.functions,
         width=arm.width,
         depth=3,
-        conditions=1,
         frequency=arm.frequency,
         seed=seed,
     )
@@ -135,9 +134,11 @@ def train(
     for step in range(steps):
         initial = 0.2 * torch.rand(samples, generator=generator, dtype=torch.float64)
         places = system.points(arm.points // 2, seed=2 * (seed * steps + step) + 1)
-        loss = _residual(system, fit.solve(initial, seed=2 * (seed * steps + step)), places, initial)
+        loss = _residual(
+            system, fit.solve(initial, seed=2 * (seed * steps + step)), places, initial
+        )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(basis.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -167,7 +168,7 @@ def _condition(initial: Tensor) -> Tensor:
 
 
 def _mixture(
-    arm: Arm, system: DiffusionSorption, basis: JetBasis, executor: Executor | None
+    arm: Arm, system: DiffusionSorption, basis: SimilarityBasis, executor: Executor | None
 ) -> MixtureOfExperts | None:
     if arm.functions == 1:
         return None
@@ -176,6 +177,7 @@ def _mixture(
         system.rows(is_local=arm.is_local),
         Partition.boxes([0.0, 0.0], [1.0, 1.0], [arm.experts, 1]),
         continuity={"x": ("u", "u_x")} if arm.is_held else None,
+        ridge=1e-10,
         executor=executor,
     )
 
@@ -191,13 +193,11 @@ def _fit(fit: Fit, initial: Tensor, condition: Tensor, seed: int) -> MixtureSolu
     return solution
 
 
-def _residual(
-    system: DiffusionSorption, u: Field, places: Any, initial: Tensor
-) -> Tensor:
-    """Sum of the mean squares of all families of rows."""
+def _residual(system: DiffusionSorption, u: Field, places: Any, initial: Tensor) -> Tensor:
+    """Weighted sum of the mean squares of all families of rows."""
     total = torch.zeros((), dtype=torch.float64)
     for name, rows in system.rows().items():
         z = u(places[name], rows.features).unbind(-1)
         r = rows.residual(*z, initial[:, None]) if name == "initial" else rows.residual(*z)
-        total = total + 0.5 * r.square().mean()
+        total = total + 0.5 * rows.weight * r.square().mean()
     return total
