@@ -42,6 +42,7 @@ GROUPS = {
         "parallel_overhead",
         "parallel_speedup",
     ),
+    "constraints": ("constraints_least_squares", "constraints_experts"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)

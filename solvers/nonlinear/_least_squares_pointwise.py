@@ -36,7 +36,7 @@ _CHUNK = 2**18
 
 
 class PointwiseProblem(LeastSquaresProblem):
-    r"""Batch of problems :math:`\min_w \sum_f \beta_f \sum_i \tfrac12 |r_f(\Phi_{fi} w, d_{fi})|^2`.
+    r"""Problems :math:`\min_w \sum_f \beta_f \sum_i \tfrac12 |r_f(\Phi_{fi} w, d_{fi})|^2`.
 
     The weight of a family of rows is by default one over its number of points, so that the sum is a
     mean and does not change when points are added.
