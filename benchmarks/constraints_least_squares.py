@@ -286,7 +286,8 @@ for name, solve in (("optimistix LM", optimistix_solve), ("jaxopt LM", jaxopt_so
         print(json.dumps({"method": name, "forward": times[0], "both": times[1],
                           "iterations": float(jnp.mean(n)), "cost": cost}))
     except Exception as error:
-        print(json.dumps({"method": name, "note": f"skipped: {type(error).__name__}: {error}"[:80]}))
+        note = f"skipped: {type(error).__name__}: {error}"[:80]
+        print(json.dumps({"method": name, "note": note}))
 """
 
 
@@ -325,9 +326,7 @@ def _jax(features: Mapping[str, Tensor], kernel: float, repetitions: int) -> lis
         )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not rows:
-        why = (
-            f"skipped: {done.stderr.strip().splitlines()[-1][:80] if done.stderr else 'no output'}"
-        )
+        why = f"skipped: {(done.stderr.strip().splitlines() or ['no output'])[-1][:60]}"
         return [{"method": name, "note": why} for name in names]
     for row in rows:
         if "both" in row:

@@ -69,7 +69,7 @@ class Expert:
         }
         kind = CompiledProblem if self.is_compiled else PointwiseProblem
         residuals = {name: self.rows[name].residual for name in features}
-        return kind(residuals, features, item["data"], ridge=self.ridge).with_scales(item["scales"])
+        return kind(residuals, features, item["data"], ridge=self.ridge).set_scales(item["scales"])
 
     def solve(
         self, item: Mapping[str, Any], parameters: Mapping[str, Any]

@@ -98,7 +98,7 @@ class PointwiseProblem(LeastSquaresProblem):
         self.names = tuple(features)
         self.tensors = tuple(tensors)
 
-    def with_scales(self, scales: Mapping[str, float]) -> PointwiseProblem:
+    def set_scales(self, scales: Mapping[str, float]) -> PointwiseProblem:
         """Set the factors of families as they are, without dividing by the number of points."""
         self.scales = [float(scales[name]) for name in self.names]
         return self
