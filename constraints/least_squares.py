@@ -72,6 +72,7 @@ class ImplicitLeastSquares(_Layer):
     systems with hard constraints", with exact second-order gradients and mean-square rows.
 
     Example:
+        >>> import torch
         >>> t = torch.linspace(0, 1, 40, dtype=torch.float64)
         >>> powers = torch.stack([t**n for n in range(7)], -1)
         >>> slopes = torch.stack([n * t ** max(n - 1, 0) for n in range(7)], -1)
@@ -195,6 +196,7 @@ class GeneralLeastSquares(_Layer):
         SettingsError: If a setting is out of range.
 
     Example:
+        >>> import torch
         >>> layer = GeneralLeastSquares(lambda w, a: torch.stack([w[0] - a, w[0] ** 2 - a]), 1)
         >>> a = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
         >>> w, report = layer(a, start=torch.ones(1, 1, dtype=torch.float64))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,10 +88,11 @@ class CompiledProblem(PointwiseProblem):
                     f"features: got a tensor on {tensor.device}, expected the CPU; "
                     "use PointwiseProblem elsewhere"
                 )
-        shapes = tuple(
-            (self.residuals[name], phi.shape[2], len(data)) for name, phi, data in self.families()
+        traced = tuple(
+            _trace(self.residuals[name], phi.shape[2], len(data))
+            for name, phi, data in self.families()
         )
-        self._kernel = _kernel(shapes, self.unknowns, lane_count())
+        self._kernel = _kernel(traced, self.unknowns, lane_count())
         self._data = [
             torch.stack([one.detach() for one in data], 1) if data else None
             for _, _, data in self.families()
@@ -204,9 +205,24 @@ def is_traceable(
     return True
 
 
-@lru_cache(maxsize=256)
-def _trace(residual: Callable[..., Any], features: int, data: int) -> tuple[int, list[str]]:
-    """Number of rows of a point, and the statements of its three cases."""
+class _Traced(NamedTuple):
+    """A traced residual: sizes, and the statements of its three cases."""
+
+    rows: int
+    features: int
+    data: int
+    cases: tuple[str, ...]
+
+
+_traced: dict[tuple[str, int, int], _Traced] = {}
+
+
+def _trace(residual: Callable[..., Any], features: int, data: int) -> _Traced:
+    """Record a residual.
+
+    It is called every time, because what it holds may have changed; only its derivatives are kept,
+    by the text of what it computes.
+    """
     tape = Tape()
     z, d, y = (
         tape.inputs(name, n) for name, n in zip("zdy", (features, data, features), strict=True)
@@ -217,23 +233,24 @@ def _trace(residual: Callable[..., Any], features: int, data: int) -> tuple[int,
         half = tape.constant(0.0)
         for row in rows:
             half = half + 0.5 * (row * row)
+        text = _store(rows)
     except (TypeError, ValueError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         raise SettingsError(
             f"residual {getattr(residual, '__name__', residual)!r}: cannot be traced ({error}); "
             "write it with arithmetic and solvers.kernels.scalar, or take the reference backend"
         ) from error
-    slopes = [slope for row in rows for slope in reverse([(row, 1.0)], z)]
-    q = reverse([(half, 1.0)], z)
-    curvature = [s for one in q for s in reverse([(one, 1.0)], z)]
-    along = tape.constant(0.0)
-    for one, factor in zip(q, y, strict=True):
-        along = along + factor * one if isinstance(one, Symbol) else along + factor * float(one)
-    pulled = reverse([(along, 1.0)], [*z, *d])
-    return len(rows), [
-        _store([*rows, *slopes]),
-        _store([*q, *curvature, half]),
-        _store([*q, *pulled]),
-    ]
+    key = (text, features, data)
+    if key not in _traced:
+        slopes = [slope for row in rows for slope in reverse([(row, 1.0)], z)]
+        q = reverse([(half, 1.0)], z)
+        curvature = [s for one in q for s in reverse([(one, 1.0)], z)]
+        along = tape.constant(0.0)
+        for one, factor in zip(q, y, strict=True):
+            along = along + factor * (one if isinstance(one, Symbol) else float(one))
+        pulled = reverse([(along, 1.0)], [*z, *d])
+        cases = ([*rows, *slopes], [*q, *curvature, half], [*q, *pulled])
+        _traced[key] = _Traced(len(rows), features, data, tuple(map(_store, cases)))
+    return _traced[key]
 
 
 def _store(values: Sequence[Any]) -> str:
@@ -241,16 +258,10 @@ def _store(values: Sequence[Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _kernel(
-    shapes: tuple[tuple[Callable[..., Any], int, int], ...], unknowns: int, lanes: int
-) -> Kernel:
+def _kernel(traced: tuple[_Traced, ...], unknowns: int, lanes: int) -> Kernel:
     """Compile the problems of one structure."""
-    traced = [_trace(*shape) for shape in shapes]
-    rows, features, data = (
-        [c for c, _ in traced],
-        [k for _, k, _ in shapes],
-        [a for *_, a in shapes],
-    )
+    rows = [one.rows for one in traced]
+    features, data = [one.features for one in traced], [one.data for one in traced]
     wide = max(8, 2 * lanes)
     most = [
         max(c + c * k, k + k * k + 1, 2 * k + a)
@@ -280,8 +291,8 @@ def _kernel(
     lists = {"K_OF": features, "A_OF": data, "C_OF": rows}
     cases = "\n".join(
         f"case {3 * f + mode}: {text} break;"
-        for f, (_, texts) in enumerate(traced)
-        for mode, text in enumerate(texts)
+        for f, one in enumerate(traced)
+        for mode, text in enumerate(one.cases)
     )
     head = [f"constexpr int {name} = {value};" for name, value in constants.items()]
     head += [f"constexpr double {name} = {value!r};" for name, value in thresholds.items()]
@@ -291,7 +302,7 @@ def _kernel(
     ]
     if lanes == 1:
         head.append("const auto vturn = [](V*) {};")
-    families = range(len(shapes))
+    families = range(len(traced))
     head += [f"struct Family{f} {{ enum {{ value = {f} }}; }};" for f in families]
     text = (Path(__file__).parent / "least_squares.cpp").read_text().replace("@CASES@", cases)
     for name in ("add_family", "pull_family"):

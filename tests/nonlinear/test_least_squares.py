@@ -331,6 +331,19 @@ def test_points_are_taken_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
+def test_a_residual_that_changes_is_traced_again() -> None:
+    holder = {"goal": 1.0}
+    phi = {"a": torch.ones(1, 1, 1, 1).double()}
+
+    def moving(u: Any) -> Any:
+        return u - holder["goal"]
+
+    for goal in (1.0, 2.0):
+        holder["goal"] = goal
+        w = LevenbergMarquardt().solve(CompiledProblem({"a": moving}, phi)).value
+        assert w.item() == pytest.approx(goal)
+
+
 def test_what_can_be_traced() -> None:
     assert is_traceable({"a": value}, {"a": (1, 0)})
     assert not is_traceable({"a": torch.sin}, {"a": (1, 0)})
