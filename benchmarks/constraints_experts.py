@@ -23,7 +23,7 @@ from solvers.parallel import Executor, RayExecutor, SerialExecutor
 __all__ = ["run"]
 
 TITLE = "Diffusion-sorption: error of arms and baselines"
-STEPS = {"tiny": 1, "small": 60, "full": 300}
+STEPS = {"tiny": 1, "small": 20, "full": 300}
 SEEDS = {"tiny": 1, "small": 1, "full": 3}
 ARMS = {
     "soft": ds.Arm(functions=1),

@@ -268,7 +268,9 @@ for name, solve in (("optimistix LM", optimistix_solve), ("jaxopt LM", jaxopt_so
     try:
         w0 = jnp.zeros(phi["left"].shape[-1])
         one = {k: p[0] for k, p in phi.items()}
-        batched = lambda phi, w0: jax.lax.map(lambda one: solve(one, w0), phi)
+        # jaxopt's solver does not go through lax.map.
+        one_by_one = lambda phi, w0: jax.lax.map(lambda one: solve(one, w0), phi)
+        batched = jax.vmap(solve, in_axes=(0, None)) if name == "jaxopt LM" else one_by_one
         def loss(phi):
             w, n = batched(phi, w0)
             return (w ** 2).sum(), (w, n)
