@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +62,13 @@ class Expert:
     def problem(self, item: Mapping[str, Any], parameters: Mapping[str, Any]) -> PointwiseProblem:
         """The problem of one expert for all samples, with gradients in the basis's parameters."""
         theta, condition = parameters["theta"], parameters["condition"]
+        # A functional call puts its parameters into the module for a while, and other threads may
+        # have the same one: each call takes modules of its own around the same tensors.
+        tensors = [*self.basis.parameters(), *self.basis.buffers()]
+        basis = copy.deepcopy(self.basis, {id(one): one for one in tensors})
         features = {
             name: functional_call(
-                self.basis, theta, (points, condition, self.rows[name].features)
+                basis, theta, (points, condition, self.rows[name].features)
             ).contiguous()
             for name, points in item["points"].items()
         }
