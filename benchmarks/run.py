@@ -45,7 +45,12 @@ GROUPS = {
     ),
     "dcdm": ("dcdm_directions", "dcdm_recycling"),
     "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
-    "constraints": ("constraints_quadratic", "constraints_cones"),
+    "constraints": (
+        "constraints_quadratic",
+        "constraints_cones",
+        "constraints_least_squares",
+        "constraints_experts",
+    ),
     "pinn": ("pinn_engine", "pinn_accuracy"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)

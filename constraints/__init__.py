@@ -20,10 +20,13 @@ __all__ = [
     "ConvexLayer",
     "DirichletLift",
     "DivergenceFree",
+    "GeneralLeastSquares",
+    "ImplicitLeastSquares",
     "InfeasibleError",
     "InitialLift",
     "Integral",
     "MissingExtraError",
+    "MixtureOfExperts",
     "ModelError",
     "NonFiniteError",
     "NotConvergedError",
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from constraints.closed_forms._lifts import DirichletLift, InitialLift, PeriodicLift
     from constraints.closed_forms._sets import Box, Simplex
     from constraints.convex._layer import ConvexLayer
+    from constraints.experts._mixture import MixtureOfExperts
+    from constraints.least_squares import GeneralLeastSquares, ImplicitLeastSquares
     from constraints.quadratic._layer import ConeProgram, QuadraticProgram
     from solvers.core import (
         CheckpointError,
@@ -72,6 +77,8 @@ else:
         "closed_forms._lifts": ("DirichletLift", "InitialLift", "PeriodicLift"),
         "closed_forms._sets": ("Box", "Simplex"),
         "convex._layer": ("ConvexLayer",),
+        "experts._mixture": ("MixtureOfExperts",),
+        "least_squares": ("GeneralLeastSquares", "ImplicitLeastSquares"),
         "quadratic._layer": ("ConeProgram", "QuadraticProgram"),
     }
     _MODULES = {name: f"{__name__}.{room}" for room, names in _LAYERS.items() for name in names}

@@ -1,0 +1,17 @@
+"""Diffusion with sorption in one dimension: reference, rows, arms of training, baselines."""
+
+from __future__ import annotations
+
+from constraints.systems.diffusion_sorption._equation import DiffusionSorption
+from constraints.systems.diffusion_sorption._reference import interpolate_snapshots, reference
+from constraints.systems.diffusion_sorption._training import Arm, Fit, relative_errors, train
+
+__all__ = [
+    "Arm",
+    "DiffusionSorption",
+    "Fit",
+    "interpolate_snapshots",
+    "reference",
+    "relative_errors",
+    "train",
+]

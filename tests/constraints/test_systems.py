@@ -1,0 +1,123 @@
+"""Diffusion with sorption: the reference, the rows, and what training does to the arms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from constraints.systems import diffusion_sorption as ds
+from constraints.systems.diffusion_sorption._basis import SimilarityBasis
+from constraints.systems.diffusion_sorption._equation import power
+from solvers.core import SettingsError, ShapeError
+from solvers.core.testing import check_order
+from solvers.kernels import Tape, evaluate
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_traced_power_is_the_power() -> None:
+    x = torch.logspace(-7, 7, 200, dtype=torch.float64)
+    symbol = Tape().input("x")
+    (found,) = evaluate([power(symbol, -0.126)], {"x": x[:, None]})
+    assert torch.allclose(found, x**-0.126, rtol=1e-13)
+
+
+def test_the_reference_conserves_what_flows_in() -> None:
+    """Stored and sorbed amount change by the fluxes at both ends."""
+    system = ds.DiffusionSorption()
+    u = ds.reference(torch.tensor([0.1]), cells=256, points=256, times=2001, rtol=1e-9)[0]
+    dx, dt = 1 / 256, system.duration / 2000
+    # R u_t is the rate of u + c (u + eps)^n / n with the factor c of the power in R.
+    stored = u + system.sorption / system.exponent * (u + 1e-6) ** system.exponent
+    gained = dx * (stored[:, -1] - stored[:, 100]).sum()
+    ghost = system.outflow * system.diffusion * (u[-1] - u[-2]) / dx
+    flux = system.diffusion / dx * ((1.0 - u[0]) + (ghost - u[-1]))
+    flowed = dt * (flux[100:].sum() - 0.5 * (flux[100] + flux[-1]))
+    assert float(gained) == pytest.approx(float(flowed), rel=1e-4)
+
+
+def test_finer_grids_converge() -> None:
+    """Ghost values stand at centres of cells, so that the order is one."""
+
+    def change(h: float) -> float:
+        u = [
+            ds.reference(torch.tensor([0.1]), cells=n, points=64, times=3, rtol=1e-8)
+            for n in (round(1 / h), round(2 / h))
+        ]
+        return float((u[0] - u[1])[..., 1:].norm())
+
+    check_order(change, [1 / 64, 1 / 128, 1 / 256, 1 / 512], order=1.0, tolerance=0.2)
+
+
+def test_both_signs_of_the_outflow() -> None:
+    u = {s: ds.reference(torch.tensor([0.1]), ds.DiffusionSorption(outflow=s)) for s in (-1, 1)}
+    assert 0 < float((u[1] - u[-1]).abs().max()) < 0.2
+    for s, field in u.items():
+        # u = s D u_x within the first order of the ghost value.
+        slope = (field[0, -1, -1] - field[0, -2, -1]) * 128
+        right = field[0, -1, -1] + slope / 256
+        assert float(right) == pytest.approx(s * 5e-4 * float(slope), abs=5e-3)
+
+
+def test_snapshots_are_interpolated() -> None:
+    known = torch.linspace(0, 0.2, 5, dtype=torch.float64)
+    solutions = ds.reference(known, cells=128)
+    assert torch.allclose(ds.interpolate_snapshots(known, known, solutions), solutions)
+    middle = torch.tensor([0.125], dtype=torch.float64)
+    error = ds.relative_errors(
+        ds.interpolate_snapshots(middle, known, solutions), ds.reference(middle, cells=128)
+    )
+    assert float(error) < 2e-3
+    with pytest.raises(ShapeError, match="known"):
+        ds.interpolate_snapshots(middle, known[:1], solutions[:1])
+
+
+def test_the_similarity_coordinate_has_its_derivatives() -> None:
+    basis = SimilarityBasis(3, width=6)
+    condition = torch.tensor([[0.2]], dtype=torch.float64)
+    x = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for place, name in enumerate(("u_x", "u_t")):
+        direction = torch.zeros_like(x)
+        direction[:, place] = 1
+        exact = torch.func.jvp(lambda x: basis(x, condition, ("u",)), (x,), (direction,))[1]
+        assert torch.allclose(basis(x, condition, (name,)), exact, rtol=1e-11)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(SettingsError, match="outflow"):
+        ds.DiffusionSorption(outflow=2)
+    with pytest.raises(SettingsError, match="porosity"):
+        ds.DiffusionSorption(porosity=1.0)
+    with pytest.raises(SettingsError, match="divisor"):
+        ds.reference(torch.tensor([0.1]), cells=100, points=64)
+    with pytest.raises(ShapeError, match="initial"):
+        ds.reference(torch.zeros(2, 7))
+
+
+def test_a_hard_arm_obeys_before_any_training() -> None:
+    initial = torch.tensor([0.05, 0.15], dtype=torch.float64)
+    solution = ds.reference(initial)
+    soft, hard = (ds.train(ds.Arm(functions=n), steps=0).predict(initial) for n in (1, 64))
+    errors = [float(ds.relative_errors(one, solution).max()) for one in (soft, hard)]
+    assert errors[1] < 0.05 < 0.5 < errors[0]
+
+
+@pytest.mark.slow
+def test_training_lowers_loss_and_error() -> None:
+    initial = torch.tensor([0.05, 0.15], dtype=torch.float64)
+    solution = ds.reference(initial)
+    arm = ds.Arm(functions=16, points=512)
+    before, after = (ds.train(arm, steps=n, samples=2) for n in (1, 40))
+    assert sum(after.losses[-5:]) / 5 < 0.7 * before.losses[0]
+    errors = [
+        float(ds.relative_errors(f.predict(initial), solution).mean()) for f in (before, after)
+    ]
+    assert errors[1] < errors[0]
