@@ -169,13 +169,13 @@ def _train(
 ) -> None:
     _check_files(checkpoint=checkpoint, save=save, picture=picture, json=json)
     chosen = parse_settings(pairs)
+    import solvers.pinn as networks
     from physim.cli._train_report import (
         describe_training,
         draw_training,
         show_training,
         time_reference,
     )
-    import solvers.pinn as networks
     from solvers.pde.problems import find_problem
 
     problem = find_problem(name, **chosen)
