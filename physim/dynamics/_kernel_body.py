@@ -220,7 +220,7 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "NEWTON_MOST": settings.newton_iterations,
         "NEWTON_FIRST": settings.newton_first,
         "NEWTON_MORE": settings.newton_iterations - settings.newton_first,
-        "NEWTON_STAGE": NEWTON_STAGE,
+        "NEWTON_STAGE": min(NEWTON_STAGE, settings.newton_iterations - settings.newton_first),
         "STAGES": round(math.log10(settings.soft_rescue / settings.rescue_smoothing)),
         "TEAM_MOST": TEAM_MOST,
         "PATIENCE": PATIENCE,

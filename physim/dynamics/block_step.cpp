@@ -98,12 +98,13 @@ const auto solve_soft = [&](Work& work, const V* num, M wanted) -> M {
   adopt(work, trial, soft, none);
   work.iterations = trial.iterations;
   const M exact = solve_here(work, num, NEWTON_FIRST, soft), left = wanted & !exact;
-  if (!vany(left)) return exact;
+  if (NEWTON_STAGE == 0 || !vany(left)) return exact;
   trial.iterations = work.iterations;
   for (int stage = 0; stage < STAGES; ++stage) {
     trial.kappa[0] = vmax(work.kappa[0], trial.kappa[0] * 0.1);
     solve_newton(trial, num, true, false, NEWTON_STAGE, left);
   }
+  trial.kappa[0] = work.kappa[0];
   const M late = solve_here(trial, num, NEWTON_FIRST + NEWTON_STAGE, left);
   adopt(work, trial, late, unit);
   work.iterations = trial.iterations;

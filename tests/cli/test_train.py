@@ -66,6 +66,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("solvers.pinn")
     module.PINN = module.LagrangianPINN = Trainer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "solvers.pinn", module)
+    monkeypatch.setattr(solvers, "pinn", module, raising=False)
     CALLS.clear()
 
 
