@@ -43,7 +43,7 @@ __all__ = [
 _TINY = 1e-150
 """Keeps squares of lengths away from zero without changing one that means something."""
 
-_RADIUS_ITERATIONS = 3
+_RADIUS_ITERATIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
