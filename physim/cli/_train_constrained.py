@@ -246,5 +246,5 @@ def _draw(fit: Fit, prediction: Tensor, solution: Tensor, path: Path) -> Path:
     if fit.losses:
         step = torch.arange(1, len(fit.losses) + 1).numpy()
         loss = {"loss": torch.tensor(fit.losses).numpy()}
-        draw_curves(axes[-1], step, loss, x_label="step", is_logarithmic=True)
+        draw_curves(axes[-1], step, loss, x_label="step", y_label="loss", is_logarithmic=True)
     return save_figure(figure, path)
