@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ from typer.testing import CliRunner
 
 from constraints.systems import diffusion_sorption as ds
 from physim.cli._app import app
+from solvers.core import NotConvergedError
 
 SMALL = ("--functions", 8, "--width", 8, "--points", 128)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def run(*arguments: object, code: int = 0) -> tuple[str, str]:
@@ -102,6 +112,15 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments: list[str], words: st
     assert "Traceback" not in err
 
 
+def test_a_failed_solve_is_exit_code_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NotConvergedError("item 3 is STALLED")
+
+    monkeypatch.setattr(ds, "train", fail)
+    _, err = run("diffusion-sorption", code=1)
+    assert err == "physim: item 3 is STALLED\n"
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     options = ("--arm", "soft", "--width", 8, "--points", 64, "--checkpoint", path)
@@ -128,10 +147,7 @@ def test_ctrl_c_in_a_terminal_and_going_on(executor: str, tmp_path: Path) -> Non
     subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=120)
     resumed = json.loads((tmp_path / "fit.json").read_text())
     assert resumed["status"] == "complete"
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     whole = train(*options)
-    torch.set_num_threads(before)
     assert losses(torn) == losses(whole)[: torn["steps"]]
     assert losses(resumed) == losses(whole)
     assert resumed["relative_l2"] == whole["relative_l2"]
