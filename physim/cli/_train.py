@@ -13,10 +13,11 @@ from physim.cli._errors import FAILURES, report_errors
 from physim.cli._report import write_json
 from solvers.core import SettingsError
 
-__all__ = ["train"]
+__all__ = ["check_files", "train"]
 
 train = typer.Typer(
-    help="Train networks: pinn, lpinn; problems lists what they solve.", no_args_is_help=True
+    help="Train networks: pinn, lpinn (problems lists what they solve), constrained.",
+    no_args_is_help=True,
 )
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -167,7 +168,7 @@ def _train(
     picture: Path | None,
     json: Path | None,
 ) -> None:
-    _check_files(checkpoint=checkpoint, save=save, picture=picture, json=json)
+    check_files(checkpoint=checkpoint, save=save, picture=picture, json=json)
     chosen = parse_settings(pairs)
     import solvers.pinn as networks
     from physim.cli._train_report import (
@@ -211,10 +212,14 @@ def _train(
         raise typer.Exit(FAILURES)
 
 
-def _check_files(
+def check_files(
     *, checkpoint: Path | None, save: Path | None, picture: Path | None, json: Path | None
 ) -> None:
-    """Refuse before the training what would fail after it."""
+    """Refuse before the training what would fail after it.
+
+    Raises:
+        SettingsError: If a file has another ending, or stands where it cannot be written.
+    """
     endings: dict[str, tuple[Path | None, Sequence[str]]] = {
         "checkpoint": (checkpoint, _NETWORK),
         "save": (save, _NETWORK),
