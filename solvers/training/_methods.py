@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -64,7 +65,8 @@ class Method(ABC):
             The loss before it; of a search, the loss after it.
 
         Raises:
-            GuiltyError: If the loss before the step, or its gradient, is not finite.
+            GuiltyError: If the loss before the step, its gradient, or a parameter after it is not
+                finite.
         """
 
     @abstractmethod
@@ -115,6 +117,13 @@ def differentiate(objective: Objective, loss: Tensor, *, is_strict: bool = True)
         p.grad = gradient
 
 
+def check_parameters(objective: Objective) -> None:
+    """Refuse parameters that are not finite."""
+    for place, p in enumerate(objective.parameters):
+        if not bool(torch.isfinite(p).all()):
+            raise GuiltyError(f"parameter {place}")
+
+
 class FirstOrder(Method):
     """Any ``torch.optim`` optimizer, L-BFGS included.
 
@@ -145,6 +154,7 @@ class FirstOrder(Method):
             return float(loss.detach())
 
         self._optimizer.step(closure)
+        check_parameters(self._objective)
         return Evaluation(loss=sum(first[0].values()), terms=first[0])
 
     def refresh(self) -> None:
@@ -183,6 +193,7 @@ class LeastSquares(Method):
         self._optimizer.step(self._residual)  # type: ignore[arg-type]
         report = getattr(self._optimizer, "report", None)
         self.is_stalled = bool(getattr(report, "is_stalled", False))
+        check_parameters(self._objective)
         return Evaluation(loss=sum(values.values()), terms=values)
 
     def refresh(self) -> None:
@@ -213,6 +224,11 @@ class Search(Method):
         self, objective: Objective, make: Callable[..., Any], *, most_failures: int = 3
     ) -> None:
         self._objective, self._most = objective, most_failures
+        ends = list(accumulate(p.numel() for p in objective.parameters))
+        self._places = [
+            (p.detach(), slice(end - p.numel(), end))
+            for p, end in zip(objective.parameters, ends, strict=True)
+        ]
         self._seen: dict[float, dict[str, float]] = {}
         self._now: dict[str, float] = {}
         try:
@@ -278,11 +294,9 @@ class Search(Method):
     def _gather(self) -> Tensor:
         return torch.cat([p.detach().reshape(-1) for p in self._objective.parameters]).double()
 
-    @torch.no_grad()
     def _scatter(self, vector: Tensor) -> None:
-        sizes = [p.numel() for p in self._objective.parameters]
-        for p, part in zip(self._objective.parameters, vector.split(sizes), strict=True):
-            p.copy_(part.reshape(p.shape))
+        for place, part in self._places:
+            place.copy_(vector[part].view(place.shape))
 
     def _differentiate(self, vector: Tensor) -> tuple[float, Tensor]:
         self._scatter(vector)

@@ -246,7 +246,6 @@ class _Run:
             return self._fail(error, kept)
         try:
             evaluation = self.method.step()
-            self._check_parameters()
         except (GuiltyError, NonFiniteError) as error:
             # A loss that is not finite comes of the step before, everything else of this one.
             is_late = not error.name.startswith(("parameter", "gradient"))
@@ -429,11 +428,6 @@ class _Run:
                 self._resample()
             self._best_held_out = held_out if best is None else min(best, held_out)
         return None
-
-    def _check_parameters(self) -> None:
-        for place, p in enumerate(self.objective.parameters):
-            if not bool(torch.isfinite(p).all()):
-                raise GuiltyError(f"parameter {place}")
 
     def _fail(self, error: GuiltyError | NonFiniteError, kept: list[Tensor]) -> Status:
         """Go back to the parameters whose loss was last seen to be finite."""
