@@ -173,7 +173,6 @@ def _train(
     import solvers.pinn as networks
     from physim.cli._train_report import (
         describe_training,
-        draw_training,
         show_training,
         time_reference,
     )
@@ -204,7 +203,7 @@ def _train(
         result.save(save)
         record["save"] = str(save)
     if picture is not None:
-        record["picture"] = str(draw_training(problem, result, picture))
+        record["picture"] = str(result.plot(picture))
     if json is not None:
         write_json(record, json)
     show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)

@@ -1,4 +1,4 @@
-"""What ``physim train`` says at its end: a record, a table and a picture."""
+"""What ``physim train`` says at its end: a record and a table."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
-
-import torch
 
 from physim.cli._report import installed
 from solvers.core import Status
-from solvers.figures import draw_curves, open_figure, save_figure
 from solvers.pde import Problem, evaluation_grid
 
-__all__ = ["describe_training", "draw_training", "show_training", "time_reference"]
+__all__ = ["describe_training", "show_training", "time_reference"]
 
 _VERSIONS = ("torch", "warp-lang", "numpy", "scipy")
 
@@ -102,57 +98,6 @@ def show_training(record: Mapping[str, Any], *, stream: TextIO) -> None:
     for name, text in rows:
         table.add_row(name, text)
     Console(file=stream).print(table)
-
-
-def draw_training(problem: Problem, result: Any, path: Path) -> Path:
-    """Draw the first field, its error, and the history.
-
-    Args:
-        problem: What was solved.
-        result: What ``fit`` gave.
-        path: File to write.
-
-    Returns:
-        The path.
-    """
-    has_field = problem.domain.dimension == 2
-    figure, axes = open_figure(width=13.0, heights=[4.0], columns=3 if has_field else 1)
-    if has_field:
-        _draw_field(problem, result, figure, axes)
-    rows = [row for row in result.history if row.get("held_out") is not None]
-    if rows:
-        known = [name for name in ("loss", "held_out", "relative_l2") if name in rows[0]]
-        seconds = torch.tensor([float(row["seconds"]) for row in rows]).numpy()
-        curves = {
-            name.replace("_", " "): torch.tensor([float(row[name]) for row in rows]).numpy()
-            for name in known
-        }
-        draw_curves(axes[-1], seconds, curves, x_label="time [s]", is_logarithmic=True)
-    return save_figure(figure, path)
-
-
-def _draw_field(problem: Problem, result: Any, figure: Any, axes: Any) -> None:
-    horizontal, vertical = problem.domain.axes
-    counts = (161, 121)
-    points = evaluation_grid(problem, *counts)
-    if len(points) != counts[0] * counts[1]:
-        return
-    columns = [points[:, k] for k in range(2)]
-    with torch.no_grad():
-        values = result(*columns)
-    field = problem.fields[0]
-    shown = (values[field] if isinstance(values, Mapping) else values).reshape(counts)
-    panels = {field: shown}
-    if problem.reference is not None:
-        exact = problem.reference_values(points)[field].reshape(counts)
-        panels[f"error of {field}"] = (shown - exact).abs()
-    grid = [column.reshape(counts).numpy() for column in columns]
-    for place, (title, panel) in zip(axes, panels.items(), strict=False):
-        mesh = place.pcolormesh(*grid, panel.numpy(), shading="gouraud", rasterized=True)
-        figure.colorbar(mesh, ax=place)
-        place.set_title(title)
-        place.set_xlabel(horizontal)
-        place.set_ylabel(vertical)
 
 
 def time_reference(problem: Problem) -> float | None:

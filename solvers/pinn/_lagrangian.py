@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from solvers.core import Report, SettingsError, check_choice
 from solvers.pde import Box, Problem, evaluation_grid
+from solvers.pinn._figure import draw_result
 from solvers.pinn._labels import Formulation, Transport, label_problem, wrap
 from solvers.pinn._networks import MLP
 from solvers.pinn._pinn import PINN
@@ -169,6 +170,22 @@ class LagrangianResult:
             Path of the file.
         """
         return write_result(path, self, {})
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the field over space and time, its error against the reference, and the history.
+
+        Args:
+            path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+            SettingsError: If the ending is not known, the folder does not exist, or the map from
+                labels has folded.
+        """
+        return draw_result(self, path)
 
     def labels(self, x: Float[Tensor, " N"], t: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Find the labels at positions: Newton's method inside a bracket that shrinks.

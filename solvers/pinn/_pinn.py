@@ -7,27 +7,21 @@ points that are drawn again by residual, as in Wu, Zhu, Tan, Kartha and Lu (2023
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from solvers.core import (
-    NonFiniteError,
     OnFailure,
     Report,
     Solution,
-    Status,
     apply_on_failure,
-    catch_interrupt,
     check_choice,
     check_positive,
-    open_progress,
 )
 from solvers.derivatives import Backend
 from solvers.optim import SelfScaledBroyden
@@ -36,11 +30,10 @@ from solvers.pinn._ansatz import Exact, make_ansatz
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
-from solvers.pinn._run_state import read_run, write_run
+from solvers.training import Objective, Phase, Record, Search, train
 
 __all__ = ["PINN"]
 
-_MOST_FAILURES = 3
 _FEWEST_POINTS, _MOST_POINTS = 1000, 5000
 _POINTS_PER_PARAMETER = 4.5
 _RECORDS = 1.05
@@ -202,47 +195,63 @@ class PINN:
             NonFiniteError: If the loss is not finite at the first parameters.
             CheckpointError: If the file belongs to another run.
         """
-        check_positive("budget", budget)
-        limits = _Limits(budget, math.inf if cpu_budget is None else cpu_budget, steps)
-        identity = {
-            "problem": self.problem.name,
-            "coefficients": dict(self.problem.coefficients),
-            **self.settings,
-        }
-        first = self.initial() if start is None else start
-        run = _Run(
-            self, first, tolerance=tolerance, target=target, measure=measure, callback=callback
-        )
-        if checkpoint is not None:
-            read_run(checkpoint, identity, run.search, self.collocation, run.history)
-            run.set_clock()
-        status, saved = None, time.monotonic()
-        with (
-            open_progress(steps, description=self.problem.name, show=progress) as display,
-            catch_interrupt() as interrupt,
-        ):
-            while status is None:
-                status = run.advance(limits, display)
-                if interrupt.is_requested:
-                    status = Status.MAX_ITERATIONS
-                is_due = time.monotonic() - saved > checkpoint_every
-                if checkpoint is not None and (status is not None or is_due):
-                    write_run(checkpoint, identity, run.search, self.collocation, run.history)
-                    saved = time.monotonic()
-        theta = run.search.point
-        report = Report(
-            status=torch.tensor(int(status)),
-            iterations=torch.tensor(run.search.steps),
-            residual=torch.tensor(self.collocation.held_out(theta), dtype=torch.float64),
-            counts={
-                "evaluations": torch.tensor(run.search.evaluations),
-                "restarts": torch.tensor(run.search.restarts),
+        theta = (self.initial() if start is None else start).detach().double().clone()
+        run = train(
+            self.objective(theta.requires_grad_(), measure=measure or target is not None),
+            Phase(name="self-scaled Broyden", method=lambda o: Search(o, SelfScaledBroyden)),
+            steps=steps,
+            budget=budget,
+            cpu_budget=cpu_budget,
+            tolerance=tolerance,
+            targets=None if target is None else {"relative_l2": target},
+            resample_every=self.resample_every,
+            record_every=_RECORDS,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            settings={
+                "problem": self.problem.name,
+                "coefficients": dict(self.problem.coefficients),
+                **self.settings,
             },
+            callback=None if callback is None else lambda record: callback(_row(record)),
+            progress=progress,
+            description=self.problem.name,
+            on_failure="mask",
         )
+        theta = theta.detach()
+        held_out = torch.tensor(self.collocation.held_out(theta), dtype=torch.float64)
+        report = replace(run.report, residual=held_out)
         solution = Solution(value=theta, report=report)
         what = f"PINN.fit ({run.guilty} is not finite)" if run.guilty else "PINN.fit"
         apply_on_failure(report, on_failure, solution=solution, what=what)
-        return self.result(theta, report, run.history)
+        return self.result(theta, report, [_row(record) for record in run.history])
+
+    def objective(self, theta: Tensor, *, measure: bool = False) -> Objective:
+        """Make what `solvers.training.train` trains.
+
+        Args:
+            theta: Parameters, unknown coefficients last, float64; they change in place.
+            measure: Whether the error against the reference is measured, as ``relative_l2``.
+
+        Returns:
+            Loss and gradient for searches on a vector, held-out residual, points and their state.
+        """
+        collocation = self.collocation
+        measures = {}
+        if measure:
+            meter = self.meter()
+            measures["relative_l2"] = lambda: meter(self.field(theta.detach()))
+        return Objective(
+            [theta],
+            lambda: {
+                name: torch.tensor(size) for name, size in collocation.terms(theta.detach()).items()
+            },
+            loss_and_gradient=collocation.loss_and_gradient,
+            held_out=lambda: collocation.held_out(theta.detach()),
+            measures=measures,
+            resample=lambda _: collocation.move(theta.detach()),
+            state=collocation,
+        )
 
     def result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
         """Put parameters and their story together."""
@@ -258,97 +267,14 @@ class PINN:
         )
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Where a training ends at the latest."""
-
-    seconds: float
-    cpu_seconds: float
-    steps: int | None
-
-    def are_reached(self, seconds: float, cpu_seconds: float, steps: int) -> bool:
-        is_late = seconds >= self.seconds or cpu_seconds >= self.cpu_seconds
-        return is_late or (self.steps is not None and steps >= self.steps)
-
-
-class _Run:
-    """One training: the search, its clock and its history."""
-
-    def __init__(
-        self,
-        pinn: PINN,
-        start: Tensor,
-        *,
-        tolerance: float | None,
-        target: float | None,
-        measure: bool,
-        callback: Callable[[Mapping[str, float]], object] | None,
-    ) -> None:
-        self.pinn, self.tolerance, self.target = pinn, tolerance, target
-        self.callback = callback
-        self.meter = pinn.meter() if measure or target is not None else None
-        self.history: list[dict[str, float]] = []
-        self.search = SelfScaledBroyden(pinn.collocation.loss_and_gradient, start)
-        self.guilty = ""
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-        self._next = 0.05
-
-    def set_clock(self) -> None:
-        """Count the time of a run that this one goes on from."""
-        if self.history:
-            self._wall -= self.history[-1]["seconds"]
-            self._cpu -= self.history[-1]["cpu_seconds"]
-
-    def advance(self, limits: _Limits, display: Any) -> Status | None:
-        """Take one step and look around; returns a status at the end."""
-        search, pinn = self.search, self.pinn
-        is_better = search.step()
-        if search.failures >= _MOST_FAILURES:
-            self._record(display)
-            return Status.STALLED
-        if not is_better or search.steps % pinn.resample_every == 0:
-            try:
-                pinn.collocation.move(search.point)
-                search.refresh()
-            except NonFiniteError:
-                terms = pinn.collocation.terms(search.point)
-                guilty = [name for name, size in terms.items() if not math.isfinite(size)]
-                self.guilty = ", ".join(guilty) or "the gradient"
-                self._record(display)
-                return Status.NON_FINITE
-        elapsed = time.perf_counter() - self._wall
-        is_over = limits.are_reached(elapsed, time.process_time() - self._cpu, search.steps)
-        if elapsed < self._next and not is_over:
-            return None
-        self._next = elapsed * _RECORDS
-        row = self._record(display)
-        if self.tolerance is not None and row["held_out"] < self.tolerance:
-            return Status.CONVERGED
-        if self.target is not None and row["relative_l2"] < self.target:
-            return Status.CONVERGED
-        if not is_over:
-            return None
-        asked = self.tolerance is not None or self.target is not None
-        return Status.MAX_ITERATIONS if asked else Status.CONVERGED
-
-    def _record(self, display: Any) -> dict[str, float]:
-        """Write a row of the history, with the clock stopped."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        theta = self.search.point
-        row = {
-            "step": float(self.search.steps),
-            "seconds": wall - self._wall,
-            "cpu_seconds": cpu - self._cpu,
-            "loss": self.search.loss,
-            "held_out": self.pinn.collocation.held_out(theta),
-        }
-        if self.meter is not None:
-            row["relative_l2"] = self.meter(self.pinn.field(theta))
-        self.history.append(row)
-        shown = {name: row[name] for name in ("loss", "held_out", "relative_l2") if name in row}
-        display.update(self.search.steps, **shown)
-        if self.callback is not None:
-            self.callback(row)
-        self._wall += time.perf_counter() - wall
-        self._cpu += time.process_time() - cpu
-        return row
+def _row(record: Record) -> dict[str, float]:
+    """A row of the history, numbers only."""
+    assert record.held_out is not None
+    return {
+        "step": float(record.step),
+        "seconds": record.seconds,
+        "cpu_seconds": record.cpu_seconds,
+        "loss": record.loss,
+        "held_out": record.held_out,
+        **record.measures,
+    }

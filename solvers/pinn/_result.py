@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from solvers.core import CheckpointError, Report, SettingsError, load_checkpoint, save_checkpoint
 from solvers.derivatives import ResidualProgram
 from solvers.pde import Periodic, Problem, evaluation_grid, sample
+from solvers.pinn._figure import draw_result
 
 __all__ = ["FieldNetwork", "PINNResult"]
 
@@ -125,6 +126,21 @@ class PINNResult:
             Path of the file.
         """
         return write_result(path, self, self.coefficients)
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the first field over two axes, its error against the reference, and the history.
+
+        Args:
+            path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+            SettingsError: If the ending is not known or the folder does not exist.
+        """
+        return draw_result(self, path)
 
 
 class ErrorMeter:

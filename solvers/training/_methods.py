@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -25,10 +26,13 @@ class Evaluation:
     Attributes:
         loss: Sum of the terms.
         terms: Terms by name.
+        is_refused: Whether the step found nothing better and left the parameters as they were. It
+            is not counted, and points are drawn anew where that was asked for at all.
     """
 
     loss: float
     terms: Mapping[str, float]
+    is_refused: bool = False
 
 
 class GuiltyError(ArithmeticError):
@@ -48,20 +52,30 @@ class Method(ABC):
 
     is_stalled = False
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the method has done beside steps, for the report."""
+        return {}
+
     @abstractmethod
     def step(self) -> Evaluation:
         """Take one step.
 
         Returns:
-            The loss before it.
+            The loss before it; of a search, the loss after it.
 
         Raises:
-            GuiltyError: If the loss before the step, or its gradient, is not finite.
+            GuiltyError: If the loss before the step, its gradient, or a parameter after it is not
+                finite.
         """
 
     @abstractmethod
     def refresh(self) -> None:
-        """Take in that the objective has changed."""
+        """Take in that the objective has changed.
+
+        Raises:
+            GuiltyError: If the loss, or its gradient, is not finite now.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -103,6 +117,13 @@ def differentiate(objective: Objective, loss: Tensor, *, is_strict: bool = True)
         p.grad = gradient
 
 
+def check_parameters(objective: Objective) -> None:
+    """Refuse parameters that are not finite."""
+    for place, p in enumerate(objective.parameters):
+        if not bool(torch.isfinite(p).all()):
+            raise GuiltyError(f"parameter {place}")
+
+
 class FirstOrder(Method):
     """Any ``torch.optim`` optimizer, L-BFGS included.
 
@@ -133,6 +154,7 @@ class FirstOrder(Method):
             return float(loss.detach())
 
         self._optimizer.step(closure)
+        check_parameters(self._objective)
         return Evaluation(loss=sum(first[0].values()), terms=first[0])
 
     def refresh(self) -> None:
@@ -171,6 +193,7 @@ class LeastSquares(Method):
         self._optimizer.step(self._residual)  # type: ignore[arg-type]
         report = getattr(self._optimizer, "report", None)
         self.is_stalled = bool(getattr(report, "is_stalled", False))
+        check_parameters(self._objective)
         return Evaluation(loss=sum(values.values()), terms=values)
 
     def refresh(self) -> None:
@@ -192,7 +215,8 @@ class Search(Method):
         objective: What is trained.
         make: Takes a function from a vector to loss and gradient, and the first vector. What it
             gives has ``step()``, ``refresh()``, ``point``, ``loss``, ``failures``,
-            ``state_dict()`` and ``load_state_dict()``.
+            ``state_dict()`` and ``load_state_dict()``; a step that returns False found nothing.
+            Its ``evaluations`` and ``restarts``, if it counts them, go into the report.
         most_failures: Steps in a row without success after which the search is stalled.
     """
 
@@ -200,28 +224,44 @@ class Search(Method):
         self, objective: Objective, make: Callable[..., Any], *, most_failures: int = 3
     ) -> None:
         self._objective, self._most = objective, most_failures
+        ends = list(accumulate(p.numel() for p in objective.parameters))
+        self._places = [
+            (p.detach(), slice(end - p.numel(), end))
+            for p, end in zip(objective.parameters, ends, strict=True)
+        ]
         self._seen: dict[float, dict[str, float]] = {}
+        self._now: dict[str, float] = {}
         try:
-            _, self._now = evaluate(objective)
-        except GuiltyError as error:
+            self._evaluate()
+            self._search = make(objective.loss_and_gradient or self._differentiate, self._gather())
+        except (GuiltyError, NonFiniteError) as error:
+            guilty = error.name or self._guilty()
             raise NonFiniteError(
-                f"{error.name} is not finite at the first parameters of a search, expected finite "
+                f"{guilty} is not finite at the first parameters of a search, expected finite "
                 "numbers; start from others or look for division by zero",
-                name=error.name,
+                name=guilty,
             ) from error
-        self._search = make(self._loss_and_gradient, self._gather())
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Evaluations and restarts, if the search counts them."""
+        names = ("evaluations", "restarts")
+        return {name: getattr(self._search, name) for name in names if hasattr(self._search, name)}
 
     def step(self) -> Evaluation:
         """Take one step of the search."""
-        values = self._now
-        self._search.step()
+        is_refused = self._search.step() is False
         self._settle()
         self.is_stalled = self._search.failures >= self._most
-        return Evaluation(loss=sum(values.values()), terms=values)
+        return Evaluation(loss=self._search.loss, terms=self._now, is_refused=is_refused)
 
     def refresh(self) -> None:
         """Evaluate anew at the present point."""
-        self._search.refresh()
+        try:
+            self._search.refresh()
+        except NonFiniteError as error:
+            self._scatter(self._search.point)
+            raise GuiltyError(self._guilty()) from error
         self._settle()
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,7 +272,18 @@ class Search(Method):
         """Go on from a state."""
         self._search.load_state_dict(state)
         self._scatter(self._search.point)
-        _, self._now = evaluate(self._objective)
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        """Take in the terms at the parameters, if steps see them."""
+        if self._objective.loss_and_gradient is None:
+            _, self._now = evaluate(self._objective)
+
+    def _guilty(self) -> str:
+        """Names of the terms that are not finite at the parameters."""
+        terms = {name: float(term.detach()) for name, term in self._objective.terms().items()}
+        names = [name for name, size in terms.items() if not math.isfinite(size)]
+        return ", ".join(names) or "gradient"
 
     def _settle(self) -> None:
         """Bring the parameters to the search's point, with the terms that were seen there."""
@@ -243,13 +294,11 @@ class Search(Method):
     def _gather(self) -> Tensor:
         return torch.cat([p.detach().reshape(-1) for p in self._objective.parameters]).double()
 
-    @torch.no_grad()
     def _scatter(self, vector: Tensor) -> None:
-        sizes = [p.numel() for p in self._objective.parameters]
-        for p, part in zip(self._objective.parameters, vector.split(sizes), strict=True):
-            p.copy_(part.reshape(p.shape))
+        for place, part in self._places:
+            place.copy_(vector[part].view(place.shape))
 
-    def _loss_and_gradient(self, vector: Tensor) -> tuple[float, Tensor]:
+    def _differentiate(self, vector: Tensor) -> tuple[float, Tensor]:
         self._scatter(vector)
         try:
             with torch.enable_grad():

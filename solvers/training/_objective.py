@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,35 @@ __all__ = ["Objective", "parallel_terms"]
 Terms = Callable[[], Mapping[str, Tensor]]
 
 
+class Stateful(Protocol):
+    """What keeps its own state, for example points that are drawn anew."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Go on from a state."""
+
+
 class Objective:
     r"""A loss as the sum of named terms.
 
     Args:
         parameters: What is trained: a module, or tensors that take gradients.
-        terms: Gives the terms by name, scalars with a graph.
+        terms: Gives the terms by name, scalars with a graph. With ``loss_and_gradient`` they need
+            none, and are asked for only to tell which of them is not finite.
         residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss, for methods that
             use their Jacobian.
+        loss_and_gradient: Takes all parameters as one vector, gives loss and gradient, for searches
+            on a vector; by default autograd does.
         held_out: Gives a number that falls with the true error, where nothing was trained.
+        measures: Give further numbers that fall with the true error, by name, for example the
+            error against a reference.
         resample: Draws new points with a generator.
         generator: Its source of random numbers, saved and restored with the run.
         state: Tensors that belong to a run beside the parameters, for example the points of now;
-            they are written to checkpoints and filled in place when a run goes on.
+            they are written to checkpoints and filled in place when a run goes on. Or an object
+            with ``state_dict()`` and ``load_state_dict()``.
 
     Raises:
         SettingsError: If there is nothing to train.
@@ -47,10 +63,12 @@ class Objective:
         terms: Terms,
         *,
         residual: Callable[[], Tensor] | None = None,
+        loss_and_gradient: Callable[[Tensor], tuple[float, Tensor]] | None = None,
         held_out: Callable[[], float] | None = None,
+        measures: Mapping[str, Callable[[], float]] | None = None,
         resample: Callable[[torch.Generator], object] | None = None,
         generator: torch.Generator | None = None,
-        state: Mapping[str, Tensor] | None = None,
+        state: Mapping[str, Tensor] | Stateful | None = None,
     ) -> None:
         module = isinstance(parameters, nn.Module)
         given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
@@ -62,10 +80,12 @@ class Objective:
             )
         self.terms = terms
         self.residual = residual
+        self.loss_and_gradient = loss_and_gradient
         self.held_out = held_out
+        self.measures = dict(measures or {})
         self._resample = resample
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self.state = dict(state or {})
+        self.state = _Tensors(state or {}) if state is None or isinstance(state, Mapping) else state
 
     @property
     def can_resample(self) -> bool:
@@ -91,12 +111,11 @@ class Objective:
         """Everything about a run that is not in the method."""
         return {
             "parameters": self.snapshot(),
-            "state": {name: tensor.detach().clone() for name, tensor in self.state.items()},
+            "state": self.state.state_dict(),
             "random": capture_random_state(),
             "generator": capture_random_state(self.generator),
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
 
@@ -104,10 +123,24 @@ class Objective:
             state: From :meth:`state_dict`.
         """
         self.restore(state["parameters"])
-        for name, tensor in self.state.items():
-            tensor.copy_(state["state"][name])
+        self.state.load_state_dict(state["state"])
         restore_random_state(state["random"])
         restore_random_state(state["generator"], self.generator)
+
+
+class _Tensors:
+    """Tensors that are saved as copies and filled in place."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, tensor in self._tensors.items():
+            tensor.copy_(state[name])
 
 
 def parallel_terms(

@@ -36,6 +36,8 @@ from solvers.training._state import pack, unpack
 __all__ = ["Record", "Training", "train"]
 
 _KIND = "training"
+_FIRST_RECORD = 0.05
+"""Time of the first record where records are a factor of time apart [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +46,28 @@ class Record:
 
     Attributes:
         step: Steps taken, all phases together.
-        seconds: Wall time of training up to here, earlier runs included [s].
+        seconds: Wall time of training up to here, earlier runs included, records not [s].
+        cpu_seconds: CPU time of the process, counted alike [s].
         phase: Name of the phase.
-        loss: Loss before the last step.
+        loss: Loss before the last step; after it if a search took it.
         terms: Its terms.
         held_out: Residual where nothing was trained; None without one.
+        measures: The objective's measures.
     """
 
     step: int
     seconds: float
+    cpu_seconds: float
     phase: str
     loss: float
     terms: Mapping[str, float]
     held_out: float | None
+    measures: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"terms": dict(self.terms)}
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return values | {"terms": dict(self.terms), "measures": dict(self.measures)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,10 +91,12 @@ def train(
     *,
     steps: int | None = None,
     budget: float | None = None,
+    cpu_budget: float | None = None,
     tolerance: float | None = None,
+    targets: Mapping[str, float] | None = None,
     resample_every: int | None = None,
     overfit: float | None = None,
-    record_every: int = 100,
+    record_every: int | float = 100,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
     settings: Mapping[str, Any] | None = None,
@@ -102,12 +111,16 @@ def train(
         objective: What is trained; its parameters change in place.
         schedule: Phases, one after the other.
         steps: Most steps, all phases together, steps before a checkpoint included.
-        budget: Wall time, earlier runs included [s].
+        budget: Wall time, earlier runs included; records are made with the clock stopped [s].
+        cpu_budget: CPU time of the process, counted alike [s].
         tolerance: Stop when the held-out residual is below; without one, the loss.
-        resample_every: Steps between two draws of points.
+        targets: Stop when a measure of the objective is below, by name.
+        resample_every: Steps between two draws of points; they are also drawn after a step that was
+            refused.
         overfit: Draw points anew when the held-out residual is this many times its best, and stop
             with ``STALLED`` where points cannot be drawn; off by default.
-        record_every: Steps between two records.
+        record_every: Steps between two records. A float is the factor between their times, from
+            0.05 s on: 1.05 gives rows that are even in the logarithm of time.
         checkpoint: File of the run. If it is there, training goes on from it, with the numbers
             that it would have had without the interruption.
         checkpoint_every: Seconds between two checkpoints; one is also written at the end.
@@ -115,12 +128,13 @@ def train(
         callback: Gets every record.
         progress: True for a display, False for silence, None for a display in a terminal.
         description: What the display says in front.
-        on_failure: What happens after ``NON_FINITE`` or ``STALLED``, or if a tolerance was asked
-            for and not met.
+        on_failure: What happens after ``NON_FINITE`` or ``STALLED``, or if a tolerance or target
+            was asked for and not met.
 
     Returns:
         Parameters at the end. ``NON_FINITE``: those before the step that failed, the guilty term is
-        named. The report's residual is the last held-out residual, or loss.
+        named. The report's residual is the last held-out residual, or loss; its counts are those of
+        the last method.
 
     Raises:
         NonFiniteError: If the loss is not finite at the first parameters.
@@ -139,11 +153,14 @@ def train(
         tensor(True)
     """
     phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
-    _check(objective, phases, steps, budget, tolerance, resample_every, overfit, record_every)
+    limits = _Limits(
+        steps, budget, cpu_budget, tolerance, dict(targets or {}), resample_every, overfit,
+        record_every,
+    )  # fmt: skip
+    _check(objective, phases, limits)
     run = _Run(objective, phases, dict(settings or {}), callback)
     if checkpoint is not None:
         run.read(checkpoint)
-    limits = _Limits(steps, budget, tolerance, resample_every, overfit, record_every)
     status: Status | None = None
     with (
         open_progress(steps, description=description, show=progress) as display,
@@ -169,10 +186,31 @@ def train(
 class _Limits:
     steps: int | None
     budget: float | None
+    cpu_budget: float | None
     tolerance: float | None
+    targets: Mapping[str, float]
     resample_every: int | None
     overfit: float | None
-    record_every: int
+    record_every: int | float
+
+
+class _Clock:
+    """Wall and CPU time of a training, which stand still while it is looked at."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._wall
+
+    @property
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._cpu
+
+    def set(self, seconds: float, cpu_seconds: float) -> None:
+        self._wall = time.perf_counter() - seconds
+        self._cpu = time.process_time() - cpu_seconds
 
 
 class _Run:
@@ -191,13 +229,10 @@ class _Run:
         self.history: list[Record] = []
         self.guilty = ""
         self._best_held_out: float | None = None
-        self._earlier, self._began = 0.0, time.perf_counter()
+        self._is_refused = False
+        self._kept: list[Tensor] = []
         self._enter(0)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of training [s]."""
-        return self._earlier + time.perf_counter() - self._began
+        self._clock, self._next = _Clock(), _FIRST_RECORD
 
     def advance(self, limits: _Limits, display: Progress) -> Status | None:
         """Take one step and look around; gives a status at the end."""
@@ -205,19 +240,23 @@ class _Run:
             return self._spent(limits)
         kept = self.objective.snapshot()
         try:
-            if limits.resample_every and self.step and self.step % limits.resample_every == 0:
+            if self._is_resampling_due(limits):
                 self._resample()
-            evaluation = self.method.step()
-            self._check_parameters()
         except (GuiltyError, NonFiniteError) as error:
             return self._fail(error, kept)
-        self._kept = kept
-        self.step += 1
-        self.phase_step += 1
-        is_over = (limits.steps is not None and self.step >= limits.steps) or (
-            limits.budget is not None and self.seconds >= limits.budget
-        )
-        if self.step % limits.record_every == 0 or is_over or self.step == 1:
+        try:
+            evaluation = self.method.step()
+        except (GuiltyError, NonFiniteError) as error:
+            # A loss that is not finite comes of the step before, everything else of this one.
+            is_late = not error.name.startswith(("parameter", "gradient"))
+            return self._fail(error, self._kept if is_late else kept)
+        self._is_refused = evaluation.is_refused
+        if not self._is_refused:
+            self._kept = kept
+            self.step += 1
+            self.phase_step += 1
+        is_over = self._is_over(limits)
+        if is_over or self._is_record_due(limits):
             ended = self._look(evaluation, limits, display)
             if ended is not None:
                 return ended
@@ -247,6 +286,7 @@ class _Run:
                 status=torch.tensor(int(status)),
                 iterations=torch.tensor(self.step),
                 residual=torch.tensor(residual, dtype=torch.float64),
+                counts={name: torch.tensor(count) for name, count in self.method.counts.items()},
             ),
             history=tuple(self.history),
             guilty=self.guilty,
@@ -264,7 +304,9 @@ class _Run:
             "phase": self.phase,
             "phase_step": self.phase_step,
             "best_held_out": self._best_held_out,
-            "seconds": self.seconds,
+            "is_refused": self._is_refused,
+            "seconds": self._clock.seconds,
+            "cpu_seconds": self._clock.cpu_seconds,
         }
         metadata = {
             "settings": self.settings,
@@ -297,7 +339,7 @@ class _Run:
         if state["phase"] >= len(self.phases):
             raise CheckpointError(f"{path}: was in phase {state['phase']}, which is not there")
         self.step, self.phase_step = state["step"], state["phase_step"]
-        self._best_held_out, self._earlier = state["best_held_out"], state["seconds"]
+        self._best_held_out, self._is_refused = state["best_held_out"], state["is_refused"]
         self.history = [Record(**row) for row in found.metadata["history"]]
         # The method starts from the parameters, which therefore come first; making it may draw
         # random numbers, whose state therefore comes again.
@@ -307,6 +349,7 @@ class _Run:
         self.method.load_state_dict(state["method"])
         self.plateau.load_state_dict(state["plateau"])
         self.objective.load_state_dict(state["objective"])
+        self._clock.set(state["seconds"], state["cpu_seconds"])
 
     def _enter(self, phase: int) -> None:
         self.phase, self.phase_step = phase, 0
@@ -314,32 +357,68 @@ class _Run:
         self.plateau = Plateau(self.phases[phase])
         self._kept = self.objective.snapshot()
 
+    def _is_over(self, limits: _Limits) -> bool:
+        return (
+            (limits.steps is not None and self.step >= limits.steps)
+            or (limits.budget is not None and self._clock.seconds >= limits.budget)
+            or (limits.cpu_budget is not None and self._clock.cpu_seconds >= limits.cpu_budget)
+        )
+
+    def _is_record_due(self, limits: _Limits) -> bool:
+        if isinstance(limits.record_every, float):
+            return self._clock.seconds >= self._next
+        return self.step == 1 or self.step % limits.record_every == 0
+
+    def _is_resampling_due(self, limits: _Limits) -> bool:
+        if not limits.resample_every:
+            return False
+        return self._is_refused or (self.step > 0 and self.step % limits.resample_every == 0)
+
     def _resample(self) -> None:
         self.objective.resample()
         self.method.refresh()
         self.plateau.restart()
 
     def _look(self, evaluation: Evaluation, limits: _Limits, display: Progress) -> Status | None:
-        """Record, and stop where the held-out residual says so."""
+        """Record with the clock stopped, and stop where what is seen says so."""
         if self.history and self.history[-1].step == self.step:
             return None
+        seconds, cpu_seconds = self._clock.seconds, self._clock.cpu_seconds
+        try:
+            return self._record(evaluation, limits, display, seconds, cpu_seconds)
+        finally:
+            self._clock.set(seconds, cpu_seconds)
+
+    def _record(
+        self,
+        evaluation: Evaluation,
+        limits: _Limits,
+        display: Progress,
+        seconds: float,
+        cpu_seconds: float,
+    ) -> Status | None:
+        self._next = seconds * float(limits.record_every)
         held_out = None if self.objective.held_out is None else float(self.objective.held_out())
         record = Record(
             step=self.step,
-            seconds=self.seconds,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
             phase=self.phases[self.phase].name,
             loss=evaluation.loss,
             terms=dict(evaluation.terms),
             held_out=held_out,
+            measures={name: float(get()) for name, get in self.objective.measures.items()},
         )
         self.history.append(record)
         shown = dict(evaluation.terms) if len(evaluation.terms) > 1 else {}
         rest = {} if held_out is None else {"held_out": held_out}
-        display.update(self.step, loss=evaluation.loss, **rest, **shown)
+        display.update(self.step, loss=evaluation.loss, **rest, **shown, **record.measures)
         if self.callback is not None:
             self.callback(record)
         measure = evaluation.loss if held_out is None else held_out
         if limits.tolerance is not None and measure < limits.tolerance:
+            return Status.CONVERGED
+        if any(record.measures[name] < target for name, target in limits.targets.items()):
             return Status.CONVERGED
         if held_out is not None and limits.overfit is not None:
             best = self._best_held_out
@@ -350,17 +429,10 @@ class _Run:
             self._best_held_out = held_out if best is None else min(best, held_out)
         return None
 
-    def _check_parameters(self) -> None:
-        for place, p in enumerate(self.objective.parameters):
-            if not bool(torch.isfinite(p).all()):
-                raise GuiltyError(f"parameter {place}")
-
     def _fail(self, error: GuiltyError | NonFiniteError, kept: list[Tensor]) -> Status:
         """Go back to the parameters whose loss was last seen to be finite."""
         self.guilty = error.name or "loss"
-        # A loss that is not finite comes of the step before, everything else of this one.
-        is_late = not self.guilty.startswith(("parameter", "gradient"))
-        self.objective.restore(self._kept if is_late else kept)
+        self.objective.restore(kept)
         if not self.step:
             raise NonFiniteError(
                 f"{self.guilty} is not finite at the first parameters, expected finite numbers; "
@@ -371,36 +443,41 @@ class _Run:
         return Status.NON_FINITE
 
     def _spent(self, limits: _Limits) -> Status:
-        """A budget without a tolerance is there to be spent."""
-        return Status.CONVERGED if limits.tolerance is None else Status.MAX_ITERATIONS
+        """A budget without a tolerance or target is there to be spent."""
+        is_asked = limits.tolerance is not None or limits.targets
+        return Status.MAX_ITERATIONS if is_asked else Status.CONVERGED
 
 
-def _check(
-    objective: Objective,
-    phases: Sequence[Phase],
-    steps: int | None,
-    budget: float | None,
-    tolerance: float | None,
-    resample_every: int | None,
-    overfit: float | None,
-    record_every: int,
-) -> None:
+def _check(objective: Objective, phases: Sequence[Phase], limits: _Limits) -> None:
     if not phases:
         raise SettingsError("schedule: got no phase, expected at least one")
     numbers = {
-        "steps": steps, "budget": budget, "tolerance": tolerance,
-        "resample_every": resample_every, "record_every": record_every,
+        "steps": limits.steps, "budget": limits.budget, "cpu_budget": limits.cpu_budget,
+        "tolerance": limits.tolerance, "resample_every": limits.resample_every,
+        "record_every": limits.record_every,
+        **{f"targets[{name!r}]": target for name, target in limits.targets.items()},
     }  # fmt: skip
     for name, value in numbers.items():
         if value is not None:
             check_positive(name, value)
-    if steps is None and budget is None and any(phase.steps is None for phase in phases):
-        raise SettingsError("steps, budget: got neither, expected a limit of one kind")
-    if resample_every is not None and not objective.can_resample:
+    limited = (limits.steps, limits.budget, limits.cpu_budget)
+    if all(limit is None for limit in limited) and any(phase.steps is None for phase in phases):
+        raise SettingsError("steps, budget, cpu_budget: got none, expected a limit of one kind")
+    unknown = sorted(set(limits.targets) - set(objective.measures))
+    if unknown:
+        raise SettingsError(
+            f"targets: got {unknown}, expected names among {sorted(objective.measures)}; give the "
+            "function to Objective(measures=...)"
+        )
+    if isinstance(limits.record_every, float) and limits.record_every <= 1:
+        raise SettingsError(
+            f"record_every: got {limits.record_every}, expected a factor above 1 or steps as an int"
+        )
+    if limits.resample_every is not None and not objective.can_resample:
         raise SettingsError(
             "resample_every: the objective cannot draw points, expected Objective(resample=...)"
         )
-    if overfit is not None and (overfit <= 1 or objective.held_out is None):
+    if limits.overfit is not None and (limits.overfit <= 1 or objective.held_out is None):
         raise SettingsError(
-            f"overfit: got {overfit}, expected more than 1 and an objective with held_out"
+            f"overfit: got {limits.overfit}, expected more than 1 and an objective with held_out"
         )

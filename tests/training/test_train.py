@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,3 +355,120 @@ def test_nothing_to_train_and_no_residual_are_refused() -> None:
     x = torch.ones(1, requires_grad=True)
     with pytest.raises(SettingsError, match="has no residual"):
         train(Objective([x], lambda: {"x": x.sum()}), PHASES["gauss-newton"](), steps=1)
+
+
+def bowl_of_a_vector() -> tuple[Objective, Tensor]:
+    """A bowl whose gradient is written down; its points shift when they are drawn."""
+    x = torch.full((3,), 4.0, dtype=torch.float64, requires_grad=True)
+    shift = torch.zeros(3, dtype=torch.float64)
+
+    def loss_and_gradient(vector: Tensor) -> tuple[float, Tensor]:
+        away = vector.detach() - shift
+        return float(0.5 * away.square().sum()), away
+
+    def resample(generator: torch.Generator) -> None:
+        shift.copy_(torch.rand(3, generator=generator, dtype=torch.float64))
+
+    objective = Objective(
+        [x],
+        lambda: {"flat": torch.zeros(()), "bowl": 0.5 * (x - shift).square().sum()},
+        loss_and_gradient=loss_and_gradient,
+        measures={"distance": lambda: float((x.detach() - shift).norm())},
+        resample=resample,
+        state={"shift": shift},
+    )
+    return objective, shift
+
+
+def test_a_written_gradient_takes_the_way_of_autograd() -> None:
+    results = []
+    for is_written in (True, False):
+        objective, _ = bowl_of_a_vector()
+        if not is_written:
+            objective.loss_and_gradient = None
+        results.append(train(objective, PHASES["search"](), steps=40, resample_every=7).value[0])
+    assert torch.allclose(results[0], results[1], rtol=1e-14, atol=0)
+
+
+def test_a_target_is_met_and_an_unknown_one_refused() -> None:
+    objective, _ = bowl_of_a_vector()
+    options = {"steps": 2000, "record_every": 1}
+    result = train(objective, PHASES["search"](), targets={"distance": 0.5}, **options)
+    distances = [record.measures["distance"] for record in result.history]
+    assert result.all_converged
+    assert distances[-1] < 0.5 <= min(distances[:-1])
+    missed = train(
+        bowl_of_a_vector()[0], PHASES["search"](), steps=3, targets={"distance": 1e-9},
+        on_failure="mask",
+    )  # fmt: skip
+    assert int(missed.status) == Status.MAX_ITERATIONS
+    with pytest.raises(SettingsError, match="expected names among"):
+        train(objective, PHASES["search"](), targets={"error": 1.0}, **options)
+    with pytest.raises(SettingsError, match="factor above 1"):
+        train(objective, PHASES["search"](), steps=3, record_every=0.5)
+
+
+def test_new_points_that_are_bad_leave_the_parameters_as_they_are() -> None:
+    objective, shift = bowl_of_a_vector()
+    objective._resample = lambda _: shift.fill_(float("nan"))
+    before = []
+
+    def keep(record: Record) -> None:
+        before.append(objective.snapshot()[0])
+
+    class Strict(Descent):
+        def refresh(self) -> None:
+            super().refresh()
+            if self.loss != self.loss:
+                raise NonFiniteError("loss")
+
+    strict = Phase(name="descent", method=lambda o: Search(o, Strict))
+    with pytest.warns(NumericalWarning, match="bowl is not finite"):
+        result = train(objective, strict, steps=30, resample_every=5, record_every=1, callback=keep)
+    assert int(result.status) == Status.NON_FINITE
+    assert int(result.iterations) == 5
+    assert torch.equal(result.value[0], before[-1])
+
+
+def test_steps_that_are_refused_do_not_count_and_draw_points() -> None:
+    objective, _ = bowl_of_a_vector()
+    draws, resample = [], objective._resample
+    assert resample is not None
+
+    def draw(generator: torch.Generator) -> None:
+        draws.append(1)
+        resample(generator)
+
+    objective._resample = draw
+
+    class Refusing(Descent):
+        calls = 0
+
+        def step(self) -> bool:
+            self.calls += 1
+            return self.calls % 3 != 0 and super().step()
+
+    refusing = Phase(name="descent", method=lambda o: Search(o, Refusing))
+    result = train(objective, refusing, steps=10, resample_every=1000)
+    assert int(result.iterations) == 10
+    assert len(draws) == 4
+
+
+def test_the_clock_stands_still_while_it_is_looked_at() -> None:
+    objective, _ = bowl_of_a_vector()
+
+    def spin() -> float:
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        return 1.0
+
+    objective.measures = {"slow": spin}
+    result = train(objective, PHASES["search"](), steps=8, record_every=1)
+    assert result.history[-1].seconds < 0.2
+    assert result.history[-1].cpu_seconds < 0.2
+    spent = train(bowl_of_a_vector()[0], PHASES["adam"](), cpu_budget=0.3, record_every=1.5)
+    times = [record.seconds for record in spent.history]
+    assert 0.3 <= spent.history[-1].cpu_seconds < 0.5
+    assert times[0] >= 0.05
+    assert all(later >= 1.5 * earlier for earlier, later in itertools.pairwise(times[:-1]))
