@@ -14,7 +14,7 @@ from solvers.core import NonFiniteError, NotConvergedError
 
 # Too few iterations for most landings, enough for most flights; no second try in halves.
 HURRIED = SolverSettings(
-    newton_first=1,
+    newton_first=2,
     newton_iterations=2,
     attempts=(Attempt(start=1e-2, slowest=1.0, fraction=0.99),),
     attempt_iterations=8,
