@@ -78,7 +78,14 @@ class StepReport(Report):
             "min_gap": self._real("min_gap"),
             "kappa_error": self._real("kappa_error"),
             "unverified": self._whole("unverified"),
+            "no_gradient": self._without_gradient(),
         }
+
+    def _without_gradient(self) -> Tensor:
+        """1 for what was solved, but not at the smoothing of its gradient, which is zero then."""
+        solved = self._real("status") == Status.CONVERGED
+        solved = solved & (self._real("parts") < 1.5)
+        return (solved & (self._real("gradient_solved") < 0.5)).to(torch.int64)
 
     def _real(self, name: str) -> Tensor:
         return self._rows[..., REPORT.index(name)]

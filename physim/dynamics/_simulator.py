@@ -318,9 +318,9 @@ class Simulator:
 
         Returns:
             Next state, and a report with ``counts``: ``parts`` (into how many the step was cut),
-            ``rescues`` (solves by the interior point), ``min_gap`` [m], ``kappa_error`` and
-            ``unverified`` (1 where exact contact was only reached up to the settings'
-            ``rescue_smoothing``).
+            ``rescues`` (solves by the interior point), ``min_gap`` [m], ``kappa_error``,
+            ``unverified`` (1 where exact contact was only reached up to ``rescue_smoothing``) and
+            ``no_gradient`` (1 where only the solution that gradients belong to was not found).
 
         Raises:
             ShapeError: If a shape is wrong.

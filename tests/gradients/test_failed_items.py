@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,18 @@ def test_failed_item_passes_zero(
         assert float(gradient[failed].abs().max()) == 0.0
         assert bool(torch.isfinite(gradient).all())
     assert float(gradients[1][~failed].abs().amax(-1).min()) > 0.0
+
+
+def test_what_is_solved_but_has_no_gradient_is_counted(
+    simulator: Build, start: physim.State, controls: dict[str, Tensor]
+) -> None:
+    """Softer problems solve the step here, but too few iterations reach the gradient's."""
+    sim = simulator("tumbler", backend="kernel", settings=replace(HURRIED, newton_first=1))
+    gradients, report = pull_back(sim, start.q, start.v, controls["tumbler"])
+    flat = gradients[1].abs().amax(-1) == 0.0
+    counted = report.counts["no_gradient"] == 1
+    assert bool(counted.any())
+    assert torch.equal(flat & report.converged, counted)
 
 
 def test_others_are_bit_equal(
