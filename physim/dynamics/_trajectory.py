@@ -96,7 +96,6 @@ class Trajectory:
             "half_step_share": float((parts > 1).sum()) / total,
             "rescues": int(self.report.counts["rescues"].sum()),
             "unverified": int(self.report.counts["unverified"].sum()),
-            "no_gradient": int(self.report.counts["no_gradient"].sum()),
             "iterations_mean": float(self.report.iterations.double().mean()),
             "iterations_max": int(self.report.iterations.max()),
             "min_gap": float(gaps.min()) if gaps.numel() else None,
