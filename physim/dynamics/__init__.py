@@ -1,5 +1,6 @@
 """How a model moves: kinematics, integrator, contact, the step and its derivative."""
 
+from physim.dynamics._forces import ConstraintForces
 from physim.dynamics._policy import LinearFeedback, MLPPolicy
 from physim.dynamics._queries import BodyPoses
 from physim.dynamics._settings import Attempt, SolverSettings
@@ -10,6 +11,7 @@ from physim.dynamics._trajectory import Trajectory
 __all__ = [
     "Attempt",
     "BodyPoses",
+    "ConstraintForces",
     "LinearFeedback",
     "MLPPolicy",
     "Simulator",

@@ -129,6 +129,7 @@ class StepSolver(Protocol):
         controls: Tensor | None = None,
         impulses: Tensor | None = None,
         most_parts: int = 1,
+        keep_impulses: bool = False,
     ) -> Advance:
         """Take steps.
 
@@ -139,6 +140,7 @@ class StepSolver(Protocol):
                 it is one step, and the result has no time axis.
             impulses: Impulses of the step before (B, w), a start for Newton's method.
             most_parts: Largest number of parts into which a failing step is cut.
+            keep_impulses: Whether the impulses of all steps are wanted.
         """
         ...
 

@@ -118,11 +118,14 @@ class ReferenceSolver:
         controls: Tensor | None = None,
         impulses: Tensor | None = None,
         most_parts: int = 1,
+        keep_impulses: bool = False,
     ) -> Advance:
         """Take steps one by one (see `StepSolver.advance`)."""
         from physim.dynamics._reference_steps import reference_advance
 
-        return reference_advance(self, data, smoothing, controls, impulses, most_parts)
+        return reference_advance(
+            self, data, smoothing, controls, impulses, most_parts, keep_impulses
+        )
 
     @torch.no_grad()
     def solve(self, data: StepData, kappas: Tensor) -> Solved:

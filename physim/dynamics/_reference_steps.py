@@ -33,24 +33,30 @@ def reference_advance(
     controls: Tensor | None,
     impulses: Tensor | None,
     most_parts: int,
+    keep_impulses: bool,
 ) -> Advance:
     """Take steps one by one (see `StepSolver.advance`)."""
-    rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    held = data.q
+    rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
     for control in [data.control] if controls is None else controls:
         now = StepData(
             data.q, data.v, control, data.force, data.past_timestep, data.timestep, data.numbers
         )
         solved, v, soft, report = _step(solver, now, smoothing, impulses, most_parts)
-        rows.append((solved.x, v, soft, report))
-        held = impulses = solved.impulses
+        rows.append((solved.x, v, soft, report, solved.impulses))
+        impulses = solved.impulses
         parts = report[:, REPORT.index("parts")]
         data = StepData(
             solved.x, v, control, data.force, data.timestep / parts, data.timestep, data.numbers
         )
-    q, v, soft, report = (torch.stack(column) for column in zip(*rows, strict=True))
-    wanted = smoothing.gradient is not None
-    done = Advance(q=q, v=v, report=report, impulses=held, soft=soft if wanted else None)
+    q, v, soft, report, held = (torch.stack(column) for column in zip(*rows, strict=True))
+    done = Advance(
+        q=q,
+        v=v,
+        report=report,
+        impulses=held[-1],
+        soft=None if smoothing.gradient is None else soft,
+        path=held if keep_impulses else None,
+    )
     return done.only() if controls is None else done
 
 

@@ -32,6 +32,7 @@ def roll_out(
     parameters: Any,
     on_failure: OnFailure,
     checkpoint_every: int | None,
+    keep_impulses: bool,
     progress: bool,
 ) -> Trajectory:
     """The work behind `Simulator.rollout`."""
@@ -72,6 +73,7 @@ def roll_out(
                 on_failure=on_failure,
                 has_parameters=bool(parameters),
                 progress=progress,
+                keep_impulses=keep_impulses,
             )
             return _launched(plan, data, drive, state.impulses, with_gradient=with_gradient)
     return _stepped(
@@ -82,6 +84,7 @@ def roll_out(
         parameters=parameters,
         on_failure=on_failure,
         checkpoint_every=checkpoint_every,
+        keep_impulses=keep_impulses,
         progress=progress,
     )
 
@@ -155,6 +158,7 @@ def _stepped(
     parameters: Any,
     on_failure: OnFailure,
     checkpoint_every: int | None,
+    keep_impulses: bool,
     progress: bool,
 ) -> Trajectory:
     """One call a step: whatever gives the controls, however it is differentiated."""
@@ -207,5 +211,5 @@ def _stepped(
         report=Report.stack([row[4] for row in rows[1:]]),
         timestep=simulator.timestep,
         state_gradients=state_gradients if carries else None,
-        impulses=rows[-1][5],
+        impulses=torch.stack([row[5] for row in (rows[1:] if keep_impulses else rows[-1:])]),
     )

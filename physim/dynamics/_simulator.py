@@ -12,17 +12,17 @@ from torch import Tensor
 
 from physim.dynamics._advance import Smoothing, StepSolver
 from physim.dynamics._assembly import StepData
+from physim.dynamics._forces import ConstraintForces, read_forces
+from physim.dynamics._initial import make_initial_state
 from physim.dynamics._inputs import (
     Parameters,
     as_rows,
     batch_rows,
     check_positive_number,
-    check_rotation,
     check_smoothing,
     item_numbers,
     merge_parameters,
     normalise_quaternions,
-    report_overlap,
 )
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._linearize import linearize_step
@@ -44,7 +44,6 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     check_choice,
-    check_finite,
     check_positive,
 )
 
@@ -53,8 +52,6 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
-
-
 _POLICIES = get_args(OnFailure)
 
 DEFAULT_SMOOTHING = 0.0
@@ -217,41 +214,16 @@ class Simulator:
             SettingsError: If a rotation per step is beyond the integrator, or shapes overlap and
                 ``on_penetration="raise"``.
         """
-        check_positive("batch", batch)
-        check_choice("at", at, ("interval", "node"))
-        check_choice("on_penetration", on_penetration, ("warn", "raise", "ignore"))
-        q0, v0 = self.model.initial_q, torch.zeros(self.model.nv, dtype=torch.float64)
-        if keyframe is not None:
-            record = self.model.keyframe(keyframe)
-            q0, v0 = record.q, record.v
-        q_rows = as_rows("q", q0 if q is None else q, self.model.nq)
-        v_rows = as_rows("v", v0 if v is None else v, self.model.nv)
-        batch = max(batch, q_rows.shape[0], v_rows.shape[0])
-        q_rows = batch_rows("q", q_rows, self.model.nq, batch)
-        v_rows = batch_rows("v", v_rows, self.model.nv, batch)
-        tree = self.mechanism.tree
-        state = State(q=normalise_quaternions(tree, q_rows).clone(), v=v_rows.clone())
-        check_finite("q", state.q)
-        check_finite("v", state.v)
-        names = [joint.name for joint in self.model.joints]
-        check_rotation(tree, names, state.v, self.timestep)
-        if at == "node":
-            interval = torch.full((batch,), self.timestep, dtype=torch.float64)
-            force, numbers = self._force(state, control)
-            past, found = self._queries.interval_velocity(
-                state.q, state.v, interval, force, numbers
-            )
-            if not bool(found.all()):
-                worst = int((~found).nonzero()[0])
-                raise SettingsError(
-                    f"v: item {worst} is too fast for a time step of {self.timestep:g} s (a body "
-                    "would turn by more than 90 degrees in it); use a smaller timestep"
-                )
-            state = State(q=state.q, v=past)
-        if on_penetration != "ignore" and self.mechanism.contact_count:
-            depth = self.mechanism.recovery.dead_band
-            report_overlap(self.contact_gaps(state), self.contact_pairs(), depth, on_penetration)
-        return state
+        return make_initial_state(
+            self,
+            batch,
+            q=q,
+            v=v,
+            keyframe=keyframe,
+            at=at,
+            control=control,
+            on_penetration=on_penetration,
+        )
 
     def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
         """Signed distances of all contact candidates [m]; negative means overlap."""
@@ -373,6 +345,7 @@ class Simulator:
         parameters: Parameters | None = None,
         on_failure: OnFailure = "raise",
         checkpoint_every: int | None = None,
+        keep_impulses: bool = False,
         progress: bool = False,
     ) -> Trajectory:
         """Advance a batch by many steps.
@@ -386,6 +359,8 @@ class Simulator:
             parameters: As in `step`.
             on_failure: As in `step`.
             checkpoint_every: Keep what backward reads of so many steps at a time only.
+            keep_impulses: Keep the constraint impulses of all steps, so that any state of the
+                trajectory can be gone on from with the same bits, and tell its contact forces.
             progress: Show a progress bar.
 
         Returns:
@@ -402,6 +377,7 @@ class Simulator:
             parameters=parameters,
             on_failure=on_failure,
             checkpoint_every=checkpoint_every,
+            keep_impulses=keep_impulses,
             progress=progress,
         )
 
@@ -484,6 +460,29 @@ class Simulator:
         center = self._queries.body_poses(state.q, numbers, parameters).center[:, index]
         link = self.mechanism.tree.placements[index].link
         return self._queries.jacobian(state.q, numbers, center, link)
+
+    def constraint_forces(
+        self, state: State, *, parameters: Parameters | None = None
+    ) -> ConstraintForces:
+        """Forces of contacts, joint limits and dry friction over the step that led to a state.
+
+        Args:
+            state: State that a step or a rollout left, with its impulses; also of a trajectory
+                made with ``keep_impulses=True``.
+            parameters: Those of that step.
+
+        Returns:
+            Forces, without gradient; `inverse_dynamics` gives their sum, differentiable.
+
+        Raises:
+            SettingsError: If the state has no impulses.
+        """
+        if state.impulses is None:
+            raise SettingsError(
+                "state.impulses is None, expected those of a step: take a state that one left, or "
+                "roll out with keep_impulses=True"
+            )
+        return read_forces(self, state, state.impulses, parameters)
 
     def inverse_dynamics(self, state: State, next_state: State) -> Float[Tensor, "batch nv"]:
         """Constant generalized force over a step that leads from one state to the next.

@@ -30,7 +30,9 @@ class Trajectory:
         state_gradients: Gives the derivatives of a scalar with respect to all states, all later
             steps included: q ``(T + 1, B, nq)`` and v ``(T + 1, B, nv)``. None if the trajectory
             carries no gradients.
-        impulses: Constraint impulses of the last step, shape ``(B, w)``, to go on from.
+        impulses: Constraint impulses of the last step, shape ``(1, B, w)``, or of all steps,
+            ``(T, B, w)``, if the rollout kept them: what `state` goes on from, and what
+            `Simulator.constraint_forces` reads.
     """
 
     q: Float[Tensor, "time batch nq"]
@@ -40,7 +42,7 @@ class Trajectory:
     report: Report
     timestep: float
     state_gradients: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-    impulses: Float[Tensor, "batch w"] | None = None
+    impulses: Float[Tensor, "kept batch w"] | None = None
 
     @property
     def steps(self) -> int:
@@ -54,10 +56,11 @@ class Trajectory:
 
     def state(self, step: int) -> State:
         """The state after ``step`` steps; negative counts from the end."""
-        impulses = self.impulses if step in (-1, self.steps) else None
-        return State(
-            q=self.q[step], v=self.v[step], interval=self.interval[step], impulses=impulses
-        )
+        held = None
+        if self.impulses is not None:
+            from_end = self.steps - step if step >= 0 else -1 - step
+            held = self.impulses[-1 - from_end] if from_end < len(self.impulses) else None
+        return State(q=self.q[step], v=self.v[step], interval=self.interval[step], impulses=held)
 
     def gradient_norms(self, loss: Tensor) -> Float[Tensor, "time batch"]:
         """Norm of a loss's derivative with respect to every state, to find where it explodes.
@@ -116,6 +119,8 @@ class Trajectory:
             "iterations": self.report.iterations.numpy(),
             "residual": self.report.residual.numpy(),
         }
+        if self.impulses is not None:
+            arrays["impulses"] = self.impulses.numpy()
         return arrays | {name: count.numpy() for name, count in self.report.counts.items()}
 
     def save(self, path: str | Path) -> Path:

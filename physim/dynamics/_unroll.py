@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,7 @@ class Kept:
         outcome: `OUTCOME` of every step (T, B, 3); None if the steps are taken again.
         soft: Solutions that gradients belong to (T, B, nq); None if they are those of the states
             or the steps are taken again.
-        path: Impulses of all steps (T, B, w), if the gradient is exact.
+        path: Impulses of all steps (T, B, w), if the gradient is exact or the rollout keeps them.
         starts: Impulses before each call, if the steps are taken again.
     """
 
@@ -64,7 +65,7 @@ class Run:
         interval: Lengths of the intervals that ended there (T + 1, B).
         control: Controls (T, B, nu).
         report: Reports (T, B).
-        impulses: Impulses of the last step (B, w).
+        impulses: Impulses of the last step (1, B, w), or of all (T, B, w) if they are kept.
         kept: What backward reads besides.
     """
 
@@ -73,7 +74,7 @@ class Run:
     interval: Tensor
     control: Tensor
     report: Report
-    impulses: Tensor | None
+    impulses: Tensor
     kept: Kept
 
 
@@ -89,6 +90,7 @@ class Unroll:
         on_failure: What to do about failed items.
         has_parameters: Whether numbers other than the model's are in use.
         progress: Whether to show a progress bar.
+        keep_impulses: Whether the impulses of all steps are wanted.
         outcome: Of the last run.
         wants_states: Whether backward leaves the cotangents of all states.
         states: Cotangents (T + 1, B, nq) and (T + 1, B, nv) that it left.
@@ -101,6 +103,7 @@ class Unroll:
     on_failure: OnFailure
     has_parameters: bool
     progress: bool
+    keep_impulses: bool
     outcome: Run | None = None
     wants_states: bool = False
     states: tuple[Tensor, Tensor] | None = None
@@ -154,18 +157,17 @@ class Unroll:
         smoothing = self._gradient_smoothing
         if not with_gradient:
             smoothing = replace(smoothing, gradient=None)
-        if not isinstance(solver, KernelSolver):
-            return solver.advance(
-                data, smoothing, controls=controls, impulses=impulses, most_parts=most_parts
-            )
-        return solver.advance(
+        keeps = self.keep_impulses or (with_gradient and smoothing.followed == 0.0)
+        advance = solver.advance
+        if isinstance(solver, KernelSolver):
+            advance = partial(solver.advance, policy=table)
+        return advance(
             data,
             smoothing,
             controls=controls,
             impulses=impulses,
             most_parts=most_parts,
-            policy=table,
-            keep_impulses=with_gradient and smoothing.followed == 0.0,
+            keep_impulses=keeps,
         )
 
     @torch.no_grad()
@@ -206,17 +208,19 @@ class Unroll:
                 impulses = done.impulses
                 bar.update(last, iterations=float(report.iterations.double().mean()))
         q, v, interval = (torch.cat(column) for column in zip(*columns, strict=True))
+        path = _cat([done.path for done in parts])
+        assert impulses is not None
         return Run(
             q=q,
             v=v,
             interval=interval,
             control=control,
             report=StepReport.joined(reports),
-            impulses=impulses,
+            impulses=path if path is not None and self.keep_impulses else impulses[None],
             kept=Kept(
                 outcome=torch.cat([_outcome(done) for done in parts]) if keeps else None,
                 soft=_cat([done.soft for done in parts]),
-                path=_cat([done.path for done in parts]),
+                path=path,
                 starts=[] if keeps else starts,
             ),
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["read_trajectory"]
 
 _FIELDS = ("q", "v", "interval", "control", "time", "status", "iterations", "residual")
+_OPTIONAL = ("impulses",)
 
 
 def read_trajectory(path: str | Path) -> Trajectory:
@@ -54,8 +55,13 @@ def read_trajectory(path: str | Path) -> Trajectory:
             status=tensors["status"],
             iterations=tensors["iterations"],
             residual=tensors["residual"],
-            counts={name: tensor for name, tensor in tensors.items() if name not in _FIELDS},
+            counts={
+                name: tensor
+                for name, tensor in tensors.items()
+                if name not in (*_FIELDS, *_OPTIONAL)
+            },
         ),
+        impulses=tensors.get("impulses"),
         timestep=float(arrays["time"][1] - arrays["time"][0]),
     )
 
