@@ -139,6 +139,7 @@ def join(parts: Sequence[Trajectory]) -> Trajectory:
             },
         ),
         timestep=parts[0].timestep,
+        impulses=parts[-1].impulses,
     )
 
 
@@ -156,6 +157,9 @@ def _write(path: Path, trajectory: Trajectory, identity: Mapping[str, Any]) -> N
     tensors = {name: getattr(trajectory, name) for name in _TENSORS}
     tensors |= {f"report.{name}": getattr(report, name) for name in _REPORT}
     tensors |= {f"count.{name}": count for name, count in report.counts.items()}
+    # The next solve starts from them: without, a resumed run might take another branch of friction.
+    assert trajectory.impulses is not None
+    tensors["impulses"] = trajectory.impulses
     save_checkpoint(path, tensors, kind=_KIND, metadata={"identity": dict(identity)})
 
 
@@ -181,4 +185,5 @@ def _resume(path: Path, identity: Mapping[str, Any], timestep: float) -> Traject
             },
         ),
         timestep=timestep,
+        impulses=tensors.get("impulses"),
     )
