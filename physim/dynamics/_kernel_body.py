@@ -49,9 +49,6 @@ _PATH_PARAMETERS = (
 SLOTS_MOST = 16
 """Contacts between links that an environment may push with at once before Newton gives up."""
 
-WAYS_MOST = 12
-"""Contacts between links of a block of lanes whose way down the tree is kept in memory."""
-
 TEAM_MOST = 256
 """Most blocks of lanes that one thread serves from one set of queues."""
 
@@ -226,7 +223,6 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "PATIENCE": PATIENCE,
         "PAIRS": sum(g.count for g in mechanism.groups if g.is_between_links),
         "SLOTS_MOST": SLOTS_MOST,
-        "WAYS_MOST": WAYS_MOST,
         "POLICY_MOST": POLICY_MOST,
         "FAILED": int(Status.MAX_ITERATIONS),
         "NON_FINITE": int(Status.NON_FINITE),

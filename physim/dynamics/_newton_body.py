@@ -205,6 +205,7 @@ def tree_tables(tree: Tree, eliminated: Sequence[int], roots: Sequence[int]) -> 
     whole = [link in roots for link in range(len(tree.links))]
     return "\n".join(
         [
+            f"constexpr int ROOTS = {len(roots)};",
             _integers("parent_of", [link.parent for link in tree.links]),
             _integers("first_dof", [link.dofs[0] if link.dofs else 0 for link in tree.links]),
             _integers(

@@ -33,169 +33,170 @@
   }
   const int size = AXES * slots;
   if (slots > 0) {
-    // The tree's matrix is eliminated from the leaves, so a pair meets only the joints that carry
-    // it: its impulses push them, its velocity rows pull them, and the answer of one pair to
-    // another is the sum of their products over the joints and roots that carry both.
+    // The tree's matrix is eliminated from the leaves, so a contact meets only the joints that carry
+    // it: its impulses push them, its velocity rows pull them, and the answer of one slot to another
+    // is the sum of their products over the joints and roots that carry both. Joints that carry it
+    // in some lane only are zero in the others.
     struct Way {
-      V push[AXES][NV + 1], pull[AXES][NV + 1], turn[2][AXES][6], row[2][AXES][6];
-      bool has[NV + 1];
-      int dofs[NV + 1], count, roots[2], root_count;
+      V push[NV + 1][AXES], pull[NV + 1][AXES];
+      V turn[ROOTS + 1][6][AXES], row[ROOTS + 1][6][AXES];
+      V gain[AXES][AXES];
+      bool has[NV + 1], turns[ROOTS + 1];
     };
-    const auto climb = [&](int& link, V (&force)[AXES][MOVES], V (&row)[AXES][MOVES], Way& way)
-        __attribute__((always_inline)) {
-      for (int d = first_dof[link] + dofs_of[link] - 1; d >= first_dof[link]; --d) {
-        const V* const s = motion0 + 6 * d;
-        const V* const t = motion1 + 6 * d;
-        const V* const u = response + 6 * kept_place[d];
-        const V* const w = carried + 6 * kept_place[d];
-        way.has[d] = true;
-        way.dofs[way.count++] = d;
-        #pragma unroll
-        for (int r = 0; r < AXES; ++r) {
-          V push = s[move[0]] * force[r][0], pull = t[move[0]] * row[r][0];
-          #pragma unroll
-          for (int m = 1; m < MOVES; ++m) {
-            push = push + s[move[m]] * force[r][m];
-            pull = pull + t[move[m]] * row[r][m];
-          }
-          pull = pull * inverse[kept_place[d]];
-          way.push[r][d] = push;
-          way.pull[r][d] = pull;
-          #pragma unroll
-          for (int m = 0; m < MOVES; ++m) {
-            force[r][m] = force[r][m] - u[move[m]] * push;
-            row[r][m] = row[r][m] - w[move[m]] * pull;
-          }
-        }
-      }
-      if (root_place[link] >= 0) {
-        const V* const f = root + 36 * root_place[link];
-        const int n = way.root_count++;
-        way.roots[n] = link;
-        for (int r = 0; r < AXES; ++r) {
-          V* const turn = way.turn[n][r];
-          for (int m = 0; m < MOVES; ++m) {
-            turn[move[m]] = force[r][m];
-            way.row[n][r][move[m]] = row[r][m];
-          }
-          #pragma unroll
-          for (int k = 5; k >= 0; --k)
-            for (int i = 0; i < k; ++i) turn[i] = turn[i] - f[6 * i + k] * turn[k];
-          #pragma unroll
-          for (int k = 0; k < 6; ++k) {
-            for (int j = 0; j < k; ++j) turn[k] = turn[k] - f[6 * k + j] * turn[j];
-            turn[k] = turn[k] * f[7 * k];
-          }
-        }
-      }
-      link = parent_of[link];
-    };
-    const auto find_way = [&](int pair, Way& way) __attribute__((noinline)) {
-      for (int d = 0; d < NV; ++d) way.has[d] = false;
-      way.count = way.root_count = 0;
-      V force[AXES][MOVES], row[AXES][MOVES], against[AXES][MOVES], behind[AXES][MOVES];
-      #pragma unroll
-      for (int r = 0; r < AXES; ++r)
-        #pragma unroll
-        for (int m = 0; m < MOVES; ++m) {
-          const V* const rows = pair_rows[pair] + 6 * axis[r] + move[m];
-          row[r][m] = rows[0];
-          behind[r][m] = -rows[18];
-          force[r][m] = rows[36];
-          against[r][m] = -rows[36];
-        }
-      // Children stand behind their parents: the two branches meet at the first common link.
-      int a = pair_a[pair], b = pair_b[pair] == NL ? -1 : pair_b[pair];
-      while (a != b) {
-        if (a > b) climb(a, force, row, way);
-        else climb(b, against, behind, way);
-      }
-      #pragma unroll
-      for (int r = 0; r < AXES; ++r)
-        #pragma unroll
-        for (int m = 0; m < MOVES; ++m) {
-          force[r][m] = force[r][m] + against[r][m];
-          row[r][m] = row[r][m] + behind[r][m];
-        }
-      while (a >= 0) climb(a, force, row, way);
-    };
-    Way ways[WAYS_MOST + 2];
-    for (int p = 0; p < known && p < WAYS_MOST; ++p) find_way(p, ways[p]);
-    // Of more pairs than are kept, the way is found again.
-    const auto way_of = [&](int pair, int spare) -> const Way& {
-      if (pair < WAYS_MOST) return ways[pair];
-      find_way(pair, ways[WAYS_MOST + spare]);
-      return ways[WAYS_MOST + spare];
-    };
-
-    V system[9 * SLOTS_MOST * SLOTS_MOST], change[3 * SLOTS_MOST];
-    for (int i = 0; i < size; ++i) change[i] = zero;
-    for (int i = 0; i < size * size; ++i) system[i] = i % (size + 1) ? zero : one;
+    V system[9 * SLOTS_MOST * SLOTS_MOST], change[3 * SLOTS_MOST], aims[PAIRS + 1][AXES];
+    Way ways[SLOTS_MOST];
     for (int p = 0; p < known; ++p) {
+      V speed[AXES];
+      #pragma unroll
+      for (int c = 0; c < AXES; ++c) speed[c] = relative(p, c, twist);
+      #pragma unroll
       for (int r = 0; r < AXES; ++r) {
-        V aim = pair_reply[p][axis[r]];
-        for (int c = 0; c < AXES; ++c)
-          aim = aim - pair_reply[p][3 + 3 * axis[r] + axis[c]] * relative(p, c, twist);
-        for (int s = first_slot[p]; s <= last_slot[p]; ++s) {
-          V& place = change[AXES * s + r];
-          place = slot[p] == (double)s ? aim : place;
-        }
-      }
-      const Way& pushed = way_of(p, 0);
-      V columns[9 * SLOTS_MOST];
-      for (int i = 0; i < AXES * size; ++i) columns[i] = zero;
-      for (int other = 0; other < known; ++other) {
-        if (!vany((pair_on[p] > 0.5) & (pair_on[other] > 0.5))) continue;
-        const Way& pulled = way_of(other, 1);
-        V speed[AXES][AXES];
+        aims[p][r] = pair_reply[p][axis[r]];
         #pragma unroll
-        for (int r = 0; r < AXES; ++r)
-          #pragma unroll
-          for (int c = 0; c < AXES; ++c) speed[r][c] = zero;
-        for (int n = 0; n < pulled.count; ++n) {
-          const int d = pulled.dofs[n];
-          if (!pushed.has[d]) continue;
-          #pragma unroll
-          for (int r = 0; r < AXES; ++r)
-            #pragma unroll
-            for (int c = 0; c < AXES; ++c)
-              speed[r][c] = speed[r][c] + pulled.pull[r][d] * pushed.push[c][d];
-        }
-        for (int n = 0; n < pulled.root_count; ++n)
-          for (int o = 0; o < pushed.root_count; ++o) {
-            if (pulled.roots[n] != pushed.roots[o]) continue;
-            for (int m = 0; m < MOVES; ++m)
-              #pragma unroll
-              for (int r = 0; r < AXES; ++r)
-                #pragma unroll
-                for (int c = 0; c < AXES; ++c)
-                  speed[r][c] = speed[r][c] +
-                                pulled.row[n][r][move[m]] * pushed.turn[o][c][move[m]];
-          }
+        for (int c = 0; c < AXES; ++c)
+          aims[p][r] = aims[p][r] - pair_reply[p][3 + 3 * axis[r] + axis[c]] * speed[c];
+      }
+    }
+    for (int i = 0; i < size; ++i) change[i] = zero;
+    const auto find_way = [&](int s) __attribute__((noinline)) {
+      V force[NL + 1][AXES][MOVES], row[NL + 1][AXES][MOVES];
+      bool carries[NL + 1];
+      Way& way = ways[s];
+      for (int link = 0; link <= NL; ++link) carries[link] = false;
+      for (int d = 0; d < NV; ++d) way.has[d] = false;
+      for (int n = 0; n < ROOTS; ++n) way.turns[n] = false;
+      #pragma unroll
+      for (int r = 0; r < AXES; ++r)
+        #pragma unroll
+        for (int c = 0; c < AXES; ++c) way.gain[r][c] = zero;
+      const auto clear = [&](int link) {
+        for (int i = 0; i < AXES * MOVES && !carries[link]; ++i)
+          force[link][0][i] = row[link][0][i] = zero;
+        carries[link] = true;
+      };
+      for (int p = 0; p < known; ++p) {
+        if (s < first_slot[p] || s > last_slot[p]) continue;
+        const M here = slot[p] == (double)s;
+        const int a = pair_a[p], b = pair_b[p];
+        clear(a);
+        clear(b);
         #pragma unroll
         for (int r = 0; r < AXES; ++r) {
-          const V* const gain = pair_reply[other] + 3 + 3 * axis[r];
           #pragma unroll
-          for (int c = 0; c < AXES; ++c) {
-            V sum = other == p && r == c ? one : zero;
+          for (int m = 0; m < MOVES; ++m) {
+            const V* const rows = pair_rows[p] + 6 * axis[r] + move[m];
+            const V part = here ? rows[36] : zero;
+            row[a][r][m] = row[a][r][m] + (here ? rows[0] : zero);
+            row[b][r][m] = row[b][r][m] - (here ? rows[18] : zero);
+            force[a][r][m] = force[a][r][m] + part;
+            force[b][r][m] = force[b][r][m] - part;
+          }
+          #pragma unroll
+          for (int c = 0; c < AXES; ++c)
+            way.gain[r][c] = here ? pair_reply[p][3 + 3 * axis[r] + axis[c]] : way.gain[r][c];
+          change[AXES * s + r] = here ? aims[p][r] : change[AXES * s + r];
+        }
+      }
+      // Children stand behind their parents.
+      for (int link = NL - 1; link >= 0; --link) {
+        if (!carries[link]) continue;
+        const int parent = parent_of[link], n = root_place[link];
+        const int first = first_dof[link], last = first + dofs_of[link] - 1;
+        for (int d = last; d >= first; --d) way.has[d] = true;
+        const bool joins = parent >= 0 && carries[parent];
+        #pragma unroll
+        for (int r = 0; r < AXES; ++r) {
+          V f[MOVES], w[MOVES];
+          #pragma unroll
+          for (int m = 0; m < MOVES; ++m) {
+            f[m] = force[link][r][m];
+            w[m] = row[link][r][m];
+          }
+          for (int d = last; d >= first; --d) {
+            const V* const here = motion0 + 6 * d;
+            const V* const ahead = motion1 + 6 * d;
+            const V* const answer = response + 6 * kept_place[d];
+            const V* const load = carried + 6 * kept_place[d];
+            V push = here[move[0]] * f[0], pull = ahead[move[0]] * w[0];
             #pragma unroll
-            for (int i = 0; i < AXES; ++i) sum = sum + gain[axis[i]] * speed[i][c];
-            for (int s = first_slot[other]; s <= last_slot[other]; ++s) {
-              V& place = columns[AXES * (AXES * s + r) + c];
-              place = slot[other] == (double)s ? sum : place;
+            for (int m = 1; m < MOVES; ++m) {
+              push = push + here[move[m]] * f[m];
+              pull = pull + ahead[move[m]] * w[m];
+            }
+            pull = pull * inverse[kept_place[d]];
+            way.push[d][r] = push;
+            way.pull[d][r] = pull;
+            #pragma unroll
+            for (int m = 0; m < MOVES; ++m) {
+              f[m] = f[m] - answer[move[m]] * push;
+              w[m] = w[m] - load[move[m]] * pull;
+            }
+          }
+          if (parent >= 0) {
+            #pragma unroll
+            for (int m = 0; m < MOVES; ++m) {
+              force[parent][r][m] = joins ? force[parent][r][m] + f[m] : f[m];
+              row[parent][r][m] = joins ? row[parent][r][m] + w[m] : w[m];
+            }
+          } else if (n >= 0) {
+            #pragma unroll
+            for (int m = 0; m < MOVES; ++m) {
+              way.turn[n][move[m]][r] = f[m];
+              way.row[n][move[m]][r] = w[m];
             }
           }
         }
+        if (parent >= 0) carries[parent] = true;
+        if (n < 0) continue;
+        const V* const factor = root + 36 * n;
+        V (&turn)[6][AXES] = way.turn[n];
+        way.turns[n] = true;
+        const auto take = [&](int k, int i, V share) __attribute__((always_inline)) {
+          #pragma unroll
+          for (int r = 0; r < AXES; ++r) turn[k][r] = turn[k][r] - share * turn[i][r];
+        };
+        #pragma unroll
+        for (int k = 5; k >= 0; --k)
+          for (int i = 0; i < k; ++i) take(i, k, factor[6 * i + k]);
+        #pragma unroll
+        for (int k = 0; k < 6; ++k) {
+          for (int j = 0; j < k; ++j) take(k, j, factor[6 * k + j]);
+          #pragma unroll
+          for (int r = 0; r < AXES; ++r) turn[k][r] = turn[k][r] * factor[7 * k];
+        }
       }
-      for (int s = first_slot[p]; s <= last_slot[p]; ++s) {
-        const M here = slot[p] == (double)s;
-        for (int row = 0; row < size; ++row)
+    };
+    for (int s = 0; s < slots; ++s) find_way(s);
+    for (int s = 0; s < slots; ++s)
+      for (int t = 0; t < slots; ++t) {
+        const Way& pulled = ways[s];
+        const Way& pushed = ways[t];
+        V speed[AXES][AXES];
+        #pragma unroll
+        for (int i = 0; i < AXES; ++i)
+          #pragma unroll
+          for (int c = 0; c < AXES; ++c) speed[i][c] = zero;
+        const auto add = [&](const V* pull, const V* push) __attribute__((always_inline)) {
+          #pragma unroll
+          for (int i = 0; i < AXES; ++i)
+            #pragma unroll
+            for (int c = 0; c < AXES; ++c) speed[i][c] = speed[i][c] + pull[i] * push[c];
+        };
+        for (int d = 0; d < NV; ++d)
+          if (pulled.has[d] && pushed.has[d]) add(pulled.pull[d], pushed.push[d]);
+        for (int n = 0; n < ROOTS; ++n)
+          if (pulled.turns[n] && pushed.turns[n])
+            for (int m = 0; m < MOVES; ++m) add(pulled.row[n][move[m]], pushed.turn[n][move[m]]);
+        #pragma unroll
+        for (int r = 0; r < AXES; ++r)
+          #pragma unroll
           for (int c = 0; c < AXES; ++c) {
-            V& place = system[row * size + AXES * s + c];
-            place = here ? columns[AXES * row + c] : place;
+            V sum = s == t && r == c ? one : zero;
+            #pragma unroll
+            for (int i = 0; i < AXES; ++i) sum = sum + pulled.gain[r][i] * speed[i][c];
+            system[(AXES * s + r) * size + AXES * t + c] = sum;
           }
       }
-    }
     for (int k = size - 1; k >= 0; --k) {
       determinant[0] = determinant[0] * system[k * size + k];
       const V per_pivot = one / system[k * size + k];
