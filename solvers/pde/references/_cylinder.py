@@ -1,0 +1,367 @@
+r"""Steady flow past a circular cylinder in unbounded fluid.
+
+Lengths in diameters, speeds in that of the stream, :math:`\nu = 1/Re`. With
+:math:`\zeta = \ln r` and the angle :math:`\theta` from the wake, stream function and vorticity obey
+
+.. math::
+    \psi_{\zeta\zeta} + \psi_{\theta\theta} + r^2 \omega = 0, \qquad
+    \psi_\theta \omega_\zeta - \psi_\zeta \omega_\theta
+    = \nu\, (\omega_{\zeta\zeta} + \omega_{\theta\theta}),
+
+:math:`\psi = \psi_\zeta = 0` on the cylinder. Far away the wake takes from the stream what the drag
+needs, and a source gives it back (I. Imai 1951):
+
+.. math::
+    \psi = r \sin\theta + \tfrac14 C_D \left(\theta/\pi - \operatorname{erf} \eta\right), \qquad
+    \eta = \sqrt{Re\, r}\, \sin(\theta/2).
+
+Differences of sixth order on half the plane, rays closer in the wake; Newton's method for
+:math:`\psi, \omega` and :math:`C_D` together. The head :math:`H = p + |u|^2/2` follows from
+:math:`H_\theta = \nu \omega_\zeta - \psi_\theta \omega` and, in the mean over angles, from
+:math:`H_\zeta = -\psi_\zeta \omega - \nu \omega_\theta`.
+
+Sources: B. Fornberg (1980), section 2, for the equations and the far field; S. C. R. Dennis and
+G.-Z. Chang (1970) for the logarithm of the radius.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
+from scipy.sparse.linalg import splu
+from scipy.special import erf
+
+from solvers.core import NotConvergedError, SettingsError
+from solvers.pde.references._grid import GridFunction
+
+__all__ = ["CylinderSolution", "solve_cylinder"]
+
+Array = NDArray[np.float64]
+
+_REACH = 3
+"""Points to each side in a difference; twice this is the order."""
+_CROWDING = 0.5
+"""Share by which rays are closer in the wake than on average."""
+_RADIUS = 0.5
+_TOLERANCE = 1e-8
+_MOST_ITERATIONS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CylinderSolution:
+    """Velocity and pressure around the cylinder.
+
+    Attributes:
+        reynolds: Reynolds number with the diameter.
+        drag: Drag coefficient, from vorticity and its slope on the wall.
+        wake_length: Length of the recirculation behind the cylinder in diameters; 0 without one.
+        iterations: Newton's iterations.
+        residual: Largest residual of the discrete equations.
+        velocity_x: Velocity along the stream over ``ln r`` and ray.
+        velocity_y: Velocity across it.
+        pressure: Over density, zero far upstream.
+    """
+
+    reynolds: float
+    drag: float
+    wake_length: float
+    iterations: int
+    residual: float
+    velocity_x: GridFunction
+    velocity_y: GridFunction
+    pressure: GridFunction
+
+    def __call__(self, x: Any, y: Any) -> tuple[Array, Array, Array]:
+        """Evaluate the flow.
+
+        Args:
+            x: Position along the stream, from the axis of the cylinder.
+            y: Position across it, a shape that broadcasts.
+
+        Returns:
+            Velocities and pressure; NaN inside the cylinder and outside the grid.
+        """
+        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            depth = np.log(np.hypot(x, y))
+        lower, upper = self.pressure.lower[0], self.pressure.upper[0]
+        is_fluid = (depth >= lower - 1e-12) & (depth <= upper)
+        ray = _ray(np.arctan2(y, x))
+        depth = np.clip(depth, lower, upper)
+        u, v, p = (
+            np.where(is_fluid, field(depth, ray), np.nan)
+            for field in (self.velocity_x, self.velocity_y, self.pressure)
+        )
+        return u, v, p
+
+
+def solve_cylinder(
+    reynolds: float, *, rings: int = 96, rays: int = 64, radius: float = 80.0
+) -> CylinderSolution:
+    """Solve for the steady symmetric flow.
+
+    It exists at all Reynolds numbers and is what one sees below 47, where shedding sets in.
+
+    Args:
+        reynolds: Speed times diameter over kinematic viscosity, 5 to 60.
+        rings: Intervals between the cylinder and the outer circle.
+        rays: Intervals of half a turn.
+        radius: Radius of the outer circle in diameters.
+
+    Returns:
+        The flow. Discretisation and outer circle change the drag by 0.1 % at the defaults.
+
+    Raises:
+        SettingsError: If a number is out of range.
+        NotConvergedError: If Newton's method fails.
+
+    Cost: six sparse factorisations, about two seconds at the defaults.
+
+    Example:
+        >>> flow = solve_cylinder(20.0, rings=40, rays=32, radius=20.0)
+        >>> 1.9 < flow.drag < 2.1, 0.88 < flow.wake_length < 0.96
+        (True, True)
+    """
+    if not 5.0 <= reynolds <= 60.0:
+        raise SettingsError(
+            f"reynolds: got {reynolds:g}, expected 5 to 60; slower flow feels the outer circle, "
+            "faster flow needs more rings and is far from what sheds vortices"
+        )
+    if min(rings, rays) <= 10 or not radius > 1.0:
+        raise SettingsError(
+            f"rings, rays, radius: got {rings}, {rays}, {radius:g}, expected more than 10 "
+            "intervals and a radius above 1"
+        )
+    flow = _Flow(reynolds, rings, rays, radius)
+    psi, omega, drag = flow.start()
+    for iteration in range(_MOST_ITERATIONS):
+        residual = flow.residual(psi, omega, drag)
+        size = float(np.abs(residual).max())
+        if not size > _TOLERANCE:
+            return flow.solution(psi, omega, drag, iteration, size)
+        if not math.isfinite(size):
+            break
+        step = flow.newton_step(psi, omega, residual)
+        psi, omega = psi + step[0:-1:2], omega + step[1:-1:2]
+        drag += float(step[-1])
+    raise NotConvergedError(
+        f"the flow past a cylinder at reynolds={reynolds:g} was not found in {_MOST_ITERATIONS} "
+        f"iterations, residual {size:.1e}; use more rings and rays"
+    )
+
+
+class _Flow:
+    """The discrete equations: values on all rings, on the rays strictly between axis and axis."""
+
+    def __init__(self, reynolds: float, rings: int, rays: int, radius: float) -> None:
+        self.nu = 1.0 / reynolds
+        self.depth = np.linspace(math.log(_RADIUS), math.log(radius), rings + 1)
+        self.ray = np.arange(2 * rays) * np.pi / rays
+        self.angle, self.rate = _angle(self.ray), 1.0 - _CROWDING * np.cos(self.ray)
+        self.rings, self.rays = rings + 1, rays - 1
+        self._differentiate()
+        self._enclose(reynolds)
+
+    def _differentiate(self) -> None:
+        """Derivatives along rings and around them, of functions odd about the axis."""
+        bend = _CROWDING * np.sin(self.ray) / self.rate**3
+        first = _periodic_difference(self.ray, 1)
+        second = sparse.diags_array(self.rate**-2) @ _periodic_difference(self.ray, 2)
+        self.turn = sparse.diags_array(1.0 / self.rate) @ first
+        self.second_turn = second - sparse.diags_array(bend) @ first
+        inner = np.arange(1, self.rays + 1)
+        mirror = 2 * (self.rays + 1) - inner
+        column = inner - 1
+        sign = np.ones(self.rays)
+        self.odd = sparse.csr_array(
+            (np.r_[sign, -sign], (np.r_[inner, mirror], np.r_[column, column])),
+            shape=(len(self.ray), self.rays),
+        )
+        outward, second_outward = (_difference(self.depth, order) for order in (1, 2))
+        here, there = (sparse.diags_array(np.ones(n)) for n in (self.rings, self.rays))
+        half = slice(1, self.rays + 1)
+        self.outward = outward
+        self.by_depth = sparse.kron(outward, there).tocsr()
+        self.by_angle = sparse.kron(here, (self.turn @ self.odd)[half]).tocsr()
+        self.laplacian = (
+            sparse.kron(second_outward, there)
+            + sparse.kron(here, (self.second_turn @ self.odd)[half])
+        ).tocsr()
+
+    def _enclose(self, reynolds: float) -> None:
+        """Places of the conditions, the far field, and the drag as a function of vorticity."""
+        theta = self.angle[1 : self.rays + 1]
+        ring = np.repeat(np.arange(self.rings), self.rays)
+        self.is_wall, self.is_far = ring == 0, ring == self.rings - 1
+        self.is_inside = ~(self.is_wall | self.is_far)
+        radius = np.exp(np.repeat(self.depth, self.rays))
+        self.square = radius**2
+        self.stream = radius * np.tile(np.sin(theta), self.rings)
+        far = math.exp(self.depth[-1])
+        eta = np.sqrt(reynolds * far) * np.sin(theta / 2)
+        self.far_psi, self.far_omega = np.zeros((2, len(ring)))
+        self.far_psi[self.is_far] = 0.25 * (theta / np.pi - erf(eta))
+        self.far_omega[self.is_far] = (
+            -0.25 * reynolds * eta * np.exp(-(eta**2)) / (math.sqrt(math.pi) * far)
+        )
+        # Pressure by its slope along the wall, and friction: 4 a nu int (omega_zeta - omega) sin.
+        weight = 4 * _RADIUS * self.nu * np.sin(theta) * self.rate[1 : self.rays + 1]
+        weight *= self.ray[1]
+        self.drag_row = np.kron(self.outward[[0]].toarray()[0], weight)
+        self.drag_row[: self.rays] -= weight
+
+    def start(self) -> tuple[Array, Array, float]:
+        """Flow without viscosity."""
+        psi = self.stream * (1 - _RADIUS**2 / self.square)
+        return psi, np.zeros_like(psi), 1.0
+
+    def residual(self, psi: Array, omega: Array, drag: float) -> Array:
+        """What the equations leave: stream function and vorticity in turns, the drag last."""
+        transport = (self.by_angle @ psi) * (self.by_depth @ omega)
+        transport -= (self.by_depth @ psi) * (self.by_angle @ omega)
+        first = np.where(self.is_inside, self.laplacian @ psi + self.square * omega, psi)
+        first -= self.is_far * (self.stream + drag * self.far_psi)
+        second = np.where(self.is_inside, transport - self.nu * (self.laplacian @ omega), omega)
+        second = np.where(self.is_wall, self.by_depth @ psi, second) - drag * self.far_omega
+        pairs = np.stack([first, second], 1).reshape(-1)
+        return np.r_[pairs, drag - self.drag_row @ omega]
+
+    def newton_step(self, psi: Array, omega: Array, residual: Array) -> Array:
+        """Solve the linearised equations, in the order of the residual."""
+        inside, wall, far = (
+            sparse.diags_array(np.asarray(where, dtype=np.float64))
+            for where in (self.is_inside, self.is_wall, self.is_far)
+        )
+        slopes = (
+            sparse.diags_array(matrix @ field)
+            for field in (psi, omega)
+            for matrix in (self.by_angle, self.by_depth)
+        )
+        psi_turn, psi_out, omega_turn, omega_out = slopes
+        by_psi = omega_out @ self.by_angle - omega_turn @ self.by_depth
+        by_omega = psi_turn @ self.by_depth - psi_out @ self.by_angle - self.nu * self.laplacian
+        blocks = [
+            [inside @ self.laplacian + wall + far, inside * self.square],
+            [inside @ by_psi + wall @ self.by_depth, inside @ by_omega + far],
+        ]
+        matrix = sparse.block_array(
+            [
+                [*blocks[0], -self.far_psi[:, None]],
+                [*blocks[1], -self.far_omega[:, None]],
+                [None, -self.drag_row[None], np.ones((1, 1))],
+            ]
+        ).tocsr()
+        count = len(psi)
+        turns = np.r_[np.arange(2 * count).reshape(2, count).T.reshape(-1), 2 * count]
+        step: Array = splu(matrix[turns][:, turns].tocsc()).solve(-residual)
+        return step
+
+    def solution(
+        self, psi: Array, omega: Array, drag: float, iterations: int, residual: float
+    ) -> CylinderSolution:
+        """Velocity and pressure on whole rings."""
+        psi, omega = (
+            (self.odd @ field.reshape(self.rings, self.rays).T).T for field in (psi, omega)
+        )
+        by_angle = [(self.turn @ field.T).T for field in (psi, omega)]
+        by_depth = [self.outward @ field for field in (psi, omega)]
+        radius = np.exp(self.depth)[:, None]
+        outward, around = by_angle[0] / radius, -by_depth[0] / radius
+        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        head = self._head(
+            self.rate * (self.nu * by_depth[1] - by_angle[0] * omega),
+            -by_depth[0] * omega - self.nu * by_angle[1],
+        )
+        fields = (
+            outward * cosine - around * sine,
+            outward * sine + around * cosine,
+            head - 0.5 * (outward**2 + around**2),
+        )
+        ends = (self.depth[0], 0.0), (self.depth[-1], 2 * np.pi)
+        u, v, p = (GridFunction(*ends, field, (False, True)) for field in fields)
+        return CylinderSolution(
+            reynolds=1 / self.nu,
+            drag=drag,
+            wake_length=_wake_length(self.depth, fields[0][:, 0]),
+            iterations=iterations,
+            residual=residual,
+            velocity_x=u,
+            velocity_y=v,
+            pressure=p,
+        )
+
+    def _head(self, by_ray: Array, by_depth: Array) -> Array:
+        """Integrate around each ring and, in the mean, from the outer one inwards."""
+        waves = np.fft.rfft(by_ray, axis=1)
+        number = np.arange(waves.shape[1])
+        waves[:, 0] = 0.0
+        waves[:, -1] = 0.0
+        around = np.fft.irfft(waves / (1j * np.maximum(number, 1)), len(self.ray), axis=1)
+        mean = make_interp_spline(self.depth, by_depth.mean(1), k=5).antiderivative()(self.depth)
+        head: Array = around + mean[:, None]
+        # Far upstream, half a turn from the wake, nothing was lost.
+        return head - head[-1, len(self.ray) // 2] + 0.5
+
+
+def _angle(ray: Array) -> Array:
+    angle: Array = ray - _CROWDING * np.sin(ray)
+    return angle
+
+
+def _ray(angle: Array) -> Array:
+    """Invert the crowding of the rays by Newton's method on a monotone convex half."""
+    ray = np.array(angle, dtype=np.float64)
+    for _ in range(50):
+        step = (_angle(ray) - angle) / (1 - _CROWDING * np.cos(ray))
+        ray -= step
+        if not np.abs(step).max(initial=0.0) > 1e-15:
+            break
+    return ray
+
+
+def _wake_length(depth: Array, speed: Array) -> float:
+    """Where the fluid on the axis behind the cylinder stops flowing back."""
+    roots = make_interp_spline(depth, speed, k=5)
+    turned = np.flatnonzero((speed[1:-1] < 0) & (speed[2:] >= 0)) + 1
+    if not len(turned):
+        return 0.0
+    low, high = depth[turned[0]], depth[turned[0] + 1]
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if roots(middle) < 0 else (low, middle)
+    return float(math.exp(low) - _RADIUS)
+
+
+def _weights(offsets: Array, order: int) -> Array:
+    right = np.zeros(len(offsets))
+    right[order] = math.factorial(order)
+    weights: Array = np.linalg.solve(np.vander(offsets, increasing=True).T, right)
+    return weights
+
+
+def _difference(points: Array, order: int) -> Any:
+    """Derivative on an interval, at its ends from one side."""
+    count, spacing = len(points), points[1] - points[0]
+    matrix = sparse.lil_array((count, count))
+    for row in range(count):
+        is_inner = _REACH <= row < count - _REACH
+        width = 2 * _REACH + (1 if is_inner else order)
+        start = min(max(row - _REACH, 0), count - width)
+        columns = np.arange(start, start + width)
+        matrix[row, columns] = _weights((columns - row) * spacing, order)
+    return matrix.tocsr()
+
+
+def _periodic_difference(points: Array, order: int) -> Any:
+    """Derivative on a circle."""
+    count, offsets = len(points), np.arange(-_REACH, _REACH + 1)
+    rows = np.repeat(np.arange(count), len(offsets))
+    columns = (rows + np.tile(offsets, count)) % count
+    weights = np.tile(_weights(offsets * (points[1] - points[0]), order), count)
+    return sparse.csr_array((weights, (rows, columns)), shape=(count, count))
