@@ -34,7 +34,9 @@ def draw_result(result: Any, path: str | os.PathLike[str]) -> Path:
     """
     problem = result.problem
     fields = problem.fields[:_MOST_FIELDS]
-    figure, axes = open_figure(width=13.0, heights=[4.0] * len(fields), columns=3)
+    figure, axes = open_figure(
+        width=13.0, heights=[_height(problem)] * len(fields), columns=3
+    )
     points, is_inside = _points(problem)
     values = _values(result, points[is_inside])
     exact = problem.reference_values(points[is_inside]) if problem.reference else {}
@@ -62,6 +64,15 @@ def _shown(problem: Problem) -> tuple[str, ...]:
     """Axes that are drawn: two of space, or one and time."""
     domain = problem.domain
     return domain.space[:2] if len(domain.space) > 1 else domain.axes
+
+
+def _height(problem: Problem) -> float:
+    """Height of a row, such that a field in true proportions fills its panel [inch]."""
+    shown, bounds = _shown(problem), problem.domain.bounds
+    if len(shown) < 2 or "t" in shown:
+        return 4.0
+    width, height = (bounds[axis][1] - bounds[axis][0] for axis in shown)
+    return min(max(3.2 * height / width + 0.8, 2.2), 6.0)
 
 
 def _fixed(problem: Problem) -> dict[str, float]:

@@ -17,8 +17,8 @@ needs, and a source gives it back (I. Imai 1951):
 
 Differences of sixth order on half the plane, rays closer in the wake; Newton's method for
 :math:`\psi, \omega` and :math:`C_D` together. The head :math:`H = p + |u|^2/2` follows from
-:math:`H_\theta = \nu \omega_\zeta - \psi_\theta \omega` and, in the mean over angles, from
-:math:`H_\zeta = -\psi_\zeta \omega - \nu \omega_\theta`.
+:math:`H_\zeta = -\psi_\zeta \omega - \nu \omega_\theta` along the axis before the cylinder and from
+:math:`H_\theta = \nu \omega_\zeta - \psi_\theta \omega` around it.
 
 Sources: B. Fornberg (1980), section 2, for the equations and the far field; S. C. R. Dennis and
 G.-Z. Chang (1970) for the logarithm of the radius.
@@ -297,16 +297,19 @@ class _Flow:
         )
 
     def _head(self, by_ray: Array, by_depth: Array) -> Array:
-        """Integrate around each ring and, in the mean, from the outer one inwards."""
+        """Integrate from far upstream to the cylinder, then around each ring.
+
+        The axis before the cylinder keeps clear of the outflow, where the far field meets the wake.
+        """
         waves = np.fft.rfft(by_ray, axis=1)
         number = np.arange(waves.shape[1])
         waves[:, 0] = 0.0
         waves[:, -1] = 0.0
         around = np.fft.irfft(waves / (1j * np.maximum(number, 1)), len(self.ray), axis=1)
-        mean = make_interp_spline(self.depth, by_depth.mean(1), k=5).antiderivative()(self.depth)
-        head: Array = around + mean[:, None]
-        # Far upstream, half a turn from the wake, nothing was lost.
-        return head - head[-1, len(self.ray) // 2] + 0.5
+        front = len(self.ray) // 2
+        lost = make_interp_spline(self.depth, by_depth[:, front], k=5).antiderivative()(self.depth)
+        head: Array = 0.5 + (lost - lost[-1])[:, None] + around - around[:, [front]]
+        return head
 
 
 def _angle(ray: Array) -> Array:
