@@ -38,7 +38,8 @@ def export_result(
     Returns:
         The path.
     """
-    target, problem = Path(path), result.problem
+    target = Path(path)
+    problem: Problem = result.problem
     check_export(target, problem)
     space = problem.domain.space
     count = _POINTS[len(space)] if points is None else points
@@ -50,7 +51,7 @@ def export_result(
     grid = box.grid(count)
     moments: list[float | None] = [None]
     if problem.domain.has_time:
-        moments = torch.linspace(*problem.domain.bounds["t"], times, dtype=torch.float64).tolist()
+        moments = np.linspace(*problem.domain.bounds["t"], times).tolist()
     frames = [_frame(result, grid, moment) for moment in moments]
     if target.suffix.lower() == ".npz":
         _write_npz(target, problem, count, moments, frames)
@@ -142,7 +143,7 @@ class _Cells:
         number = np.arange(count**dimension).reshape((count,) * dimension)
         lower, upper = slice(0, -1), slice(1, None)
         # In the order of VTK: around a face, then around the opposite one.
-        around = [(lower,), (upper,)]
+        around: list[tuple[slice, ...]] = [(lower,), (upper,)]
         if dimension > 1:
             around = [(lower, lower), (upper, lower), (upper, upper), (lower, upper)]
         if dimension > 2:

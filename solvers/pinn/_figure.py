@@ -34,9 +34,7 @@ def draw_result(result: Any, path: str | os.PathLike[str]) -> Path:
     """
     problem = result.problem
     fields = problem.fields[:_MOST_FIELDS]
-    figure, axes = open_figure(
-        width=13.0, heights=[_height(problem)] * len(fields), columns=3
-    )
+    figure, axes = open_figure(width=13.0, heights=[_height(problem)] * len(fields), columns=3)
     points, is_inside = _points(problem)
     values = _values(result, points[is_inside])
     exact = problem.reference_values(points[is_inside]) if problem.reference else {}
@@ -122,7 +120,7 @@ def _draw_field(
         return
     grid = [column.reshape(_COUNTS).numpy() for column in columns]
     # Points outside the domain are no number, which smooth shading cannot leave out.
-    shading = "nearest" if bool(values.isnan().any()) else "gouraud"
+    shading: Any = "nearest" if bool(values.isnan().any()) else "gouraud"
     mesh = place.pcolormesh(
         *grid, values.reshape(_COUNTS).numpy(), shading=shading, rasterized=True
     )

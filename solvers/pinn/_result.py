@@ -23,6 +23,7 @@ __all__ = ["ErrorMeter", "FieldNetwork", "PINNResult", "read_result", "write_res
 
 KIND = "pinn"
 
+
 class FieldNetwork(nn.Module):
     """Fields as functions of points, a module with one vector of parameters.
 

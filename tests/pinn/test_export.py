@@ -91,9 +91,7 @@ def test_a_series_has_one_grid_for_each_time(frame: Any, tmp_path: Path) -> None
     for each in sets:
         mesh = meshio.read(tmp_path / each.attrib["file"])
         x, t = torch.tensor(mesh.points[:, 0]), float(each.attrib["timestep"])
-        np.testing.assert_allclose(
-            mesh.point_data["u"], result(x, t).detach().numpy(), atol=1e-12
-        )
+        np.testing.assert_allclose(mesh.point_data["u"], result(x, t).detach().numpy(), atol=1e-12)
         np.testing.assert_allclose(
             mesh.point_data["u_reference"], torch.sin(x - t).numpy(), atol=1e-14
         )

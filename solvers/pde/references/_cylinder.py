@@ -27,78 +27,31 @@ G.-Z. Chang (1970) for the logarithm of the radius.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.interpolate import make_interp_spline
 from scipy.sparse.linalg import splu
 from scipy.special import erf
 
 from solvers.core import NotConvergedError, SettingsError
+from solvers.pde.references._cylinder_solution import (
+    CROWDING,
+    RADIUS,
+    CylinderSolution,
+    angle_of,
+    wake_length,
+)
+from solvers.pde.references._differences import difference, periodic_difference
 from solvers.pde.references._grid import GridFunction
 
-__all__ = ["CylinderSolution", "solve_cylinder"]
+__all__ = ["solve_cylinder"]
 
 Array = NDArray[np.float64]
 
-_REACH = 3
-"""Points to each side in a difference; twice this is the order."""
-_CROWDING = 0.5
-"""Share by which rays are closer in the wake than on average."""
-_RADIUS = 0.5
 _TOLERANCE = 1e-8
 _MOST_ITERATIONS = 20
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CylinderSolution:
-    """Velocity and pressure around the cylinder.
-
-    Attributes:
-        reynolds: Reynolds number with the diameter.
-        drag: Drag coefficient, from vorticity and its slope on the wall.
-        wake_length: Length of the recirculation behind the cylinder in diameters; 0 without one.
-        iterations: Newton's iterations.
-        residual: Largest residual of the discrete equations.
-        velocity_x: Velocity along the stream over ``ln r`` and ray.
-        velocity_y: Velocity across it.
-        pressure: Over density, zero far upstream.
-    """
-
-    reynolds: float
-    drag: float
-    wake_length: float
-    iterations: int
-    residual: float
-    velocity_x: GridFunction
-    velocity_y: GridFunction
-    pressure: GridFunction
-
-    def __call__(self, x: Any, y: Any) -> tuple[Array, Array, Array]:
-        """Evaluate the flow.
-
-        Args:
-            x: Position along the stream, from the axis of the cylinder.
-            y: Position across it, a shape that broadcasts.
-
-        Returns:
-            Velocities and pressure; NaN inside the cylinder and outside the grid.
-        """
-        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        with np.errstate(divide="ignore"):
-            depth = np.log(np.hypot(x, y))
-        lower, upper = self.pressure.lower[0], self.pressure.upper[0]
-        is_fluid = (depth >= lower - 1e-12) & (depth <= upper)
-        ray = _ray(np.arctan2(y, x))
-        depth = np.clip(depth, lower, upper)
-        u, v, p = (
-            np.where(is_fluid, field(depth, ray), np.nan)
-            for field in (self.velocity_x, self.velocity_y, self.pressure)
-        )
-        return u, v, p
 
 
 def solve_cylinder(
@@ -161,18 +114,18 @@ class _Flow:
 
     def __init__(self, reynolds: float, rings: int, rays: int, radius: float) -> None:
         self.nu = 1.0 / reynolds
-        self.depth = np.linspace(math.log(_RADIUS), math.log(radius), rings + 1)
+        self.depth = np.linspace(math.log(RADIUS), math.log(radius), rings + 1)
         self.ray = np.arange(2 * rays) * np.pi / rays
-        self.angle, self.rate = _angle(self.ray), 1.0 - _CROWDING * np.cos(self.ray)
+        self.angle, self.rate = angle_of(self.ray), 1.0 - CROWDING * np.cos(self.ray)
         self.rings, self.rays = rings + 1, rays - 1
         self._differentiate()
         self._enclose(reynolds)
 
     def _differentiate(self) -> None:
         """Derivatives along rings and around them, of functions odd about the axis."""
-        bend = _CROWDING * np.sin(self.ray) / self.rate**3
-        first = _periodic_difference(self.ray, 1)
-        second = sparse.diags_array(self.rate**-2) @ _periodic_difference(self.ray, 2)
+        bend = CROWDING * np.sin(self.ray) / self.rate**3
+        first = periodic_difference(self.ray, 1)
+        second = sparse.diags_array(self.rate**-2) @ periodic_difference(self.ray, 2)
         self.turn = sparse.diags_array(1.0 / self.rate) @ first
         self.second_turn = second - sparse.diags_array(bend) @ first
         inner = np.arange(1, self.rays + 1)
@@ -183,7 +136,7 @@ class _Flow:
             (np.r_[sign, -sign], (np.r_[inner, mirror], np.r_[column, column])),
             shape=(len(self.ray), self.rays),
         )
-        outward, second_outward = (_difference(self.depth, order) for order in (1, 2))
+        outward, second_outward = (difference(self.depth, order) for order in (1, 2))
         here, there = (sparse.diags_array(np.ones(n)) for n in (self.rings, self.rays))
         half = slice(1, self.rays + 1)
         self.outward = outward
@@ -211,14 +164,14 @@ class _Flow:
             -0.25 * reynolds * eta * np.exp(-(eta**2)) / (math.sqrt(math.pi) * far)
         )
         # Pressure by its slope along the wall, and friction: 4 a nu int (omega_zeta - omega) sin.
-        weight = 4 * _RADIUS * self.nu * np.sin(theta) * self.rate[1 : self.rays + 1]
+        weight = 4 * RADIUS * self.nu * np.sin(theta) * self.rate[1 : self.rays + 1]
         weight *= self.ray[1]
         self.drag_row = np.kron(self.outward[[0]].toarray()[0], weight)
         self.drag_row[: self.rays] -= weight
 
     def start(self) -> tuple[Array, Array, float]:
         """Flow without viscosity."""
-        psi = self.stream * (1 - _RADIUS**2 / self.square)
+        psi = self.stream * (1 - RADIUS**2 / self.square)
         return psi, np.zeros_like(psi), 1.0
 
     def residual(self, psi: Array, omega: Array, drag: float) -> Array:
@@ -229,8 +182,9 @@ class _Flow:
         first -= self.is_far * (self.stream + drag * self.far_psi)
         second = np.where(self.is_inside, transport - self.nu * (self.laplacian @ omega), omega)
         second = np.where(self.is_wall, self.by_depth @ psi, second) - drag * self.far_omega
-        pairs = np.stack([first, second], 1).reshape(-1)
-        return np.r_[pairs, drag - self.drag_row @ omega]
+        pairs: Array = np.stack([first, second], 1).reshape(-1)
+        left: Array = np.append(pairs, drag - self.drag_row @ omega)
+        return left
 
     def newton_step(self, psi: Array, omega: Array, residual: Array) -> Array:
         """Solve the linearised equations, in the order of the residual."""
@@ -288,7 +242,7 @@ class _Flow:
         return CylinderSolution(
             reynolds=1 / self.nu,
             drag=drag,
-            wake_length=_wake_length(self.depth, fields[0][:, 0]),
+            wake_length=wake_length(self.depth, fields[0][:, 0]),
             iterations=iterations,
             residual=residual,
             velocity_x=u,
@@ -310,61 +264,3 @@ class _Flow:
         lost = make_interp_spline(self.depth, by_depth[:, front], k=5).antiderivative()(self.depth)
         head: Array = 0.5 + (lost - lost[-1])[:, None] + around - around[:, [front]]
         return head
-
-
-def _angle(ray: Array) -> Array:
-    angle: Array = ray - _CROWDING * np.sin(ray)
-    return angle
-
-
-def _ray(angle: Array) -> Array:
-    """Invert the crowding of the rays by Newton's method on a monotone convex half."""
-    ray = np.array(angle, dtype=np.float64)
-    for _ in range(50):
-        step = (_angle(ray) - angle) / (1 - _CROWDING * np.cos(ray))
-        ray -= step
-        if not np.abs(step).max(initial=0.0) > 1e-15:
-            break
-    return ray
-
-
-def _wake_length(depth: Array, speed: Array) -> float:
-    """Where the fluid on the axis behind the cylinder stops flowing back."""
-    roots = make_interp_spline(depth, speed, k=5)
-    turned = np.flatnonzero((speed[1:-1] < 0) & (speed[2:] >= 0)) + 1
-    if not len(turned):
-        return 0.0
-    low, high = depth[turned[0]], depth[turned[0] + 1]
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if roots(middle) < 0 else (low, middle)
-    return float(math.exp(low) - _RADIUS)
-
-
-def _weights(offsets: Array, order: int) -> Array:
-    right = np.zeros(len(offsets))
-    right[order] = math.factorial(order)
-    weights: Array = np.linalg.solve(np.vander(offsets, increasing=True).T, right)
-    return weights
-
-
-def _difference(points: Array, order: int) -> Any:
-    """Derivative on an interval, at its ends from one side."""
-    count, spacing = len(points), points[1] - points[0]
-    matrix = sparse.lil_array((count, count))
-    for row in range(count):
-        is_inner = _REACH <= row < count - _REACH
-        width = 2 * _REACH + (1 if is_inner else order)
-        start = min(max(row - _REACH, 0), count - width)
-        columns = np.arange(start, start + width)
-        matrix[row, columns] = _weights((columns - row) * spacing, order)
-    return matrix.tocsr()
-
-
-def _periodic_difference(points: Array, order: int) -> Any:
-    """Derivative on a circle."""
-    count, offsets = len(points), np.arange(-_REACH, _REACH + 1)
-    rows = np.repeat(np.arange(count), len(offsets))
-    columns = (rows + np.tile(offsets, count)) % count
-    weights = np.tile(_weights(offsets * (points[1] - points[0]), order), count)
-    return sparse.csr_array((weights, (rows, columns)), shape=(count, count))
