@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from physim.cli._train_report import summary_rows
+from solvers.core import SettingsError
 
 __all__ = ["command_line", "write_report"]
 
@@ -38,8 +39,7 @@ def write_report(record: Mapping[str, Any], result: Any, path: Path) -> Path:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        picture = result.plot(Path(folder) / "picture.png").read_bytes()
+    picture = _picture(result)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(_page(record, picture), encoding="utf-8")
@@ -72,16 +72,26 @@ def command_line(settings: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _page(record: Mapping[str, Any], picture: bytes) -> str:
+def _picture(result: Any) -> str:
+    """The picture of a result as an element, or why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            drawn = result.plot(Path(folder) / "picture.png").read_bytes()
+        except SettingsError as error:
+            return f"<p>No picture: {escape(str(error))}</p>"
+    data = base64.b64encode(drawn).decode("ascii")
+    return f'<img alt="fields, errors and history" src="data:image/png;base64,{data}">'
+
+
+def _page(record: Mapping[str, Any], picture: str) -> str:
     problem = record["problem"]
     title = f"{problem['name']}: {record['status']}"
     domain = {axis: f"{low:g} to {high:g}" for axis, (low, high) in problem["domain"].items()}
-    image = base64.b64encode(picture).decode("ascii")
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p><code>{escape(command_line(record['settings']))}</code></p>",
         _table(summary_rows(record)),
-        f'<img alt="fields, errors and history" src="data:image/png;base64,{image}">',
+        picture,
         "<h2>Problem</h2>",
         _table([("fields", ", ".join(problem["fields"])), *domain.items()]),
         "<h2>History</h2>",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from physim.cli._report import installed
-from solvers.core import Status
+from solvers.core import SettingsError, Status
 from solvers.pde import Problem, evaluation_grid
 from solvers.pde.problems import forget_references
 
@@ -64,7 +64,11 @@ def describe_training(
     if found:
         record["coefficients"] = found
     if problem.reference is not None:
-        record["relative_l2"] = float(result.relative_l2)
+        try:
+            record["relative_l2"] = float(result.relative_l2)
+        except SettingsError as error:
+            # A map that has folded has no field to compare; what was trained is still told.
+            record["warning"] = str(error)
     return record
 
 
@@ -100,14 +104,14 @@ def summary_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("steps", str(record["steps"])),
         ("time", "-" if record["seconds"] is None else f"{record['seconds']:.2f} s"),
         ("residual held out", f"{record['held_out']:.3g}"),
-        ("relative L2 error", "no reference" if error is None else f"{error:.3g}"),
+        ("relative L2 error", "not known" if error is None else f"{error:.3g}"),
     ]
     if classical is not None:
         rows.append(("reference takes", f"{classical:.2g} s"))
     for name, value in record.get("coefficients", {}).items():
         rows.append((f"found {name}", f"{value:.6g}"))
-    files = ("save", "picture", "report", "export")
-    return rows + [(name, record[name]) for name in files if name in record]
+    last = ("warning", "save", "picture", "report", "export")
+    return rows + [(name, record[name]) for name in last if name in record]
 
 
 def time_reference(problem: Problem) -> float | None:

@@ -215,3 +215,18 @@ def test_a_long_history_is_thinned_and_keeps_its_ends() -> None:
 def test_an_export_is_checked_before_and_written_after(tmp_path: Path) -> None:
     run("pinn", "heat", "--export", tmp_path / "net.npz")
     assert (tmp_path / "net.npz").read_text() == "exported"
+
+
+def test_a_field_that_cannot_be_drawn_is_reported_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folded(self: Trained, path: Path | None = None) -> Any:
+        raise SettingsError("the map has folded")
+
+    monkeypatch.setattr(Trained, "plot", folded)
+    error = property(folded, lambda self, value: None)
+    monkeypatch.setattr(Trained, "relative_l2", error)
+    run("lpinn", "convection", "--report", tmp_path / "net.html", "--json", tmp_path / "net.json")
+    page = (tmp_path / "net.html").read_text()
+    assert page.count("the map has folded") == 2
+    assert json.loads((tmp_path / "net.json").read_text())["relative_l2"] is None

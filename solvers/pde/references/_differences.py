@@ -62,5 +62,5 @@ def periodic_difference(points: Array, order: int) -> Any:
 def _weights(offsets: Array, order: int) -> Array:
     right = np.zeros(len(offsets))
     right[order] = math.factorial(order)
-    weights: Array = np.linalg.solve(np.vander(offsets, increasing=True).T, right)
-    return weights
+    powers = np.vander(offsets, increasing=True).T
+    return np.asarray(np.linalg.solve(powers, right), dtype=np.float64)
