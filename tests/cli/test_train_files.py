@@ -33,4 +33,14 @@ def test_the_command_of_the_readme_reaches_its_target(tmp_path: Path) -> None:
         np.testing.assert_allclose(found["u"], exact, atol=1e-4)
         np.testing.assert_allclose(found["u_reference"], exact, atol=1e-12)
     again = load(files["save"], problems.Convection(beta=30.0))
-    assert float(again(0.5, 0.25)) == pytest.approx(np.sin(0.5 - 7.5), abs=1e-4)
+    assert again(0.5, 0.25).item() == pytest.approx(np.sin(0.5 - 7.5), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_problem_is_refused(tmp_path: Path) -> None:
+    options = ["--budget", "0.5", "--checkpoint", str(tmp_path / "run.safetensors")]
+    assert CliRunner().invoke(app, ["train", "pinn", "reaction", *options]).exit_code == 0
+    result = CliRunner().invoke(app, ["train", "pinn", "heat", *options])
+    assert result.exit_code == 2
+    assert "was written with other values" in result.stderr
+    assert "problem" in result.stderr

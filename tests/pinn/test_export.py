@@ -39,7 +39,10 @@ CUBE = Problem(
 
 
 def trained(problem: Problem) -> PINNResult:
-    return PINN(problem, MLP(width=4, depth=1), points=40, condition_points=20).fit(10, steps=3)
+    # Three steps are not worth a compilation.
+    network = MLP(width=4, depth=1)
+    solver = PINN(problem, network, points=40, condition_points=20, backend="sweep")
+    return solver.fit(10, steps=3)
 
 
 @pytest.fixture(scope="module")

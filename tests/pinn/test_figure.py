@@ -77,7 +77,7 @@ def test_field_error_and_history_are_drawn(frame: Any, tmp_path: Path, sheets: l
 def test_one_axis_is_a_curve_and_without_reference_has_no_error(
     tmp_path: Path, sheets: list[Any]
 ) -> None:
-    result = PINN(ROD, MLP(width=4, depth=1), points=40).fit(10, steps=5)
+    result = PINN(ROD, MLP(width=4, depth=1), points=40, backend="sweep").fit(10, steps=5)
     assert result.plot(tmp_path / "rod.svg").exists()
     ((curve, empty, history),) = sheets
     x, u = (torch.as_tensor(values) for values in curve.lines[0].get_data())
@@ -89,7 +89,7 @@ def test_one_axis_is_a_curve_and_without_reference_has_no_error(
 
 
 def test_every_field_is_drawn_where_the_domain_is(tmp_path: Path, sheets: list[Any]) -> None:
-    result = PINN(RING, MLP(width=4, depth=1), points=40).fit(10, steps=3)
+    result = PINN(RING, MLP(width=4, depth=1), points=40, backend="sweep").fit(10, steps=3)
     result.plot(tmp_path / "ring.png")
     ((u, *_, w, _, _),) = sheets
     assert [u.get_title(), w.get_title()] == ["u at t = 2", "w at t = 2"]
