@@ -45,6 +45,12 @@ Save = Annotated[Path | None, typer.Option(help="Write the network: .safetensors
 Picture = Annotated[
     Path | None, typer.Option(help="Draw field, error and history: .png, .svg or .pdf.")
 ]
+Report = Annotated[
+    Path | None, typer.Option(help="Write a report with figures and settings: .html.")
+]
+Export = Annotated[
+    Path | None, typer.Option(help="Write fields on a grid: .vtu or .pvd (ParaView), .npz.")
+]
 Json = Annotated[
     Path | None, typer.Option(help="Write settings and results as JSON; - for stdout.")
 ]
@@ -61,6 +67,8 @@ def pinn(
     checkpoint: Checkpoint = None,
     save: Save = None,
     picture: Picture = None,
+    report: Report = None,
+    export: Export = None,
     json: Json = None,
 ) -> None:
     """Train a physics-informed network.
@@ -69,7 +77,8 @@ def pinn(
     """
     _train(
         "PINN", problem, settings or [], budget=budget, tolerance=tolerance, target=target,
-        seed=seed, checkpoint=checkpoint, save=save, picture=picture, json=json,
+        seed=seed, checkpoint=checkpoint, save=save, picture=picture, report=report,
+        export=export, json=json,
     )  # fmt: skip
 
 
@@ -84,6 +93,8 @@ def lpinn(
     checkpoint: Checkpoint = None,
     save: Save = None,
     picture: Picture = None,
+    report: Report = None,
+    export: Export = None,
     json: Json = None,
 ) -> None:
     """Train a Lagrangian network: the solution on its characteristics.
@@ -92,7 +103,8 @@ def lpinn(
     """
     _train(
         "LagrangianPINN", problem, settings or [], budget=budget, tolerance=tolerance,
-        target=target, seed=seed, checkpoint=checkpoint, save=save, picture=picture, json=json,
+        target=target, seed=seed, checkpoint=checkpoint, save=save, picture=picture, report=report,
+        export=export, json=json,
     )  # fmt: skip
 
 
@@ -166,11 +178,16 @@ def _train(
     checkpoint: Path | None,
     save: Path | None,
     picture: Path | None,
+    report: Path | None,
+    export: Path | None,
     json: Path | None,
 ) -> None:
-    check_files(checkpoint=checkpoint, save=save, picture=picture, json=json)
+    check_files(
+        checkpoint=checkpoint, save=save, picture=picture, report=report, export=export, json=json
+    )
     chosen = parse_settings(pairs)
     import solvers.pinn as networks
+    from physim.cli._train_html import write_report
     from physim.cli._train_report import (
         describe_training,
         show_training,
@@ -179,11 +196,13 @@ def _train(
     from solvers.pde.problems import find_problem
 
     problem = find_problem(name, **chosen)
+    if export is not None:
+        networks.check_export(export, problem)
     network = getattr(networks, kind)(problem, seed=seed)
     reference_seconds = time_reference(problem)
     result = network.fit(
         budget=budget, tolerance=tolerance, target=target, checkpoint=checkpoint,
-        on_failure="mask",
+        on_failure="mask", measure=problem.reference is not None,
     )  # fmt: skip
     record = describe_training(
         problem,
@@ -204,6 +223,10 @@ def _train(
         record["save"] = str(save)
     if picture is not None:
         record["picture"] = str(result.plot(picture))
+    if export is not None:
+        record["export"] = str(result.export(export))
+    if report is not None:
+        record["report"] = str(write_report(record, result, report))
     if json is not None:
         write_json(record, json)
     show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
@@ -212,7 +235,13 @@ def _train(
 
 
 def check_files(
-    *, checkpoint: Path | None, save: Path | None, picture: Path | None, json: Path | None
+    *,
+    checkpoint: Path | None,
+    save: Path | None,
+    picture: Path | None,
+    json: Path | None,
+    report: Path | None = None,
+    export: Path | None = None,
 ) -> None:
     """Refuse before the training what would fail after it.
 
@@ -223,6 +252,8 @@ def check_files(
         "checkpoint": (checkpoint, _NETWORK),
         "save": (save, _NETWORK),
         "picture": (picture, _PICTURES),
+        "report": (report, (".html",)),
+        "export": (export, (".vtu", ".pvd", ".npz")),
         "json": (json, ()),
     }
     for name, (path, allowed) in endings.items():
@@ -236,7 +267,7 @@ def check_files(
             raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
         if path.is_dir():
             raise SettingsError(f"--{name}: {path} is a folder, expected a file")
-    if picture is not None:
+    if picture is not None or report is not None:
         from solvers.figures import open_figure
 
         # Complains before the training if nothing can draw.

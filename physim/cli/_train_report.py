@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from physim.cli._report import installed
-from solvers.core import Status
+from solvers.core import SettingsError, Status
 from solvers.pde import Problem, evaluation_grid
+from solvers.pde.problems import forget_references
 
-__all__ = ["describe_training", "show_training", "time_reference"]
+__all__ = ["describe_training", "show_training", "summary_rows", "time_reference"]
 
 _VERSIONS = ("torch", "warp-lang", "numpy", "scipy")
 
@@ -63,7 +64,11 @@ def describe_training(
     if found:
         record["coefficients"] = found
     if problem.reference is not None:
-        record["relative_l2"] = float(result.relative_l2)
+        try:
+            record["relative_l2"] = float(result.relative_l2)
+        except SettingsError as error:
+            # A map that has folded has no field to compare; what was trained is still told.
+            record["warning"] = str(error)
     return record
 
 
@@ -77,31 +82,40 @@ def show_training(record: Mapping[str, Any], *, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    problem = record["problem"]
-    numbers = ", ".join(f"{name}={value:g}" for name, value in problem["coefficients"].items())
-    table = Table(title=f"{problem['name']}: {record['status']}", show_header=False)
+    table = Table(title=f"{record['problem']['name']}: {record['status']}", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    for name, text in summary_rows(record):
+        table.add_row(name, text)
+    Console(file=stream).print(table)
+
+
+def summary_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of what counts most, the classical solver's time beside the training's.
+
+    Args:
+        record: From :func:`describe_training`.
+    """
+    coefficients = record["problem"]["coefficients"]
+    numbers = ", ".join(f"{name}={value:g}" for name, value in coefficients.items())
     error, classical = record["relative_l2"], record["reference_seconds"]
     rows = [
         ("coefficients", numbers or "none"),
         ("steps", str(record["steps"])),
         ("time", "-" if record["seconds"] is None else f"{record['seconds']:.2f} s"),
         ("residual held out", f"{record['held_out']:.3g}"),
-        ("relative L2 error", "no reference" if error is None else f"{error:.3g}"),
+        ("relative L2 error", "not known" if error is None else f"{error:.3g}"),
     ]
     if classical is not None:
         rows.append(("reference takes", f"{classical:.2g} s"))
     for name, value in record.get("coefficients", {}).items():
         rows.append((f"found {name}", f"{value:.6g}"))
-    rows += [(name, record[name]) for name in ("save", "picture") if name in record]
-    for name, text in rows:
-        table.add_row(name, text)
-    Console(file=stream).print(table)
+    last = ("warning", "save", "picture", "report", "export")
+    return rows + [(name, record[name]) for name in last if name in record]
 
 
 def time_reference(problem: Problem) -> float | None:
-    """Measure the classical solution on a grid, before anything of it is kept.
+    """Measure the classical solution on a grid, forgetting first what was kept of it.
 
     Args:
         problem: The problem.
@@ -111,6 +125,7 @@ def time_reference(problem: Problem) -> float | None:
     """
     if problem.reference is None:
         return None
+    forget_references()
     began = time.perf_counter()
     counts = {1: (401,), 2: (256, 101), 3: (41, 41, 21)}.get(problem.domain.dimension, (3,))
     problem.reference_values(evaluation_grid(problem, *counts))

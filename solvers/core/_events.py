@@ -46,6 +46,7 @@ def open_progress(
     total: int | None,
     *,
     description: str,
+    seconds: float | None = None,
     show: bool | None = None,
     stream: TextIO | None = None,
 ) -> Progress:
@@ -54,6 +55,7 @@ def open_progress(
     Args:
         total: Number of steps, or None if it is not known in advance.
         description: One or two words in front of the numbers.
+        seconds: Time after which the call ends whatever its step [s], if there is such a limit.
         show: False for silence, True to show always, None to show only in a terminal.
         stream: Where to write; standard error by default. A live bar if it is a terminal,
             otherwise one plain line every few seconds.
@@ -70,16 +72,17 @@ def open_progress(
     is_terminal = target.isatty()
     if show is False or (show is None and not is_terminal):
         return _SilentProgress()
-    clock = _Clock(total, description)
+    clock = _Clock(total, description, seconds)
     return _LiveProgress(clock, target) if is_terminal else _PlainProgress(clock, target)
 
 
 class _Clock:
     """What all displays know: step, rate and time left."""
 
-    def __init__(self, total: int | None, description: str) -> None:
+    def __init__(self, total: int | None, description: str, seconds: float | None = None) -> None:
         self.total = total
         self.description = description
+        self._seconds = seconds
         self.step = 0
         self.fields: dict[str, float | str] = {}
         self._began = time.monotonic()
@@ -92,15 +95,26 @@ class _Clock:
         self.step = step
         self.fields = fields
 
+    @property
+    def share(self) -> float | None:
+        """How much is done, by steps or by time, whichever ends the call first."""
+        shares = []
+        if self.total:
+            shares.append(self.step / self.total)
+        if self._seconds:
+            shares.append((time.monotonic() - self._began) / self._seconds)
+        return min(max(shares), 1.0) if shares else None
+
     def line(self) -> str:
-        """Step, share, rate, time left and fields in one line."""
+        """Step, rate, time left and fields in one line."""
         total = "" if self.total is None else f"/{self.total}"
         parts = [f"{self.description} {self.step}{total}"]
         rate = self._rate()
         if rate:
             parts.append(f"{rate:.3g}/s")
-            if self.total is not None:
-                parts.append(f"{_duration((self.total - self.step) / rate)} left")
+        left = self._left(rate)
+        if left is not None:
+            parts.append(f"{_duration(left)} left")
         parts += [f"{name} {_field(value)}" for name, value in self.fields.items()]
         return "  ".join(parts)
 
@@ -111,6 +125,15 @@ class _Clock:
             "interrupted" if issubclass(kind, KeyboardInterrupt) else f"stopped by {kind.__name__}"
         )
         return f"{self.line()}  ({word})"
+
+    def _left(self, rate: float) -> float | None:
+        """Time to the last step or to the end of the time, whichever comes first [s]."""
+        ends = []
+        if self.total is not None and rate:
+            ends.append((self.total - self.step) / rate)
+        if self._seconds is not None:
+            ends.append(self._seconds - (time.monotonic() - self._began))
+        return min(ends, default=None)
 
     def _rate(self) -> float:
         elapsed = time.monotonic() - self._began
@@ -171,17 +194,21 @@ class _LiveProgress:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self._clock = clock
         self._next = 0.0
         self._bar = RichProgress(
             BarColumn(bar_width=24),
-            TextColumn("{task.description}", markup=False),
+            # Many numbers take several lines rather than lose the last ones.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False)),
             console=Console(file=stream),
             # Drawn from update(): a background thread would compete with the solver for a core.
             auto_refresh=False,
         )
-        self._task = self._bar.add_task(clock.description, total=clock.total)
+        self._task = self._bar.add_task(
+            clock.description, total=None if clock.share is None else 1.0
+        )
 
     def update(self, step: int, **fields: float | str) -> None:
         self._clock.update(step, fields)
@@ -208,7 +235,8 @@ class _LiveProgress:
         self._bar.stop()
 
     def _draw(self, line: str) -> None:
-        self._bar.update(self._task, completed=self._clock.step, description=line, refresh=True)
+        share = self._clock.share or 0.0
+        self._bar.update(self._task, completed=share, description=line, refresh=True)
 
 
 class Interrupt:

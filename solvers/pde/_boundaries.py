@@ -55,6 +55,8 @@ class _Boundary(Condition):
     @property
     def label(self) -> str:
         """Kind and place."""
+        if self.on is not None:
+            return f"{super().label} {self.on!r}"
         place = "boundary" if self.axis is None else f"{self.axis} {self.side}"
         return f"{super().label} {place}"
 

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from solvers.pde import problems
+from solvers.pinn._export import check_export
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -28,6 +29,7 @@ __all__ = [
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "check_export",
     "load",
     "problems",
 ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from solvers.core import Report, SettingsError, check_choice
 from solvers.pde import Box, Problem, evaluation_grid
+from solvers.pinn._export import export_result
 from solvers.pinn._figure import draw_result
 from solvers.pinn._labels import Formulation, Transport, label_problem, wrap
 from solvers.pinn._networks import MLP
@@ -186,6 +187,12 @@ class LagrangianResult:
                 labels has folded.
         """
         return draw_result(self, path)
+
+    def export(
+        self, path: str | os.PathLike[str], *, points: int | None = None, times: int = 41
+    ) -> Path:
+        """Write the field and its reference on a grid, as `PINNResult.export` does."""
+        return export_result(self, path, points=points, times=times)
 
     def labels(self, x: Float[Tensor, " N"], t: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Find the labels at positions: Newton's method inside a bracket that shrinks.

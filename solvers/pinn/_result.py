@@ -14,15 +14,14 @@ from torch import Tensor, nn
 
 from solvers.core import CheckpointError, Report, SettingsError, load_checkpoint, save_checkpoint
 from solvers.derivatives import ResidualProgram
-from solvers.pde import Periodic, Problem, evaluation_grid, sample
+from solvers.pde import Problem
+from solvers.pinn._error import ErrorMeter
+from solvers.pinn._export import export_result
 from solvers.pinn._figure import draw_result
 
-__all__ = ["FieldNetwork", "PINNResult"]
+__all__ = ["ErrorMeter", "FieldNetwork", "PINNResult", "read_result", "write_result"]
 
 KIND = "pinn"
-
-_GRID = {1: (401,), 2: (256, 101), 3: (41, 41, 21)}
-"""Points along each axis at which errors are measured, by number of axes."""
 
 
 class FieldNetwork(nn.Module):
@@ -117,7 +116,7 @@ class PINNResult:
         Raises:
             SettingsError: If the problem has no reference.
         """
-        return relative_l2(self.problem, self.network)
+        return ErrorMeter(self.problem)(self.network)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write parameters and settings to one safetensors file.
@@ -128,7 +127,10 @@ class PINNResult:
         return write_result(path, self, self.coefficients)
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw the first field over two axes, its error against the reference, and the history.
+        """Draw every field, its error against the reference, and the history.
+
+        Over two axes of space, at the last time and in the middle of a third axis, or over space
+        and time.
 
         Args:
             path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
@@ -142,75 +144,25 @@ class PINNResult:
         """
         return draw_result(self, path)
 
+    def export(
+        self, path: str | os.PathLike[str], *, points: int | None = None, times: int = 41
+    ) -> Path:
+        """Write all fields, and their references, on a grid for other programs.
 
-class ErrorMeter:
-    """Relative L2 error of fields on a fixed grid, the reference evaluated once."""
+        Args:
+            path: File that ends in ``.vtu`` (ParaView; no time), ``.pvd`` (ParaView; one ``.vtu``
+                beside it for each time) or ``.npz`` (NumPy; NaN outside the domain).
+            points: Points along each axis of space; 401, 121 or 41 by their number by default.
+            times: Number of times.
 
-    def __init__(self, problem: Problem) -> None:
-        counts = _GRID.get(problem.domain.dimension, (9,))
-        self._points = evaluation_grid(problem, *counts)
-        values = problem.reference_values(self._points)
-        self._loose = [
-            k for k, name in enumerate(problem.fields) if is_up_to_constant(problem, name)
-        ]
-        self._slices = self._slices_of_time(problem)
-        self._values = self._centred(torch.stack([values[name] for name in problem.fields], dim=1))
+        Returns:
+            Path of the file; files are written whole or not at all.
 
-    def __call__(self, network: nn.Module) -> float:
-        with torch.no_grad():
-            difference = self._centred(network(self._points)) - self._values
-        return float(difference.norm() / self._values.norm())
-
-    def _slices_of_time(self, problem: Problem) -> Tensor:
-        if not (self._loose and problem.domain.has_time):
-            return torch.zeros(len(self._points), dtype=torch.int64)
-        times = self._points[:, problem.domain.axis("t")].contiguous()
-        slices: Tensor = torch.unique(times, return_inverse=True)[1]
-        return slices
-
-    def _centred(self, values: Tensor) -> Tensor:
-        """Take the mean over space off fields that are given up to a constant at each time."""
-        values = values.clone()
-        for k in self._loose:
-            count = int(self._slices.max()) + 1
-            sums = torch.zeros(count, dtype=values.dtype).index_add_(0, self._slices, values[:, k])
-            values[:, k] -= (sums / torch.bincount(self._slices))[self._slices]
-        return values
-
-
-def is_up_to_constant(problem: Problem, name: str) -> bool:
-    """Whether only derivatives of a field in space matter, as of the pressure of a flow.
-
-    That is so if the equations hold no value and no rate of it and no condition gives one.
-    """
-    if any(
-        not isinstance(c, Periodic) and name in c.bound_fields(problem.fields)
-        for c in problem.conditions
-    ):
-        return False
-    domain = problem.domain
-    place = domain.axis("t") if domain.has_time else None
-    space = [sum(i) - (i[place] if place is not None else 0) for i in problem.derivatives[name]]
-    if any(order == 0 for order in space[1:]):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    points = sample(domain, 8)
-    fields = {
-        field: {
-            i: torch.randn(8, generator=generator, dtype=torch.float64)
-            for i in problem.derivatives[field]
-        }
-        for field in problem.fields
-    }
-    zero = (0,) * domain.dimension
-    moved = {**fields, name: {**fields[name], zero: fields[name][zero] + 1.0}}
-    before, after = (problem.residual_terms(f, domain.split(points)) for f in (fields, moved))
-    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-def relative_l2(problem: Problem, network: nn.Module) -> float:
-    """Relative L2 error of a network on the grid of a problem."""
-    return ErrorMeter(problem)(network)
+        Raises:
+            MissingExtraError: If meshio is not installed, except for ``.npz``.
+            SettingsError: If the ending does not fit, or the folder does not exist.
+        """
+        return export_result(self, path, points=points, times=times)
 
 
 def write_result(

@@ -32,7 +32,7 @@ class Objective:
     Args:
         parameters: What is trained: a module, or tensors that take gradients.
         terms: Gives the terms by name, scalars with a graph. With ``loss_and_gradient`` they need
-            none, and are asked for only to tell which of them is not finite.
+            none, and are asked for only for records and to tell which of them is not finite.
         residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss, for methods that
             use their Jacobian.
         loss_and_gradient: Takes all parameters as one vector, gives loss and gradient, for searches

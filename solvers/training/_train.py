@@ -162,13 +162,15 @@ def train(
     if checkpoint is not None:
         run.read(checkpoint)
     status: Status | None = None
+    left = None if budget is None else max(budget - run.seconds, 0.0)
     with (
-        open_progress(steps, description=description, show=progress) as display,
+        open_progress(steps, description=description, seconds=left, show=progress) as display,
         catch_interrupt() as interrupt,
     ):
         saved = time.monotonic()
         while status is None and not interrupt.is_requested:
             status = run.advance(limits, display)
+            display.update(run.step, **run.shown)
             if checkpoint is not None and time.monotonic() - saved > checkpoint_every:
                 run.write(checkpoint)
                 saved = time.monotonic()
@@ -228,11 +230,17 @@ class _Run:
         self.step, self.phase, self.phase_step = 0, 0, 0
         self.history: list[Record] = []
         self.guilty = ""
+        self.shown: dict[str, float] = {}
         self._best_held_out: float | None = None
         self._is_refused = False
         self._kept: list[Tensor] = []
         self._enter(0)
         self._clock, self._next = _Clock(), _FIRST_RECORD
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training up to here [s]."""
+        return self._clock.seconds
 
     def advance(self, limits: _Limits, display: Progress) -> Status | None:
         """Take one step and look around; gives a status at the end."""
@@ -257,7 +265,7 @@ class _Run:
             self.phase_step += 1
         is_over = self._is_over(limits)
         if is_over or self._is_record_due(limits):
-            ended = self._look(evaluation, limits, display)
+            ended = self._look(evaluation, limits)
             if ended is not None:
                 return ended
         if is_over:
@@ -271,7 +279,7 @@ class _Run:
             display.note(f"{self.phases[self.phase + 1].name} from step {self.step}")
             self._enter(self.phase + 1)
             return None
-        self._look(evaluation, limits, display)
+        self._look(evaluation, limits)
         return self._spent(limits) if is_through else Status.STALLED
 
     def result(self, status: Status, is_interrupted: bool) -> Training:
@@ -379,13 +387,13 @@ class _Run:
         self.method.refresh()
         self.plateau.restart()
 
-    def _look(self, evaluation: Evaluation, limits: _Limits, display: Progress) -> Status | None:
+    def _look(self, evaluation: Evaluation, limits: _Limits) -> Status | None:
         """Record with the clock stopped, and stop where what is seen says so."""
         if self.history and self.history[-1].step == self.step:
             return None
         seconds, cpu_seconds = self._clock.seconds, self._clock.cpu_seconds
         try:
-            return self._record(evaluation, limits, display, seconds, cpu_seconds)
+            return self._record(evaluation, limits, seconds, cpu_seconds)
         finally:
             self._clock.set(seconds, cpu_seconds)
 
@@ -393,26 +401,31 @@ class _Run:
         self,
         evaluation: Evaluation,
         limits: _Limits,
-        display: Progress,
         seconds: float,
         cpu_seconds: float,
     ) -> Status | None:
         self._next = seconds * float(limits.record_every)
         held_out = None if self.objective.held_out is None else float(self.objective.held_out())
+        # A search on a vector sees one number, so that its terms are asked for here.
+        terms = dict(evaluation.terms) or {
+            name: float(term.detach()) for name, term in self.objective.terms().items()
+        }
         record = Record(
             step=self.step,
             seconds=seconds,
             cpu_seconds=cpu_seconds,
             phase=self.phases[self.phase].name,
             loss=evaluation.loss,
-            terms=dict(evaluation.terms),
+            terms=terms,
             held_out=held_out,
             measures={name: float(get()) for name, get in self.objective.measures.items()},
         )
         self.history.append(record)
-        shown = dict(evaluation.terms) if len(evaluation.terms) > 1 else {}
-        rest = {} if held_out is None else {"held_out": held_out}
-        display.update(self.step, loss=evaluation.loss, **rest, **shown, **record.measures)
+        self.shown = {"loss": evaluation.loss, **record.measures}
+        if held_out is not None:
+            self.shown["held_out"] = held_out
+        if len(terms) > 1:
+            self.shown |= terms
         if self.callback is not None:
             self.callback(record)
         measure = evaluation.loss if held_out is None else held_out

@@ -22,6 +22,7 @@ SHARED = {
     "scenes",
     "timing",
     "linear_scenes",
+    "peers",
     "dcdm_families",
     "train_aggregation",
 }
@@ -115,3 +116,31 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_peer_is_told_with_what_to_do(
+    benchmark: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHYSIM_PEERS", str(tmp_path / "none"))
+    peer = benchmark("peers").find_peer("deepxde")
+    assert f"run: python benchmarks/peers.py {tmp_path / 'none'}" in peer.reason
+    (row,) = benchmark("pinn_peer").run("tiny", 0).rows
+    assert peer.reason in row["name"]
+    # An environment without the peer is another reason.
+    (tmp_path / "none" / "bin").mkdir(parents=True)
+    (tmp_path / "none" / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setitem(benchmark("peers").PEERS, "no-such-peer", "")
+    assert "no-such-peer is not installed" in benchmark("peers").find_peer("no-such-peer").reason
+
+
+def test_a_peer_that_fails_is_left_out_with_its_complaint(
+    benchmark: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = benchmark("peers")
+    (tmp_path / "broken.py").write_text("print('{\"x\": 1}', flush=True)\nraise ValueError('no')\n")
+    monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    with peers.Peer("p", "1", Path(sys.executable)).start("broken", {}) as script:
+        script.ask()
+        assert script.answer() == {"x": 1}
+        with pytest.raises(peers.PeerError, match="ValueError: no"):
+            script.answer()

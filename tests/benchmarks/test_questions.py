@@ -116,3 +116,15 @@ def test_work_precision(answer: Any) -> None:
         assert coarse["timestep"] > fine["timestep"]
         assert coarse["time"] < fine["time"]
         assert 0.0 < fine["error_median"] < 10.0
+
+
+def test_pinn_peer(answer: Any) -> None:
+    record, printed = answer("pinn_peer")
+    rows = record["rows"]
+    if len(rows) == 1:
+        assert "left out" in printed
+        return
+    assert [part["part"] for part in rows[0]["parts"]] == ["Adam", "L-BFGS"]
+    assert rows[0]["error"] <= rows[0]["parts"][-1]["error"]
+    for row in rows[1:]:
+        assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=1.0)

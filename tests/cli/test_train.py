@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +19,11 @@ from typer.testing import CliRunner
 import solvers
 from physim.cli._app import app
 from physim.cli._train import parse_settings
+from physim.cli._train_report import describe_training
 from solvers.core import Report, SettingsError, Status
 from solvers.pde import Problem
+from solvers.pde.problems import find_problem
+from solvers.pinn import check_export
 
 CALLS: list[dict[str, Any]] = []
 
@@ -47,6 +52,10 @@ class Trained:
         path.write_bytes(b"drawn")
         return path
 
+    def export(self, path: Path) -> Path:
+        path.write_text("exported")
+        return path
+
 
 class Trainer:
     """Takes the place of a network's class and notes how it was called."""
@@ -70,6 +79,7 @@ class Trainer:
 def networks(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("solvers.pinn")
     module.PINN = module.LagrangianPINN = Trainer  # type: ignore[attr-defined]
+    module.check_export = check_export  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "solvers.pinn", module)
     monkeypatch.setattr(solvers, "pinn", module, raising=False)
     CALLS.clear()
@@ -138,6 +148,9 @@ def test_problems_are_listed() -> None:
         (["heat", "--save", "net.pt"], ".safetensors"),
         (["heat", "--json", "/nowhere/net.json"], "does not exist"),
         (["heat", "--picture", "net.gif"], ".png"),
+        (["heat", "--report", "net.pdf"], ".html"),
+        (["heat", "--export", "net.vtk"], ".vtu"),
+        (["heat", "--export", "net.vtu"], "end it in .pvd"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(arguments: list[str], words: str) -> None:
@@ -153,3 +166,67 @@ def test_settings_are_numbers_or_several() -> None:
     }  # fmt: skip
     with pytest.raises(SettingsError, match="numbers with commas"):
         parse_settings(["modes=2,x"])
+
+
+def test_a_report_is_one_file_that_tells_all(tmp_path: Path) -> None:
+    path = tmp_path / "net.html"
+    out, _ = run("pinn", "heat", "--set", "diffusivity=0.1", "--seed", 3, "--report", path)
+    page = path.read_text()
+    assert "net.html" in out
+    image = re.search(r'src="data:image/png;base64,([^"]+)"', page)
+    assert image is not None
+    assert base64.b64decode(image[1]) == b"drawn"
+    # Nothing is fetched from elsewhere.
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert "physim train pinn heat --set diffusivity=0.1 --budget 60 --seed 3" in page
+    cells = re.findall(r"<th>(.*?)</th><td>(.*?)</td>", page)
+    assert ("relative L2 error", "0.5") in cells
+    assert "reference takes" in dict(cells)
+    assert ("found nu", "0.25") in cells
+    assert dict(cells)["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    rows = re.findall(r"<tr>((?:<td class=\"n\">.*?</td>)+)</tr>", page)
+    assert len(rows) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_in_a_report_is_no_markup(tmp_path: Path) -> None:
+    from physim.cli._train_html import command_line, write_report
+
+    problem = replace(find_problem("heat"), name="<heat & co>")
+    trained = Trainer(problem, seed=0).fit(target=None)
+    settings = {"network": "PINN", "problem": "my heat", "set": {"modes": (1, 2)}, "target": None}
+    assert command_line(settings) == "physim train pinn 'my heat' --set modes=1,2"
+    record = describe_training(problem, trained, settings=settings, reference_seconds=None)
+    page = write_report(record, trained, tmp_path / "net.html").read_text()
+    assert "<heat" not in page
+    assert "&lt;heat &amp; co&gt;" in page
+
+
+def test_a_long_history_is_thinned_and_keeps_its_ends() -> None:
+    from physim.cli._train_html import _history
+
+    rows = [{"step": float(k)} for k in range(1000)]
+    steps = [float(text) for text in re.findall(r'<td class="n">(.*?)</td>', _history(rows))]
+    assert (steps[0], steps[-1]) == (0.0, 999.0)
+    assert len(steps) < 30
+    assert steps == sorted(set(steps))
+
+
+def test_an_export_is_checked_before_and_written_after(tmp_path: Path) -> None:
+    run("pinn", "heat", "--export", tmp_path / "net.npz")
+    assert (tmp_path / "net.npz").read_text() == "exported"
+
+
+def test_a_field_that_cannot_be_drawn_is_reported_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folded(self: Trained, path: Path | None = None) -> Any:
+        raise SettingsError("the map has folded")
+
+    monkeypatch.setattr(Trained, "plot", folded)
+    error = property(folded, lambda self, value: None)
+    monkeypatch.setattr(Trained, "relative_l2", error)
+    run("lpinn", "convection", "--report", tmp_path / "net.html", "--json", tmp_path / "net.json")
+    page = (tmp_path / "net.html").read_text()
+    assert page.count("the map has folded") == 2
+    assert json.loads((tmp_path / "net.json").read_text())["relative_l2"] is None

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -51,6 +52,26 @@ def test_unknown_total_shows_no_time_left() -> None:
         progress.update(5)
     assert stream.getvalue().startswith("fit 5 ")
     assert "left" not in stream.getvalue()
+
+
+def test_a_limit_in_time_gives_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = []
+    for steps, seconds in ((None, 60.0), (40, 60.0), (1000, 60.0)):
+        stream = io.StringIO()
+        now[0] = 100.0
+        with open_progress(
+            steps, description="fit", seconds=seconds, stream=stream, show=True
+        ) as progress:
+            progress.update(1)
+            now[0] += 15.0
+            progress.update(30)
+        lines.append(stream.getvalue().splitlines()[-1])
+    # Thirty steps in 15 s: time runs out in 45 s, forty steps are done in 5 s.
+    assert "0:45 left" in lines[0]
+    assert "0:05 left" in lines[1]
+    assert "0:45 left" in lines[2]
 
 
 def test_rate_of_a_resumed_call_leaves_earlier_steps_out() -> None:

@@ -262,6 +262,8 @@ def test_a_hole_and_a_polygon_have_boundaries_with_outward_normals() -> None:
         residual=lambda u: u.t - u.xx - u.yy,
         conditions=[Initial(u=0.0), Dirichlet(on=hole, u=1.0), Neumann(on=square, u=0.0)],
     )
+    labels = [condition.label for condition in problem.conditions]
+    assert labels[1:] == ["dirichlet Ball(0.2, x=0.5, y=0.5)", "neumann Box(x=(0, 1), y=(0, 1))"]
     where = problem.place_condition(problem.conditions[1], 256)
     assert where.normals is not None
     offset = where.points[:, :2] - 0.5

@@ -21,7 +21,7 @@ from solvers.core import (
     SettingsError,
     Status,
 )
-from solvers.optim import GNS
+from solvers.optim import GNS, SelfScaledBroyden
 from solvers.parallel import SerialExecutor, ThreadExecutor
 from solvers.training import (
     FirstOrder,
@@ -472,3 +472,19 @@ def test_the_clock_stands_still_while_it_is_looked_at() -> None:
     assert 0.3 <= spent.history[-1].cpu_seconds < 0.5
     assert times[0] >= 0.05
     assert all(later >= 1.5 * earlier for earlier, later in itertools.pairwise(times[:-1]))
+
+
+def test_records_of_a_search_that_sees_one_number_have_its_terms() -> None:
+    x = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+
+    def terms() -> dict[str, Tensor]:
+        return {"first": x[0].square().detach(), "second": x[1].square().detach()}
+
+    objective = Objective(
+        [x], terms, loss_and_gradient=lambda v: (float(v.square().sum()), 2 * v.clone())
+    )
+    search = Phase(name="search", method=lambda o: Search(o, SelfScaledBroyden))
+    result = train(objective, search, steps=4, record_every=1, on_failure="mask")
+    for record in result.history:
+        assert list(record.terms) == ["first", "second"]
+        assert sum(record.terms.values()) == pytest.approx(record.loss, rel=1e-12, abs=1e-300)

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from solvers.pde.problems._burgers import Burgers, InviscidBurgers, MovingBurgers
 from solvers.pde.problems._elliptic import Darcy, Helmholtz, NonlinearElliptic, Poisson
-from solvers.pde.problems._find import find_problem, problem_names, problem_settings
-from solvers.pde.problems._flow import Kovasznay, TaylorGreen
+from solvers.pde.problems._find import (
+    find_problem,
+    forget_references,
+    problem_names,
+    problem_settings,
+)
+from solvers.pde.problems._flow import CylinderFlow, Kovasznay, TaylorGreen
 from solvers.pde.problems._reaction import AllenCahn, Reaction, ReactionDiffusion
 from solvers.pde.problems._transport import (
     Convection,
@@ -25,6 +30,7 @@ __all__ = [
     "Burgers",
     "Convection",
     "ConvectionDiffusion",
+    "CylinderFlow",
     "Darcy",
     "Heat",
     "Helmholtz",
@@ -42,6 +48,7 @@ __all__ = [
     "VariableConvection",
     "Wave",
     "find_problem",
+    "forget_references",
     "problem_names",
     "problem_settings",
 ]

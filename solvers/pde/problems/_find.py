@@ -10,7 +10,7 @@ from solvers.core import SettingsError, check_choice
 from solvers.pde._problem import Problem
 from solvers.pde.problems import _burgers, _elliptic, _flow, _reaction, _transport, _waves
 
-__all__ = ["find_problem", "problem_names", "problem_settings"]
+__all__ = ["find_problem", "forget_references", "problem_names", "problem_settings"]
 
 _MODULES = (_transport, _burgers, _reaction, _waves, _elliptic, _flow)
 
@@ -73,6 +73,18 @@ def find_problem(name: str, **settings: Any) -> Problem:
         return _maker(name)(**settings)
     except TypeError as error:
         raise SettingsError(f"{name}: {error}; expected settings like {known}") from error
+
+
+def forget_references() -> None:
+    """Drop the reference solutions that were kept, so that their time can be measured.
+
+    Example:
+        >>> forget_references()
+    """
+    for module in _MODULES:
+        for value in vars(module).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
 
 
 def _maker(name: str) -> Callable[..., Problem]:

@@ -1,17 +1,20 @@
-"""Incompressible flow in two dimensions: decaying vortices and a grid's wake, in closed form."""
+"""Incompressible flow in two dimensions: decaying vortices, wakes of a grid and of a cylinder."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from solvers.core import check_positive
+from solvers.core import SettingsError, check_positive
 from solvers.pde._boundaries import Dirichlet, Periodic
 from solvers.pde._conditions import Initial
 from solvers.pde._domain import Box
 from solvers.pde._problem import Problem
+from solvers.pde._shapes import Ball
 from solvers.pde.functions import cos, exp, pi, sin
+from solvers.pde.references import CylinderSolution, solve_cylinder
 
-__all__ = ["Kovasznay", "TaylorGreen", "navier_stokes"]
+__all__ = ["CylinderFlow", "Kovasznay", "TaylorGreen", "navier_stokes"]
 
 
 def navier_stokes(u: Any, v: Any, p: Any, nu: Any, *, is_steady: bool) -> dict[str, Any]:
@@ -102,3 +105,52 @@ def Kovasznay(nu: float = 0.025) -> Problem:
         ],
         reference=reference,
     )
+
+
+def CylinderFlow(reynolds: float = 20.0) -> Problem:
+    r"""State the steady flow past a cylinder, with a pair of eddies behind it above 7 or so.
+
+    Lengths in diameters, speeds in that of the stream.
+
+    Args:
+        reynolds: Reynolds number with the diameter, 5 to 60.
+
+    Returns:
+        The Navier-Stokes problem for ``u``, ``v``, ``p`` on a box from 2 diameters before to 5
+        behind the axis, 2.5 to each side, without the cylinder. No slip on the cylinder, on the
+        box the velocity of the unbounded flow; the pressure is free up to a constant. The
+        reference, :func:`solvers.pde.references.solve_cylinder`, is good to 0.1 %.
+
+    Source: B. Fornberg (1980).
+    """
+    if not 5.0 <= reynolds <= 60.0:
+        raise SettingsError(
+            f"reynolds: got {reynolds:g}, expected 5 to 60, where the reference is known to be good"
+        )
+    cylinder = Ball(radius=0.5, x=0.0, y=0.0)
+    box = Box(x=(-2, 5), y=(-2.5, 2.5))
+
+    def reference(x: Any, y: Any, reynolds: Any) -> tuple[Any, Any, Any]:
+        return _cylinder(float(reynolds))(x, y)
+
+    return Problem(
+        "cylinder flow",
+        domain=box - cylinder,
+        fields=("u", "v", "p"),
+        residual=lambda u, v, p, reynolds: navier_stokes(u, v, p, 1 / reynolds, is_steady=True),
+        coefficients={"reynolds": reynolds},
+        conditions=[
+            Dirichlet(on=cylinder, u=0.0, v=0.0),
+            Dirichlet(
+                on=box,
+                u=lambda x, y, reynolds: reference(x, y, reynolds)[0],
+                v=lambda x, y, reynolds: reference(x, y, reynolds)[1],
+            ),
+        ],
+        reference=reference,
+    )
+
+
+@lru_cache(maxsize=4)
+def _cylinder(reynolds: float) -> CylinderSolution:
+    return solve_cylinder(reynolds)
