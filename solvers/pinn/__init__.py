@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from solvers.pde import problems
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._lagrangian_branches import TwoBranchMLP
 from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
@@ -28,6 +29,7 @@ __all__ = [
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "TwoBranchMLP",
     "load",
     "problems",
 ]

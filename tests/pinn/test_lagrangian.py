@@ -89,8 +89,8 @@ def test_labels_are_where_their_positions_say(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x, t = 6 * torch.rand(2, 60, generator=generator, dtype=torch.float64)
     t = t / 6
-    labels = result.labels(x, t)
-    positions = result.network(torch.stack([labels, t], 1))[:, 0]
+    labels = result.labels(x, t).value
+    positions = result.network(torch.cat([labels, t[:, None]], 1))[:, 0]
     assert (positions - x).abs().max() < 1e-10
     assert result.smallest_jacobian > 0
     again = load(result.save(tmp_path / "labels.safetensors"), result.problem)

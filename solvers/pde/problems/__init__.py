@@ -15,6 +15,7 @@ from solvers.pde.problems._transport import (
     Convection,
     ConvectionDiffusion,
     Rotation,
+    ShearDiffusion,
     Swirl,
     VariableConvection,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Reaction",
     "ReactionDiffusion",
     "Rotation",
+    "ShearDiffusion",
     "Swirl",
     "TaylorGreen",
     "VariableConvection",
