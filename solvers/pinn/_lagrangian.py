@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from solvers.core import check_choice
 from solvers.pde import Problem
 from solvers.pinn._characteristics import label_domain, label_problem
+from solvers.pinn._collocation import Collocation
 from solvers.pinn._labels import Formulation, Transport
 from solvers.pinn._lagrangian_branches import TwoBranchMLP
 from solvers.pinn._lagrangian_result import LabelMeter, LagrangianResult
@@ -96,6 +97,11 @@ class LagrangianPINN:
             },
         )
         self.pinn.meter = lambda: LabelMeter(self.transport, self.label_domain)
+
+    @property
+    def collocation(self) -> Collocation:
+        """The loss over labels."""
+        return self.pinn.collocation
 
     def initial(self) -> Tensor:
         """First parameters.
