@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from solvers.core import check_choice
+from solvers.derivatives import ModuleLayers
 from solvers.pde import Problem
 from solvers.pinn._characteristics import label_domain, label_problem
 from solvers.pinn._collocation import Collocation
@@ -28,8 +29,8 @@ class LagrangianPINN:
     r"""A network that gives the paths of labels and the state along them.
 
     For :math:`u_t + c(u,x,t)\cdot\nabla u = \nu\,\Delta u + s` on an interval or a rectangle. Speed
-    makes such an equation hard for `PINN`; here it costs nothing. Training starts from labels at
-    rest; with diffusion from labels that move with the mean speed of the initial state.
+    makes such an equation hard for `PINN`; here it costs nothing. Training starts from labels that
+    move with the mean speed of the initial state.
 
     Boundaries are periodic, walls that nothing crosses, or open: through those the initial state,
     continued beyond the domain, flows in; what does not diffuse and whose speed does not depend on
@@ -106,18 +107,19 @@ class LagrangianPINN:
     def initial(self) -> Tensor:
         """First parameters.
 
-        With diffusion labels move with the mean speed: those that begin far from where they move
-        may fold on the way there.
+        Labels move with the mean speed where no wall holds them, so that training is the same at
+        any uniform speed added to all; labels far from where they move may fold on the way there.
         """
         start = self.pinn.initial()
-        if self.transport.is_viscous and isinstance(self.pinn.network, MLP | TwoBranchMLP):
+        layers = self.collocation.program.layers
+        if not isinstance(layers, ModuleLayers):
+            branch = layers.parts[0]
+            biases = branch.parameter_count - branch.sizes[-1]
             lower, upper = self.problem.domain.bounds["t"]
-            fields = self.transport.dimension + 1
-            for a, (speed, period) in enumerate(
-                zip(self.transport.drift, self.label_domain.periods, strict=True)
-            ):
-                if period:
-                    start[a - fields] = speed * (upper - lower)
+            held = {a for a, _ in self.label_domain.walls}
+            for a, speed in enumerate(self.transport.drift):
+                if a not in held:
+                    start[biases + a] = speed * (upper - lower)
         return start
 
     def fit(

@@ -14,6 +14,8 @@ Goldstein (2018), section 4: each row of weights of a direction has the length o
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -29,7 +31,7 @@ from solvers.curvature import (
     extreme_eigenpairs,
     spectral_density,
 )
-from solvers.derivatives import Layers
+from solvers.derivatives import Branches, Layers, ModuleLayers
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._lagrangian import LagrangianPINN
 from solvers.pinn._pinn import PINN
@@ -223,20 +225,25 @@ def _row_scaled(collocation: Collocation, point: Tensor, source: torch.Generator
     """A random direction whose rows of weights are as long as the network's; biases stay."""
     layers = collocation.program.layers
     direction = torch.randn(len(point), generator=source, dtype=torch.float64)
-    weights: list[tuple[int, tuple[int, ...]]] = []
-    if isinstance(layers, Layers):
-        shapes = [tuple(weight.shape) for weight, _ in layers.split(point)]
-        weights = list(zip(layers.offsets(), shapes, strict=True))
-    else:
-        place = 0
-        for parameter in layers.module.parameters():
-            if parameter.ndim > 1:
-                weights.append((place, (len(parameter), parameter[0].numel())))
-            place += parameter.numel()
     scaled = torch.zeros_like(direction)
-    for place, (rows, columns) in weights:
+    for place, rows, columns in _weights(layers):
         part = slice(place, place + rows * columns)
         drawn, known = (v[part].view(rows, columns) for v in (direction, point))
         lengths = known.norm(dim=1, keepdim=True) / drawn.norm(dim=1, keepdim=True)
         scaled[part] = (drawn * lengths).flatten()
     return scaled
+
+
+def _weights(layers: Layers | Branches | ModuleLayers) -> Iterator[tuple[int, int, int]]:
+    """Place, rows and columns of every matrix of weights among the parameters."""
+    if isinstance(layers, ModuleLayers):
+        place = 0
+        for parameter in layers.module.parameters():
+            if parameter.ndim > 1:
+                yield place, len(parameter), parameter[0].numel()
+            place += parameter.numel()
+        return
+    for part, first in zip(layers.parts, layers.starts(), strict=True):
+        pairs = itertools.pairwise(part.sizes)
+        for offset, (columns, rows) in zip(part.offsets(), pairs, strict=True):
+            yield first + offset, rows, columns
