@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import SettingsError
+from solvers.ode import integrate
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem, unit_points
 from solvers.pinn._ansatz import function_of
 from solvers.pinn._labels import (
@@ -32,11 +33,8 @@ __all__ = ["LabelDomain", "Side", "label_domain", "label_problem"]
 Side: TypeAlias = Literal["lower", "upper"]
 
 _SIDES: tuple[Side, Side] = ("lower", "upper")
-_FACE_POINTS = 256
-_STEPS = 128
-"""Runge-Kutta steps from a point of a face back to the start."""
-
-_MARGIN = 0.02
+_FACE_POINTS = 128
+_MARGIN = 0.03
 """Room beyond the farthest label, over the width of the domain."""
 
 _MISMATCH = 1e-3
@@ -69,13 +67,17 @@ class LabelDomain:
 
 
 def label_domain(
-    transport: Transport, given: Mapping[str, Sequence[float]] | None = None
+    transport: Transport,
+    given: Mapping[str, Sequence[float]] | None = None,
+    *,
+    is_checked: bool = False,
 ) -> LabelDomain:
     """Find the labels that a problem needs.
 
     Args:
         transport: The equation.
         given: Range of the labels along axes in space, where it is not to be found.
+        is_checked: Whether it is known that what flows in is right.
 
     Returns:
         Their range, periods and walls.
@@ -116,12 +118,12 @@ def label_domain(
                 f"{', '.join(a for a in axes if a not in rings) or 'none'}"
             )
         ranges[axis] = [float(end) for end in ends]
-    if open_faces:
+    if open_faces and not is_checked:
         _check_open(transport, open_faces)
-        for a, side in open_faces:
-            if axes[a] not in known:
-                _widen(transport, a, side, ranges)
-        _check_inflow(transport, open_faces)
+        points = torch.cat([_face(transport, a, side) for a, side in open_faces])
+        origins = _origins(transport, points)
+        _check_inflow(transport, open_faces, points, origins)
+        _widen(transport, origins, [a for a in axes if a not in known], ranges)
     bounds: dict[str, tuple[float, float]] = {
         label: (ranges[axis][0], ranges[axis][1])
         for label, axis in zip(LABELS[: len(axes)], axes, strict=True)
@@ -193,18 +195,20 @@ def _check_open(transport: Transport, faces: Sequence[tuple[int, Side]]) -> None
         )
 
 
-def _widen(transport: Transport, a: int, side: Side, ranges: dict[str, list[float]]) -> None:
-    """Make room for the origins of what comes through a face."""
-    problem = transport.problem
-    origins = _origins(transport, _face(transport, a, side))
-    for b, axis in enumerate(problem.domain.axes[:-1]):
-        lower, upper = problem.domain.bounds[axis]
+def _widen(
+    transport: Transport, origins: Tensor, wanted: Sequence[str], ranges: dict[str, list[float]]
+) -> None:
+    """Make room for the origins of what comes through open faces."""
+    domain = transport.problem.domain
+    for axis in wanted:
+        lower, upper = domain.bounds[axis]
         room = _MARGIN * (upper - lower)
-        least, most = float(origins[:, b].min()), float(origins[:, b].max())
+        along = origins[:, domain.axis(axis)]
+        least, most = float(along.min()), float(along.max())
         if least < lower:
-            ranges[axis][0] = min(ranges[axis][0], least - room)
+            ranges[axis][0] = least - room
         if most > upper:
-            ranges[axis][1] = max(ranges[axis][1], most + room)
+            ranges[axis][1] = most + room
 
 
 def _origins(transport: Transport, points: Float[Tensor, "N D"]) -> Float[Tensor, "N d"]:
@@ -226,57 +230,51 @@ def _passed(transport: Transport, points: Tensor) -> Tensor:
 def _carried(
     transport: Transport, state: Tensor, places: Tensor, begin: Tensor, duration: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """State and places after a time of their own, by the classical Runge-Kutta method."""
-    length = duration / _STEPS
+    """State and places after a time of their own; NaN where there is no path."""
+    start = torch.cat([state[:, None], places, begin[:, None], duration[:, None]], 1)
 
-    def rate(y: Tensor, time: Tensor) -> Tensor:
-        where = [*y[:, 1:].unbind(1), time]
-        speeds, _, source = transport(y[:, 0], *where)
-        columns = [torch.as_tensor(f, dtype=torch.float64).expand_as(time)
-                   for f in (source, *speeds)]  # fmt: skip
-        return torch.stack(columns, 1) * length[:, None]
+    def rate(share: Tensor, y: Tensor) -> Tensor:
+        u, *place, first, length = y.unbind(1)
+        speeds, _, source = transport(u, *place, first + share.view(-1) * length)
+        columns = [torch.as_tensor(f, dtype=torch.float64).expand_as(u) for f in (source, *speeds)]
+        rest = [torch.zeros_like(u)] * 2
+        return torch.stack([*(length * column for column in columns), *rest], 1)
 
-    y = torch.cat([state[:, None], places], 1)
-    for step in range(_STEPS):
-        time = begin + step * length
-        k1 = rate(y, time)
-        k2 = rate(y + k1 / 2, time + length / 2)
-        k3 = rate(y + k2 / 2, time + length / 2)
-        y = y + (k1 + 2 * k2 + 2 * k3 + rate(y + k3, time + length)) / 6
-    return y[:, 0], y[:, 1:]
+    path = integrate(rate, start, [0.0, 1.0], rtol=1e-6, gradient="none", on_failure="mask")
+    end = torch.where(path.converged[:, None], path.value[-1], torch.nan)
+    return end[:, 0], end[:, 1:-2]
 
 
-def _check_inflow(transport: Transport, faces: Sequence[tuple[int, Side]]) -> None:
+def _check_inflow(
+    transport: Transport, faces: Sequence[tuple[int, Side]], points: Tensor, origins: Tensor
+) -> None:
     """Compare given values with the initial state that flows there."""
     problem = transport.problem
-    begin = problem.domain.bounds["t"][0]
-    for a, side in faces:
+    begin = torch.full_like(points[:, -1], problem.domain.bounds["t"][0])
+    state = torch.as_tensor(transport.start(list(origins.unbind(1))), dtype=torch.float64)
+    state = state.expand(len(origins))
+    carried, _ = _carried(transport, state, origins, begin, _passed(transport, points))
+    each = len(points) // len(faces)
+    for k, (a, side) in enumerate(faces):
+        rows = slice(k * each, (k + 1) * each)
         value = _given_value(transport, a, side)
         if value is None:
             continue
-        points = _face(transport, a, side)
-        given = _evaluate(transport, value, points)
-        speed = transport.speeds(given, points.unbind(1))[:, a]
-        points, given = (v[speed > 0 if side == "lower" else speed < 0] for v in (points, given))
-        if not len(points):
-            continue
-        origins = _origins(transport, points)
-        state = torch.as_tensor(transport.start(list(origins.unbind(1))), dtype=torch.float64)
-        state = state.expand(len(origins))
-        time = torch.full_like(given, begin)
-        carried, _ = _carried(transport, state, origins, time, _passed(transport, points))
+        face, flown = points[rows], carried[rows]
+        given = _evaluate(transport, value, face)
+        speed = transport.speeds(given, face.unbind(1))[:, a]
         size = max(float(state.max() - state.min()), float(given.abs().max()), 1e-300)
-        worst = (carried - given).abs()
-        if not bool(worst.max() <= _MISMATCH * size):
-            k = int(worst.nan_to_num(torch.inf).argmax())
+        apart = torch.where(speed > 0 if side == "lower" else speed < 0, flown - given, 0.0).abs()
+        if not bool(apart.max() <= _MISMATCH * size):
+            worst = int(apart.nan_to_num(torch.inf).argmax())
             where = ", ".join(
                 f"{axis} = {x:.3g}"
-                for axis, x in zip(problem.domain.axes, points[k].tolist(), strict=True)
+                for axis, x in zip(problem.domain.axes, face[worst].tolist(), strict=True)
             )
             raise SettingsError(
                 f"{problem.name}: what flows through the boundary at {where} is "
-                f"{float(carried[k]):.3g} by the initial state and {float(given[k]):.3g} by the "
-                "condition there, expected the same; take PINN"
+                f"{float(flown[worst]):.3g} by the initial state and {float(given[worst]):.3g} by "
+                "the condition there, expected the same; take PINN"
             )
 
 

@@ -190,7 +190,7 @@ class LagrangianResult:
     @cached_property
     def label_domain(self) -> LabelDomain:
         """Range of the labels."""
-        return label_domain(self.transport, self.settings.get("labels"))
+        return label_domain(self.transport, self.settings.get("labels"), is_checked=True)
 
     @property
     def smallest_jacobian(self) -> float:

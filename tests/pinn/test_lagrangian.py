@@ -141,7 +141,7 @@ def test_flow_through_a_boundary_is_refused() -> None:
         name="inflow",
         domain=Box(x=(0, 1), t=(0, 1)),
         residual=lambda u, x, t: u.t + 2.0 * u.x,
-        conditions=[Initial(u=0.0), Dirichlet(axis="x", side="lower", u=0.0)],
+        conditions=[Initial(u=0.0), Dirichlet(axis="x", side="lower", u=1.0)],
     )
     with pytest.raises(SettingsError, match="flows through"):
         LagrangianPINN(problem)
