@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -22,7 +22,6 @@ from physim.cli._train import (
     check_files,
     parse_settings,
 )
-from solvers.core import check_choice
 
 if TYPE_CHECKING:
     from solvers.pde import Problem
@@ -67,12 +66,13 @@ def landscape(
     Residuals are those of the equation as it is written, unless --natural. Both frames have the
     same network and number of points. Exit code 2 for bad input, 130 after Ctrl-C.
     """
+    from solvers.core import check_choice, check_positive
+    from solvers.pde.problems import find_problem
+
     check_files(checkpoint=None, save=None, picture=picture, json=json)
     check_choice("frame", frame, (*_FRAMES, "both"))
     check_choice("directions", directions, ("eigenvectors", "random"))
     chosen = parse_settings(settings or [])
-    from solvers.core import check_positive
-    from solvers.pde.problems import find_problem
 
     check_positive("budget", budget, allow_zero=True)
     made = find_problem(problem, **chosen)
@@ -172,7 +172,7 @@ def _show(record: Mapping[str, Any], *, stream: TextIO) -> None:
     problem, frames = record["problem"], record["frames"]
     numbers = ", ".join(f"{name}={value:g}" for name, value in problem["coefficients"].items())
     table = Table("", *frames, title=f"{problem['name']}: {numbers}")
-    shown = {
+    shown: dict[str, Callable[[Any], str]] = {
         "loss": lambda f: f"{f['loss']:.3g}",
         "largest of Gauss-Newton": lambda f: f"{f['gauss_newton']['eigenvalues'][0]:.4g}",
         "largest of the Hessian": lambda f: f"{f['hessian']['eigenvalues'][0]:.4g}",

@@ -33,7 +33,7 @@ __all__ = ["LabelDomain", "Side", "label_domain", "label_problem"]
 Side: TypeAlias = Literal["lower", "upper"]
 
 _SIDES: tuple[Side, Side] = ("lower", "upper")
-_FACE_POINTS = 128
+_FACE_POINTS, _CORNER_TIMES = 64, 65
 _MARGIN = 0.03
 """Room beyond the farthest label, over the width of the domain."""
 
@@ -135,8 +135,10 @@ def _face(transport: Transport, a: int, side: Side) -> Float[Tensor, "N D"]:
     domain = transport.problem.domain
     assert isinstance(domain, Box)
     unit = unit_points("sobol", _FACE_POINTS, domain.dimension)
-    # corners and the last time, from where characteristics reach farthest
-    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * unit.shape[1])
+    # corners, from where characteristics reach farthest
+    ends = [torch.tensor([0.0, 1.0], dtype=torch.float64)] * (domain.dimension - 1)
+    times = torch.linspace(0, 1, _CORNER_TIMES, dtype=torch.float64)
+    corners = torch.cartesian_prod(*ends, times)
     return domain.face(domain.axes[a], side, torch.cat([unit, corners])).points
 
 
