@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -208,16 +209,18 @@ class LagrangianResult:
     def relative_l2(self) -> float:
         """L2 error against the reference over that of its mean, on a regular grid in space.
 
+        Infinite if some point has no label, or several: `evaluate` tells which.
+
         Raises:
             SettingsError: If the problem has no reference.
-            InfeasibleError: If no label reaches a point.
-            NotConvergedError: If the map has folded.
         """
         points = evaluation_grid(self.problem, *_GRID[self.transport.dimension])
         exact = self.problem.reference_values(points)[self.transport.field]
         with torch.no_grad():
-            values = self(*points.unbind(1))
-        return float((values - exact).norm() / (exact - exact.mean()).norm())
+            found = self.evaluate(*points.unbind(1), on_failure="mask")
+        if not found.all_converged:
+            return math.inf
+        return float((found.value - exact).norm() / (exact - exact.mean()).norm())
 
 
 def _reshaped(report: Report, shape: torch.Size) -> Report:

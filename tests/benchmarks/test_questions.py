@@ -116,3 +116,11 @@ def test_work_precision(answer: Any) -> None:
         assert coarse["timestep"] > fine["timestep"]
         assert coarse["time"] < fine["time"]
         assert 0.0 < fine["error_median"] < 10.0
+
+
+def test_pinn_spectrum(answer: Any) -> None:
+    record, _ = answer("pinn_spectrum")
+    slopes = record["settings"]["slopes"]
+    assert slopes["pinn_start"] == pytest.approx(2.0, abs=0.15)
+    assert slopes["lpinn_start"] == pytest.approx(0.0, abs=0.15)
+    assert slopes["lpinn_end"] == pytest.approx(0.0, abs=0.15)
