@@ -86,49 +86,63 @@ def label_domain(
         SettingsError: If a condition has no meaning for labels, something diffuses through an open
             face, or what flows in is not the continued initial state.
     """
-    problem = transport.problem
-    axes = problem.domain.axes[:-1]
+    domain = transport.problem.domain
+    axes = domain.axes[:-1]
+    rings = _rings(transport.problem)
+    lengths = dict(zip(axes, (domain.upper - domain.lower).tolist(), strict=False))
+    periods = tuple(lengths[axis] if axis in rings else 0.0 for axis in axes)
+    faces = [(a, side) for a, axis in enumerate(axes) if axis not in rings for side in _SIDES]
+    walls = {face: _wall_value(transport, *face) for face in faces if _is_wall(transport, *face)}
+    open_faces = [face for face in faces if face not in walls]
+    known = dict(given or {})
+    ranges = {axis: [float(end) for end in known.get(axis, domain.bounds[axis])] for axis in axes}
+    _check_given(transport, known, rings, walls)
+    if open_faces and not is_checked:
+        _check_open(transport, open_faces)
+        points = torch.cat([_face(transport, *face) for face in open_faces])
+        origins = _origins(transport, points)
+        _check_inflow(transport, open_faces, points, origins)
+        _widen(transport, origins, [axis for axis in axes if axis not in known], ranges)
+    bounds: dict[str, tuple[float, float]] = {
+        label: (ranges[axis][0], ranges[axis][1])
+        for label, axis in zip(LABELS[: len(axes)], axes, strict=True)
+    }
+    return LabelDomain(Box(**bounds, t=domain.bounds["t"]), periods, walls)
+
+
+def _rings(problem: Problem) -> set[str]:
+    """Periodic axes of a problem whose conditions all have a meaning for labels."""
     for condition in problem.conditions:
         if not isinstance(condition, Initial | Periodic | Dirichlet):
             raise SettingsError(
                 f"{problem.name}: condition {condition.label!r}, expected initial, periodic or "
                 "Dirichlet ones; take PINN"
             )
-    rings = {c.axis for c in problem.conditions if isinstance(c, Periodic)}
-    periods = tuple(
-        problem.domain.bounds[axis][1] - problem.domain.bounds[axis][0] if axis in rings else 0.0
-        for axis in axes
-    )
-    walls: dict[tuple[int, Side], float | None] = {}
-    open_faces: list[tuple[int, Side]] = []
-    for a, axis in enumerate(axes):
-        if axis in rings:
-            continue
-        for side in _SIDES:
-            if _is_wall(transport, a, side):
-                walls[a, side] = _wall_value(transport, a, side)
-            else:
-                open_faces.append((a, side))
-    ranges = {axis: list(problem.domain.bounds[axis]) for axis in axes}
-    known = dict(given or {})
-    for axis, ends in known.items():
-        if axis not in axes or len(ends) != 2 or axis in rings:
+    return {c.axis for c in problem.conditions if isinstance(c, Periodic)}
+
+
+def _check_given(
+    transport: Transport,
+    given: Mapping[str, Sequence[float]],
+    rings: set[str],
+    walls: Mapping[tuple[int, Side], float | None],
+) -> None:
+    """Refuse ranges of labels that are none, or that move a wall."""
+    domain = transport.problem.domain
+    allowed = [axis for axis in domain.axes[:-1] if axis not in rings]
+    for axis, ends in given.items():
+        if axis not in allowed or len(ends) != 2 or not ends[0] < ends[1]:
             raise SettingsError(
                 f"labels: got {axis}={ends!r}, expected lower and upper end for some of "
-                f"{', '.join(a for a in axes if a not in rings) or 'none'}"
+                f"{', '.join(allowed) or 'none'}"
             )
-        ranges[axis] = [float(end) for end in ends]
-    if open_faces and not is_checked:
-        _check_open(transport, open_faces)
-        points = torch.cat([_face(transport, a, side) for a, side in open_faces])
-        origins = _origins(transport, points)
-        _check_inflow(transport, open_faces, points, origins)
-        _widen(transport, origins, [a for a in axes if a not in known], ranges)
-    bounds: dict[str, tuple[float, float]] = {
-        label: (ranges[axis][0], ranges[axis][1])
-        for label, axis in zip(LABELS[: len(axes)], axes, strict=True)
-    }
-    return LabelDomain(Box(**bounds, t=problem.domain.bounds["t"]), periods, walls)
+    for a, side in walls:
+        axis, k = domain.axes[a], _SIDES.index(side)
+        if axis in given and given[axis][k] != domain.bounds[axis][k]:
+            raise SettingsError(
+                f"labels: got {axis} from {given[axis][0]:g} to {given[axis][1]:g}, expected its "
+                f"{side} end at the wall, {domain.bounds[axis][k]:g}"
+            )
 
 
 def _face(transport: Transport, a: int, side: Side) -> Float[Tensor, "N D"]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from solvers.core import Report, Solution, Status
@@ -84,8 +84,9 @@ def find_labels(
 
     Returns:
         Labels ``(N, d)`` with a report per point: ``INFEASIBLE`` where no label comes to,
-        ``BREAKDOWN`` where labels have crossed, so that several are at one place; residuals are
-        distances over the size of the domain.
+        ``BREAKDOWN`` where labels have crossed, so that several are at one place, ``STALLED`` or
+        ``MAX_ITERATIONS`` where the search failed; residuals are distances over the size of the
+        domain.
     """
     places, times = places.detach(), times.detach()
     if not len(places):
@@ -127,22 +128,20 @@ def _solution(
     places: Tensor, state: _State, is_folded: Tensor, labels: LabelDomain, size: float
 ) -> Solution[Tensor]:
     residual = state.distance / size
-    status = torch.full((len(places),), int(Status.MAX_ITERATIONS))
-    status[residual <= 100 * _TOLERANCE] = int(Status.CONVERGED)
-    status[(status != Status.CONVERGED) | _is_outside(state.labels, labels)] = int(
-        Status.INFEASIBLE
-    )
+    is_found = residual <= 100 * _TOLERANCE
+    lower, upper = labels.box.lower[:-1], labels.box.upper[:-1]
+    slack, is_fixed = _REACH * (upper - lower), torch.tensor(labels.periods) == 0
+    beyond = (state.labels < lower - slack) | (state.labels > upper + slack)
+    at_edge = (state.labels <= lower + slack) | (state.labels >= upper - slack)
+    is_missing = torch.where(is_found[:, None], beyond, at_edge | beyond) & is_fixed
+    status = torch.full((len(places),), int(Status.STALLED))
+    status[state.iterations >= _MOST_ITERATIONS] = int(Status.MAX_ITERATIONS)
+    status[is_found] = int(Status.CONVERGED)
+    status[is_missing.any(1)] = int(Status.INFEASIBLE)
     status[is_folded] = int(Status.BREAKDOWN)
     status[~torch.isfinite(residual)] = int(Status.NON_FINITE)
     report = Report(status=status, iterations=state.iterations, residual=residual)
     return Solution(value=state.labels, report=report)
-
-
-def _is_outside(found: Tensor, labels: LabelDomain) -> Bool[Tensor, " N"]:
-    lower, upper = labels.box.lower[:-1], labels.box.upper[:-1]
-    slack = _REACH * (upper - lower)
-    beyond = (found < lower - slack) | (found > upper + slack)
-    return (beyond & (torch.tensor(labels.periods) == 0)).any(1)
 
 
 class _Search:
@@ -184,8 +183,12 @@ class _Search:
         lines = [torch.linspace(*box.bounds[axis], count).double() for axis in box.axes[:-1]]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).view(-1, d)
         many = grid.repeat(len(slices), 1), slices.repeat_interleave(len(grid))
-        positions, F = map_and_jacobian(self._network, *many)
         shape = (len(slices), len(grid))
+        if d == 1:  # the order of positions tells enough
+            with torch.no_grad():
+                positions = self._network(torch.stack([many[0][:, 0], many[1]], 1))[:, :1]
+            return positions.view(*shape, d), torch.ones(shape), grid
+        positions, F = map_and_jacobian(self._network, *many)
         return positions.view(*shape, d), torch.linalg.det(F).view(shape), grid
 
     def _folded(self, positions: Tensor, determinants: Tensor) -> Tensor:
@@ -286,7 +289,8 @@ def describe_failures(
         Status.INFEASIBLE: "no label reaches",
         Status.BREAKDOWN: "labels have crossed at",
         Status.NON_FINITE: "positions are not finite at",
-        Status.MAX_ITERATIONS: "no label was found for",
+        Status.STALLED: "the search stalled at",
+        Status.MAX_ITERATIONS: "the search took too long at",
     }
     lines = []
     for status, text in texts.items():

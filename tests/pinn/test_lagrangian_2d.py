@@ -354,10 +354,15 @@ def test_diffusion_of_another_form_is_refused() -> None:
         LagrangianPINN(torus(lambda u: u.t + u.x - u.xx - u.yy - 0.1 * u.xy))
 
 
-@pytest.mark.parametrize("ends", [{"z": (0, 1)}, {"x": (0,)}])
+@pytest.mark.parametrize("ends", [{"z": (0, 1)}, {"x": (0,)}, {"x": (1, -1)}])
 def test_labels_of_other_axes_are_refused(ends: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="labels"):
         LagrangianPINN(problems.Rotation(), labels=ends)
+
+
+def test_labels_beyond_a_wall_are_refused() -> None:
+    with pytest.raises(SettingsError, match="lower end at the wall, 0"):
+        LagrangianPINN(problems.Swirl(), labels={"x": (-1, 1)})
 
 
 def test_two_branches_train_and_come_back_from_a_file(tmp_path: Path) -> None:
