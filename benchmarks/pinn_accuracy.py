@@ -17,7 +17,7 @@ import torch
 from record import Column, Result, Size
 
 from solvers.pde import Problem, evaluation_grid, problems
-from solvers.pinn import MLP, PINN, LagrangianPINN
+from solvers.pinn import MLP, PINN, LagrangianPINN, TwoBranchMLP
 
 __all__ = ["run"]
 
@@ -75,6 +75,14 @@ CASES = (
         5.0,
         LagrangianPINN,
         {"network": MLP(20, 2), "points": 1500},
+    ),
+    Case(
+        "labels: moving Burgers 50, two branches",
+        problems.MovingBurgers,
+        5.0,
+        LagrangianPINN,
+        {"network": TwoBranchMLP(20, 2, 3), "points": 1500},
+        is_quick=False,
     ),
     Case(
         "labels: moving Burgers 50, past the shock",
