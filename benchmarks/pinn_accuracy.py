@@ -17,7 +17,7 @@ import torch
 from record import Column, Result, Size
 
 from solvers.pde import Problem, evaluation_grid, problems
-from solvers.pinn import MLP, PINN, LagrangianPINN
+from solvers.pinn import MLP, PINN, LagrangianPINN, TwoBranchMLP
 
 __all__ = ["run"]
 
@@ -77,18 +77,50 @@ CASES = (
         {"network": MLP(20, 2), "points": 1500},
     ),
     Case(
+        "labels: moving Burgers 50, two branches",
+        problems.MovingBurgers,
+        5.0,
+        LagrangianPINN,
+        {"network": TwoBranchMLP(20, 2, 3), "points": 1500},
+        is_quick=False,
+    ),
+    Case(
+        "labels: moving Burgers 50, past the shock",
+        lambda: problems.MovingBurgers(duration=2.0),
+        8.0,
+        LagrangianPINN,
+        {"network": MLP(20, 3), "points": 3000},
+        is_quick=False,
+    ),
+    Case(
         "labels: the same as published",
         problems.MovingBurgers,
         3.0,
         LagrangianPINN,
         {"network": MLP(20, 2), "points": 1500, "formulation": "published"},
     ),
+    Case("labels: rotation", problems.Rotation, 6.0, LagrangianPINN),
+    Case("rotation", problems.Rotation, 12.0, is_quick=False),
+    Case("labels: swirl and back", problems.Swirl, 15.0, LagrangianPINN),
+    Case("swirl and back", problems.Swirl, 30.0, is_quick=False),
+    Case("labels: shear and diffusion", problems.ShearDiffusion, 15.0, LagrangianPINN),
+    Case("shear and diffusion", problems.ShearDiffusion, 15.0, is_quick=False),
+    Case(
+        "labels: shear as published",
+        problems.ShearDiffusion,
+        5.0,
+        LagrangianPINN,
+        {"formulation": "published"},
+        is_quick=False,
+    ),
 )
+GRIDS = {2: (256, 101), 3: (41, 41, 21)}
+"""Points along each axis at which the classical solver answers."""
 
 
 def classical_seconds(problem: Problem) -> float:
     """CPU time of the reference solver for a whole grid [s]."""
-    points = evaluation_grid(problem, 256, 101)
+    points = evaluation_grid(problem, *GRIDS[problem.domain.dimension])
     start = time.process_time()
     problem.reference_values(points)
     return time.process_time() - start
@@ -142,7 +174,6 @@ def run(size: Size, seed: int) -> Result:
         verdict=[
             f"In {len(slower)} of {len(rows)} problems the classical solver has the whole grid "
             "before the network is at 1e-3. A network is for unknown coefficients, many "
-            "parameters and fields that must be differentiated, not for one forward problem in one "
-            "dimension.",
+            "parameters and fields that must be differentiated, not for one forward problem.",
         ],
     )

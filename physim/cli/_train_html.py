@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from physim.cli._train_report import summary_rows
-from solvers.core import SettingsError
+from solvers.core import PhysimError
 
 __all__ = ["command_line", "write_report"]
 
@@ -77,7 +77,7 @@ def _picture(result: Any) -> str:
     with tempfile.TemporaryDirectory() as folder:
         try:
             drawn = result.plot(Path(folder) / "picture.png").read_bytes()
-        except SettingsError as error:
+        except PhysimError as error:
             return f"<p>No picture: {escape(str(error))}</p>"
     data = base64.b64encode(drawn).decode("ascii")
     return f'<img alt="fields, errors and history" src="data:image/png;base64,{data}">'

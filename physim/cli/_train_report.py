@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from physim.cli._report import installed
-from solvers.core import SettingsError, Status
+from solvers.core import Status
 from solvers.pde import Problem, evaluation_grid
 from solvers.pde.problems import forget_references
 
@@ -64,11 +65,12 @@ def describe_training(
     if found:
         record["coefficients"] = found
     if problem.reference is not None:
-        try:
-            record["relative_l2"] = float(result.relative_l2)
-        except SettingsError as error:
-            # A map that has folded has no field to compare; what was trained is still told.
-            record["warning"] = str(error)
+        # A map that has folded has no field to compare; what was trained is still told.
+        error = float(result.relative_l2)
+        if math.isfinite(error):
+            record["relative_l2"] = error
+        else:
+            record["warning"] = "no error to tell: some places have no label, or several"
     return record
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from solvers.derivatives._channels import Channel, ChannelPlan
 from solvers.derivatives._engine import CompiledEngine
-from solvers.derivatives._layers import Layers, ModuleLayers
+from solvers.derivatives._layers import Branches, Layers, ModuleLayers
 from solvers.derivatives._nested import NestedEngine
 from solvers.derivatives._program import ResidualProgram
 from solvers.derivatives._select import Backend, ResidualEngine, residual_engine
@@ -19,6 +19,7 @@ from solvers.derivatives._trace import Field, Trace, trace_residual
 
 __all__ = [
     "Backend",
+    "Branches",
     "Channel",
     "ChannelPlan",
     "CompiledEngine",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError
 from solvers.derivatives._generate import ARGUMENTS, Operation, write_engine
-from solvers.derivatives._layers import Layers
+from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._program import ResidualProgram
 from solvers.kernels import Kernel, aligned_empty, block_count, build_kernel, lane_count, pack
 
@@ -189,7 +189,8 @@ def point_weights(points: Tensor, weights: Tensor | None, equations: int) -> Ten
 
 
 def _engine_kernel(program: ResidualProgram, lanes: int) -> tuple[Kernel, int]:
-    text = write_engine(program, multilayer(program), registers=32 if lanes == 8 else 16)
+    layers = program.layers if isinstance(program.layers, Branches) else multilayer(program)
+    text = write_engine(program, layers, registers=32 if lanes == 8 else 16)
     return _built(text.body, lanes), text.scratch
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from solvers.derivatives._activation import slopes_from_values
 from solvers.derivatives._activation_program import record_activation
 from solvers.derivatives._channels import ChannelPlan
-from solvers.derivatives._layers import Layers
+from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._program import ResidualProgram
 from solvers.derivatives._tiles import FUSED, gradient_tiles, jacobian_rows, layer_product
 from solvers.kernels import Tape, emit_block
@@ -85,7 +85,7 @@ class EngineText:
     scratch: int
 
 
-def write_engine(program: ResidualProgram, layers: Layers, registers: int) -> EngineText:
+def write_engine(program: ResidualProgram, layers: Layers | Branches, registers: int) -> EngineText:
     """Write the kernel of a program.
 
     Args:
@@ -93,33 +93,41 @@ def write_engine(program: ResidualProgram, layers: Layers, registers: int) -> En
         layers: Shape of the network.
         registers: Vector registers of the machine.
     """
-    sizes, offsets = layers.sizes, layers.offsets()
-    channels, last = len(program.plan), len(sizes) - 2
+    channels = len(program.plan)
     lines = [f"enum {{ C = {channels}, GROUPS = {GROUPS} }};", _TANH, _coefficients(program)]
-    for l, (columns, rows) in enumerate(itertools.pairwise(sizes)):
-        shape = {"channels": channels, "weight": offsets[l]}
+    for b, (part, first) in enumerate(zip(layers.parts, layers.starts(), strict=True)):
+        lines += _products(b, part, first, channels, registers)
+    lines.append(_activation(program.plan, layers.activation))
+    lines.append(_residual(program))
+    places, total = _layout(program, layers)
+    lines.append(_driver(program, layers, places, total))
+    return EngineText("\n".join(lines), total)
+
+
+def _products(b: int, part: Layers, first: int, channels: int, registers: int) -> list[str]:
+    """Functions of the layers of one branch."""
+    lines = []
+    for l, (columns, rows) in enumerate(itertools.pairwise(part.sizes)):
+        weight = first + part.offsets()[l]
+        shape = {"channels": channels, "weight": weight}
         lines.append(
             layer_product(
-                f"forward{l}", rows=rows, columns=columns, registers=registers,
-                bias=offsets[l] + rows * columns, is_transposed=False, **shape,
+                f"forward{b}_{l}", rows=rows, columns=columns, registers=registers,
+                bias=weight + rows * columns, is_transposed=False, **shape,
             )
         )  # fmt: skip
         if l:
             lines.append(
                 layer_product(
-                    f"backward{l}", rows=columns, columns=rows, registers=registers,
+                    f"backward{b}_{l}", rows=columns, columns=rows, registers=registers,
                     bias=None, is_transposed=True, **shape,
                 )
             )  # fmt: skip
         lines.append(
-            gradient_tiles(f"sum{l}", rows=rows, columns=columns, registers=registers, **shape)
+            gradient_tiles(f"sum{b}_{l}", rows=rows, columns=columns, registers=registers, **shape)
         )
-        lines.append(jacobian_rows(f"row{l}", rows=rows, columns=columns, **shape))
-    lines.append(_activation(program.plan, layers.activation))
-    lines.append(_residual(program))
-    places, total = _layout(program)
-    lines.append(_driver(program, places, last))
-    return EngineText("\n".join(lines), total)
+        lines.append(jacobian_rows(f"row{b}_{l}", rows=rows, columns=columns, **shape))
+    return lines
 
 
 def _coefficients(program: ResidualProgram) -> str:
@@ -197,14 +205,15 @@ def _width(program: ResidualProgram) -> int:
     return len(program.plan) * program.layers.sizes[-1] + len(program.unknown)
 
 
-def _layout(program: ResidualProgram) -> tuple[dict[str, int], int]:
-    sizes, channels, equations = program.layers.sizes, len(program.plan), program.equations
+def _layout(program: ResidualProgram, layers: Layers | Branches) -> tuple[dict[str, int], int]:
+    channels, equations = len(program.plan), program.equations
     sections = {}
-    for l, units in enumerate(sizes[1:-1]):
-        sections[f"Z{l}"] = GROUPS * channels * units
-        sections[f"H{l}"] = GROUPS * channels * units
-    sections["G"] = GROUPS * channels * max(sizes)
-    sections["N"] = GROUPS * channels * max(sizes)
+    for b, part in enumerate(layers.parts):
+        for l, units in enumerate(part.sizes[1:-1]):
+            sections[f"Z{b}_{l}"] = GROUPS * channels * units
+            sections[f"H{b}_{l}"] = GROUPS * channels * units
+        sections[f"G{b}"] = GROUPS * channels * max(part.sizes)
+        sections[f"N{b}"] = GROUPS * channels * max(part.sizes)
     sections["R"] = GROUPS * equations
     sections["S"] = GROUPS * equations * _width(program)
     sections["T"] = program.parameter_count
@@ -215,12 +224,15 @@ def _layout(program: ResidualProgram) -> tuple[dict[str, int], int]:
     return places, place
 
 
-def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
-    sizes, equations, width = program.layers.sizes, program.equations, _width(program)
-    outputs, values = len(program.plan) * sizes[-1], len(program.point_symbols)
+def _driver(
+    program: ResidualProgram, layers: Layers | Branches, places: dict[str, int], scratch: int
+) -> str:
+    inputs, units = layers.sizes[0], layers.sizes[-1]
+    equations, width = program.equations, _width(program)
+    outputs, values = len(program.plan) * units, len(program.point_symbols)
     count, network = program.parameter_count, program.layers.parameter_count
     lines = [
-        "V* const work = scratch + (long long)block*SCRATCH;",
+        f"V* const work = scratch + (long long)block*{scratch};",
         *(f"V* const {name} = work + {place};" for name, place in places.items()),
         "const int first = (long long)groups*block/parts;",
         "const int end = (long long)groups*(block+1)/parts;",
@@ -228,17 +240,14 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         f"if (operation == 1) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
         "for (int start = first; start < end; start += GROUPS) {",
         "const int some = end - start < GROUPS ? end - start : GROUPS;",
-        f"const V* const points = jets + (long long)start*C*{sizes[0]};",
+        f"const V* const points = jets + (long long)start*C*{inputs};",
         "for (int g = 0; g < some; ++g) {",
+        f"V o[{outputs}];",
     ]
-    before = f"points + g*C*{sizes[0]}"
-    for l in range(last):
-        n = sizes[l + 1]
-        lines.append(f"forward{l}({before}, Z{l} + g*C*{n});")
-        lines.append(f"activate({n}, Z{l} + g*C*{n}, H{l} + g*C*{n});")
-        before = f"H{l} + g*C*{n}"
+    ends = list(itertools.accumulate(part.sizes[-1] for part in layers.parts))
+    for b, part in enumerate(layers.parts):
+        lines += _forward(b, part, inputs, units, ends[b] - part.sizes[-1])
     lines += [
-        f"V o[{outputs}]; forward{last}({before}, o);",
         f"residual(o, values + (long long)(start+g)*{values}, R + g*{equations}, "
         f"S + g*{equations * width});",
         f"for (int e = 0; e < {equations}; ++e) {{ const V r = R[g*{equations}+e]; "
@@ -252,7 +261,15 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         f"if (operation == 1) for (int q = 0; q < {equations}; ++q)",
         f"slope += R[g*{equations}+q]*S[(g*{equations}+q)*{width}+j];",
         f"else slope = S[(g*{equations}+e)*{width}+j];",
-        f"if (j < {outputs}) G[g*{outputs}+j] = slope;",
+        f"if (j < {outputs}) {{ const int c = j/{units}, k = j%{units};",
+    ]
+    for b, part in enumerate(layers.parts):
+        n = part.sizes[-1]
+        lines.append(
+            f"{'else ' if b else ''}if (k < {ends[b]}) G{b}[(g*C+c)*{n}+k-{ends[b] - n}] = slope;"
+        )
+    lines += [
+        "}",
         f"else if (operation == 1) T[{network - outputs}+j] += slope;",
         "else ((V*)out)"
         f"[({network - outputs}+j)*(long long){equations}*groups+(long long)e*groups+start+g] "
@@ -261,21 +278,8 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         "V* const rows = (V*)out + (long long)e*groups + start;",
         f"const long long stride = (long long){equations}*groups;",
     ]
-    here, there = "G", "N"
-    for l in range(last, -1, -1):
-        inputs = f"H{l - 1}" if l else "points"
-        lines.append(f"if (operation == 1) sum{l}(some, {here}, {inputs}, T);")
-        lines.append(f"else row{l}(some, {here}, {inputs}, rows, stride);")
-        if l:
-            n, m = sizes[l], sizes[l + 1]
-            at = f"+ g*C*{n}"
-            lines += [
-                "for (int g = 0; g < some; ++g) {",
-                f"backward{l}({here} + g*C*{m}, {there} {at});",
-                f"deactivate({n}, Z{l - 1} {at}, H{l - 1} {at}, {there} {at});",
-                "}",
-            ]
-            here, there = there, here
+    for b, part in enumerate(layers.parts):
+        lines += _backward(b, part)
     lines += [
         "}",
         "}",
@@ -283,4 +287,44 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         f"out[(long long)block*{count}+i] = vsum(T[i]);",
         "losses[block] = 0.5*vsum(squares);",
     ]
-    return "\n".join(lines).replace("SCRATCH", str(_layout(program)[1]))
+    return "\n".join(lines)
+
+
+def _forward(b: int, part: Layers, inputs: int, units: int, first: int) -> list[str]:
+    """Layers of a branch, and its outputs among those of the network."""
+    lines, before = [], f"points + g*C*{inputs}"
+    for l, n in enumerate(part.sizes[1:-1]):
+        at = f"+ g*C*{n}"
+        lines.append(f"forward{b}_{l}({before}, Z{b}_{l} {at});")
+        lines.append(f"activate({n}, Z{b}_{l} {at}, H{b}_{l} {at});")
+        before = f"H{b}_{l} {at}"
+    last, n = len(part.sizes) - 2, part.sizes[-1]
+    if n == units:
+        return [*lines, f"forward{b}_{last}({before}, o);"]
+    return [
+        *lines,
+        f"{{ V q[C*{n}]; forward{b}_{last}({before}, q);",
+        f"for (int c = 0; c < C; ++c) for (int k = 0; k < {n}; ++k) "
+        f"o[c*{units}+{first}+k] = q[c*{n}+k]; }}",
+    ]
+
+
+def _backward(b: int, part: Layers) -> list[str]:
+    """Layers of a branch on the way back: sums of the gradient or rows of the Jacobian."""
+    lines, sizes = [], part.sizes
+    here, there = f"G{b}", f"N{b}"
+    for l in range(len(sizes) - 2, -1, -1):
+        inputs = f"H{b}_{l - 1}" if l else "points"
+        lines.append(f"if (operation == 1) sum{b}_{l}(some, {here}, {inputs}, T);")
+        lines.append(f"else row{b}_{l}(some, {here}, {inputs}, rows, stride);")
+        if l:
+            n, m = sizes[l], sizes[l + 1]
+            at = f"+ g*C*{n}"
+            lines += [
+                "for (int g = 0; g < some; ++g) {",
+                f"backward{b}_{l}({here} + g*C*{m}, {there} {at});",
+                f"deactivate({n}, Z{b}_{l - 1} {at}, H{b}_{l - 1} {at}, {there} {at});",
+                "}",
+            ]
+            here, there = there, here
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from solvers.core import SettingsError, ShapeError, check_choice
 from solvers.derivatives._activation import ACTIVATIONS, Activation, values_of
 
-__all__ = ["Layers", "ModuleLayers"]
+__all__ = ["Branches", "Layers", "ModuleLayers"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class Layers:
                 "all positive"
             )
         check_choice("activation", self.activation, ACTIVATIONS)
+
+    @property
+    def parts(self) -> tuple[Layers, ...]:
+        """Itself, the only branch."""
+        return (self,)
+
+    def starts(self) -> list[int]:
+        """Place of the parameters of each branch."""
+        return [0]
 
     @property
     def parameter_count(self) -> int:
@@ -112,6 +122,68 @@ class Layers:
             weight = torch.randn(o * i, generator=generator, dtype=torch.float64)
             parts += [weight * math.sqrt(2 / (i + o)), torch.zeros(o, dtype=torch.float64)]
         return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Multilayer perceptrons side by side: the same inputs, outputs one after the other.
+
+    The vector of parameters holds those of each branch in turn.
+
+    Args:
+        parts: The branches, of any widths and depths.
+
+    Raises:
+        SettingsError: If there is none, or inputs or activations differ.
+
+    Example:
+        >>> branches = Branches((Layers((2, 8, 1)), Layers((2, 16, 16, 1))))
+        >>> branches.sizes, branches.parameter_count
+        ((2, 2), 370)
+    """
+
+    parts: tuple[Layers, ...]
+
+    def __post_init__(self) -> None:
+        kinds = {(part.sizes[0], part.activation) for part in self.parts}
+        if len(kinds) != 1:
+            raise SettingsError(
+                f"parts have inputs and activations {sorted(kinds)}, expected one of each"
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Inputs and outputs."""
+        return self.parts[0].sizes[0], sum(part.sizes[-1] for part in self.parts)
+
+    @property
+    def activation(self) -> Activation:
+        """Activation of all branches."""
+        return self.parts[0].activation
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the vector of parameters."""
+        return sum(part.parameter_count for part in self.parts)
+
+    def starts(self) -> list[int]:
+        """Place of the parameters of each branch."""
+        return [0, *itertools.accumulate(part.parameter_count for part in self.parts[:-1])]
+
+    def __call__(
+        self, parameters: Float[Tensor, " P"], inputs: Float[Tensor, "N I"]
+    ) -> Float[Tensor, "N O"]:
+        """Evaluate the network at points ``(N, inputs)``."""
+        outputs = [
+            part(parameters[first : first + part.parameter_count], inputs)
+            for part, first in zip(self.parts, self.starts(), strict=True)
+        ]
+        return torch.cat(outputs, -1)
+
+    def initial(self, seed: int) -> Float[Tensor, " P"]:
+        """Draw the parameters of each branch."""
+        count = len(self.parts)
+        return torch.cat([p.initial(seed * count + k) for k, p in enumerate(self.parts)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from solvers.derivatives._channels import (
     parallel_groups,
     plan_channels,
 )
-from solvers.derivatives._layers import Layers, ModuleLayers
+from solvers.derivatives._layers import Branches, Layers, ModuleLayers
 from solvers.derivatives._trace import (
     Embedding,
     Residual,
@@ -88,7 +88,7 @@ class ResidualProgram:
     def __init__(
         self,
         residual: Residual,
-        layers: Layers | ModuleLayers,
+        layers: Layers | Branches | ModuleLayers,
         *,
         fields: Sequence[str],
         coordinates: Sequence[str],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.core import PerformanceWarning, check_choice
 from solvers.derivatives._engine import CompiledEngine
-from solvers.derivatives._layers import Layers
+from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._nested import NestedEngine
 from solvers.derivatives._program import ResidualProgram
 from solvers.derivatives._sweep import SweepEngine
@@ -88,7 +88,8 @@ def residual_engine(
         'SweepEngine'
     """
     check_choice("backend", backend, ("auto", "compiled", "sweep", "nested"))
-    if backend == "auto" and not isinstance(program.layers, Layers):
+    is_compilable = isinstance(program.layers, Layers | Branches) and points.device.type == "cpu"
+    if backend == "auto" and not (is_compilable or isinstance(program.layers, Layers)):
         backend = "nested"
     if backend == "nested":
         return NestedEngine(program, points, weights)
@@ -99,9 +100,11 @@ def residual_engine(
     except (KernelBuildError, ImportError) as error:
         if backend == "compiled":
             raise
+        is_swept = isinstance(program.layers, Layers)
+        other = "the torch sweep" if is_swept else "nested differentiation"
         warnings.warn(
-            f"the compiled engine is not available, the torch sweep takes its place: {error}",
+            f"the compiled engine is not available, {other} takes its place: {error}",
             PerformanceWarning,
             stacklevel=2,
         )
-        return SweepEngine(program, points, weights)
+        return (SweepEngine if is_swept else NestedEngine)(program, points, weights)

@@ -15,6 +15,13 @@ from __future__ import annotations
 from solvers.pde import problems
 from solvers.pinn._export import check_export
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._lagrangian_branches import TwoBranchMLP
+from solvers.pinn._landscape import (
+    LossLandscape,
+    gauss_newton_operator,
+    hessian_operator,
+    loss_landscape,
+)
 from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
@@ -26,10 +33,15 @@ __all__ = [
     "FieldNetwork",
     "LagrangianPINN",
     "LagrangianResult",
+    "LossLandscape",
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "TwoBranchMLP",
     "check_export",
+    "gauss_newton_operator",
+    "hessian_operator",
     "load",
+    "loss_landscape",
     "problems",
 ]

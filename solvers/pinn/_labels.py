@@ -1,17 +1,21 @@
-r"""A transport equation in label coordinates.
+r"""A transport equation in label coordinates, on a line or in a plane.
 
-For :math:`u_t + c(u,x,t)\,u_x = \nu\,u_{xx} + s` and a map :math:`x = X(\xi, t)` that moves with
+For :math:`u_t + c\cdot\nabla u = \nu\,\Delta u + s` with :math:`c, \nu, s` of :math:`(u, x, t)`,
+and a map :math:`x = X(\xi, t)` with :math:`F = \partial X/\partial\xi`, :math:`J = \det F` and
+:math:`G = F^{-1}`, labels move by
 
-.. math:: X_t = c + v, \qquad v = \kappa\, X_{\xi\xi} / J^2, \qquad J = X_\xi,
+.. math:: X_t = c + v, \qquad v = \kappa\, \nabla \log J = \kappa\, G^\top \nabla_\xi \log J,
 
-the state :math:`W(\xi, t) = u(X(\xi, t), t)` obeys
+and the state :math:`W(\xi, t) = u(X(\xi, t), t)` obeys
 
-.. math:: W_t = \nu \Bigl( \frac{W_{\xi\xi}}{J^2} - \frac{W_\xi X_{\xi\xi}}{J^3} \Bigr)
-          + v \frac{W_\xi}{J} + s.
+.. math:: W_t = \nu\,\Delta u + v\cdot\nabla u + s, \qquad \nabla u = G^\top \nabla_\xi W, \qquad
+          \Delta u = \sum_{ab} (G G^\top)_{ab} \bigl( W_{ab} - \nabla u \cdot X_{ab} \bigr).
 
-:math:`\kappa = 0` follows the characteristics exactly, and folds where they cross.
-:math:`\kappa = \nu` adds the diffusion velocity of the density of labels, :math:`1/J`, which then
-obeys an advection-diffusion equation and stays positive: the map cannot fold.
+On a line these are :math:`v = \kappa X_{\xi\xi}/J^2` and
+:math:`\Delta u = W_{\xi\xi}/J^2 - W_\xi X_{\xi\xi}/J^3`. :math:`\kappa = 0` follows the
+characteristics exactly, and folds where they cross. :math:`\kappa = \nu` adds the diffusion
+velocity of the density of labels, :math:`1/J`, which then obeys an advection-diffusion equation and
+stays positive: the map cannot fold.
 
 Source: Mojgani, Balajewicz and Hassanzadeh (2023), Kolmogorov n-width and Lagrangian
 physics-informed neural networks, solves :math:`X_t = c`, :math:`W_t = \nu W_{\xi\xi} + s`, which
@@ -20,7 +24,10 @@ diffuses in the label and is right for uniform speed only; it is the preset ``"p
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -28,13 +35,19 @@ from torch import Tensor
 
 from solvers.core import SettingsError
 from solvers.kernels import scalar
-from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem, sample
+from solvers.pde import Box, Initial, Problem, sample
 from solvers.pinn._ansatz import function_of
 
-__all__ = ["Formulation", "Transport", "label_problem"]
+__all__ = ["LABELS", "POSITIONS", "Formulation", "Transport", "label_equations"]
 
 Formulation: TypeAlias = Literal["viscous", "lagrangian", "published"]
 """How labels move and states diffuse, see this module."""
+
+LABELS = ("xi", "eta")
+"""Axes of the labels."""
+
+POSITIONS = ("X", "Y")
+"""Fields that tell where labels are."""
 
 _SMALLEST = 1e-3
 """Least factor of the residuals where labels have come close."""
@@ -47,7 +60,7 @@ class Transport:
     """Speed, diffusivity and source of a transport equation, read off its residual.
 
     Args:
-        problem: One field, one axis in space, and a residual of the form above.
+        problem: One field, one axis or two in space, and a residual of the form above.
 
     Raises:
         SettingsError: If the residual is of another form.
@@ -58,161 +71,189 @@ class Transport:
     def __post_init__(self) -> None:
         problem = self.problem
         axes = problem.domain.axes
-        if len(problem.fields) != 1 or len(axes) != 2 or axes[1] != "t" or problem.unknown:
+        fits = len(axes) in {2, 3} and axes[-1] == "t"
+        if len(problem.fields) != 1 or not fits or problem.unknown:
             raise SettingsError(
                 f"{problem.name}: fields {', '.join(problem.fields)} on axes {', '.join(axes)}, "
-                "expected one field on one axis in space and t, with known coefficients"
+                "expected one field on one axis or two in space and t last, with known coefficients"
             )
         if not isinstance(problem.domain, Box):
             raise SettingsError(f"{problem.name}: the domain is no box, expected one")
         generator = torch.Generator().manual_seed(0)
-        draws = torch.randn(4, _PROBES, generator=generator, dtype=torch.float64)
-        points = sample(problem.domain, _PROBES)
-        u, u_x, u_t, u_xx = draws
-        speed, diffusivity, source = self(u, points[:, 0], points[:, 1])
-        expected = u_t + speed * u_x - diffusivity * u_xx - source
-        got = self._residual(u, points[:, 0], points[:, 1], u_x, u_t, u_xx)
+        d = self.dimension
+        draws = torch.randn(2 + 2 * d + 1, _PROBES, generator=generator, dtype=torch.float64)
+        u, rate, mixed, *others = draws
+        slopes, bends = others[:d], others[d:]
+        where = self.probes()
+        speeds, diffusivity, source = self(u, *where)
+        carried = sum(c * slope for c, slope in zip(speeds, slopes, strict=True))
+        expected = rate + carried - diffusivity * sum(bends) - source
+        got = self._residual(u, where, slopes, rate, bends, mixed)
         if not torch.allclose(got, torch.as_tensor(expected), rtol=1e-9, atol=1e-9):
-            raise SettingsError(
-                f"{problem.name} is not of the form u_t + c(u,x,t) u_x = nu u_xx + s; take PINN"
-            )
+            form = "u_t + c(u,x,t) u_x = nu u_xx + s" if d == 1 else (
+                "u_t + a(u,x,y,t) u_x + b(u,x,y,t) u_y = nu (u_xx + u_yy) + s"
+            )  # fmt: skip
+            raise SettingsError(f"{problem.name} is not of the form {form}; take PINN")
+
+    @property
+    def dimension(self) -> int:
+        """Axes in space."""
+        return len(self.problem.domain.axes) - 1
 
     @property
     def field(self) -> str:
         """Name of the field."""
         return self.problem.fields[0]
 
-    def __call__(self, u: Any, x: Any, t: Any) -> tuple[Any, Any, Any]:
-        """Speed, diffusivity and source, on generic scalars."""
-        rest = self._residual(u, x, t, 0.0, 0.0, 0.0)
-        speed = scalar.subtract(self._residual(u, x, t, 1.0, 0.0, 0.0), rest)
-        diffusivity = scalar.subtract(rest, self._residual(u, x, t, 0.0, 0.0, 1.0))
-        return speed, diffusivity, scalar.negative(rest)
+    def __call__(self, u: Any, *where: Any) -> tuple[tuple[Any, ...], Any, Any]:
+        """Speed along each axis, diffusivity and source, on generic scalars.
 
-    def _residual(self, u: Any, x: Any, t: Any, u_x: Any, u_t: Any, u_xx: Any) -> Any:
+        Args:
+            u: State.
+            *where: Coordinates in space, then the time.
+        """
+        zeros = [0.0] * self.dimension
+        units = [[float(a == b) for b in range(self.dimension)] for a in range(self.dimension)]
+        rest = self._residual(u, where, zeros, 0.0, zeros)
+        speeds = tuple(
+            scalar.subtract(self._residual(u, where, unit, 0.0, zeros), rest) for unit in units
+        )
+        diffusivity = scalar.subtract(rest, self._residual(u, where, zeros, 0.0, units[0]))
+        return speeds, diffusivity, scalar.negative(rest)
+
+    def _residual(
+        self,
+        u: Any,
+        where: Sequence[Any],
+        slopes: Sequence[Any],
+        rate: Any,
+        bends: Sequence[Any],
+        mixed: Any = 0.0,
+    ) -> Any:
+        d = self.dimension
         derivatives: dict[tuple[int, ...], Any] = {
-            (0, 0): u,
-            (1, 0): u_x,
-            (0, 1): u_t,
-            (2, 0): u_xx,
+            (0,) * (d + 1): u,
+            (*([0] * d), 1): rate,
         }
-        coordinates = dict(zip(self.problem.domain.axes, (x, t), strict=True))
+        for a in range(d):
+            for order, values in ((1, slopes), (2, bends)):
+                index = tuple(order if a == b else 0 for b in range(d))
+                derivatives[(*index, 0)] = values[a]
+        if d == 2:
+            derivatives[1, 1, 0] = mixed
+        coordinates = dict(zip(self.problem.domain.axes, where, strict=True))
         (term,) = self.problem.residual_terms({self.field: derivatives}, coordinates)
         return term
 
-    @property
-    def drift(self) -> float:
-        """Mean speed of the initial state."""
-        points = sample(self.problem.domain, _PROBES)
-        states = start_of(self.problem)(points[:, 0])
-        speed, _, _ = self(states, points[:, 0], points[:, 1])
-        return float(torch.as_tensor(speed, dtype=torch.float64).mean())
+    def probes(self) -> list[Tensor]:
+        """Coordinates of a few points of the domain."""
+        return list(sample(self.problem.domain, _PROBES).unbind(1))
+
+    def speeds(self, u: Any, where: Sequence[Tensor]) -> Tensor:
+        """Speed at points as a tensor, shape ``(N, d)``."""
+        return torch.stack([_spread(c, where[0]) for c in self(u, *where)[0]], dim=1)
+
+    def start(self, place: Sequence[Any]) -> Any:
+        """Initial state at places, on generic scalars.
+
+        Raises:
+            SettingsError: If the problem has none.
+        """
+        problem = self.problem
+        for condition in problem.conditions:
+            if isinstance(condition, Initial) and self.field in condition.values:
+                given = function_of(problem, condition.values[self.field])
+                return given([*place, problem.domain.bounds["t"][0]])
+        raise SettingsError(f"{problem.name} has no initial state, expected Initial(...)")
 
     @property
+    def drift(self) -> Tensor:
+        """Mean speed of the initial state, shape ``(d,)``."""
+        where = self.probes()
+        return self.speeds(self.start(where[:-1]), where).mean(0)
+
+    @cached_property
     def is_viscous(self) -> bool:
         """Whether anything diffuses."""
-        points = sample(self.problem.domain, _PROBES)
-        _, diffusivity, _ = self(torch.ones(_PROBES), points[:, 0], points[:, 1])
+        where = self.probes()
+        _, diffusivity, _ = self(torch.ones(_PROBES), *where)
         return bool((torch.as_tensor(diffusivity) != 0).any())
 
-
-def start_of(problem: Problem) -> Any:
-    """Initial state as a function of space.
-
-    Raises:
-        SettingsError: If the problem has none.
-    """
-    for condition in problem.conditions:
-        if isinstance(condition, Initial) and problem.fields[0] in condition.values:
-            given = function_of(problem, condition.values[problem.fields[0]])
-            return lambda x: scalar.add(scalar.multiply(x, 0.0), given([x, 0.0]))
-    raise SettingsError(f"{problem.name} has no initial state, expected Initial(...)")
+    @property
+    def is_linear(self) -> bool:
+        """Whether the speed does not depend on the state."""
+        where = self.probes()
+        one, other = (self.speeds(torch.full_like(where[0], u), where) for u in (-0.7, 1.9))
+        return torch.equal(one, other)
 
 
-def label_problem(transport: Transport, formulation: Formulation) -> Problem:
-    """Write a transport equation for map ``X`` and state ``W`` over labels ``xi``.
+def _spread(value: Any, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).expand_as(like)
+
+
+def label_equations(
+    transport: Transport, formulation: Formulation, positions: Sequence[Any], state: Any, t: Any
+) -> tuple[Any, ...]:
+    """Residuals of the map and of the state along it.
 
     Args:
         transport: The equation.
         formulation: How labels move.
+        positions: Fields ``X`` and, in a plane, ``Y`` over labels, with derivatives as attributes.
+        state: Field ``W`` over labels.
+        t: Time.
 
     Returns:
-        The problem; its residuals are weighted with the root of ``J``, which makes the sum over
-        labels one over space.
+        One residual per position and one for the state; with diffusion weighted with the root of
+        ``J``, which makes the sum of squares over labels one over space.
     """
-    problem = transport.problem
-    axis = problem.domain.axes[0]
-    start = start_of(problem)
+    speeds, nu, source = transport(state, *positions, t)
+    motion = [scalar.subtract(x.t, c) for x, c in zip(positions, speeds, strict=True)]
+    change = scalar.subtract(state.t, source)
+    if not transport.is_viscous:
+        return *motion, change
+    labels = LABELS[: len(positions)]
+    if formulation == "published":
+        spread = _total(getattr(state, label + label) for label in labels)
+        return *motion, scalar.subtract(change, scalar.multiply(nu, spread))
+    J, G = _inverse([[getattr(x, label) for label in labels] for x in positions])
+    axes = range(len(labels))
 
-    def residual(X: Any, W: Any, xi: Any, t: Any) -> tuple[Any, Any]:
-        speed, nu, source = transport(W, X, t)
-        if formulation == "published":
-            spread = scalar.multiply(nu, W.xixi) if not scalar.is_zero(nu) else 0.0
-            return X.t - speed, scalar.subtract(scalar.subtract(W.t, spread), source)
-        if scalar.is_zero(nu):
-            return X.t - speed, scalar.subtract(W.t, source)
-        J = X.xi
-        drift = scalar.multiply(nu, X.xixi / (J * J)) if formulation == "viscous" else 0.0
-        slope = W.xi / J
-        curvature = (W.xixi - slope * X.xixi) / (J * J)
-        weight = scalar.sqrt(scalar.maximum(J, _SMALLEST))
-        motion = scalar.subtract(X.t - speed, drift)
-        gained = scalar.add(scalar.multiply(nu, curvature), scalar.multiply(drift, slope))
-        change = scalar.subtract(scalar.subtract(W.t, gained), source)
-        return weight * motion, weight * change
+    def second(f: Any, a: int, b: int) -> Any:
+        return getattr(f, labels[min(a, b)] + labels[max(a, b)])
 
-    def state(xi: Any) -> Any:
-        return start(xi)
-
-    conditions: list[Condition] = [Initial(X=lambda xi: xi, W=state)]
-    for condition in problem.conditions:
-        if isinstance(condition, Periodic):
-            conditions.append(Periodic("xi"))
-        elif isinstance(condition, Dirichlet):
-            conditions += _walls(transport, condition)
-        elif not isinstance(condition, Initial):
-            raise SettingsError(
-                f"{problem.name}: condition {condition.label!r}, expected initial, periodic or "
-                "Dirichlet ones; take PINN"
-            )
-    return Problem(
-        name=f"{problem.name} in labels",
-        domain=Box(xi=problem.domain.bounds[axis], t=problem.domain.bounds["t"]),
-        fields=("X", "W"),
-        residual=residual,
-        conditions=conditions,
+    slope = [_total(G[a][i] * getattr(state, labels[a]) for a in axes) for i in axes]
+    laplacian = _total(
+        _total(G[a][i] * G[b][i] for i in axes)
+        * (second(state, a, b) - _total(slope[i] * second(positions[i], a, b) for i in axes))
+        for a, b in itertools.product(axes, axes)
     )
+    change = scalar.subtract(change, scalar.multiply(nu, laplacian))
+    if formulation == "viscous":
+        crowding = [
+            _total(G[b][i] * second(positions[i], a, b) for b, i in itertools.product(axes, axes))
+            for a in axes
+        ]
+        for i in axes:
+            drift = scalar.multiply(nu, _total(G[a][i] * crowding[a] for a in axes))
+            motion[i] = scalar.subtract(motion[i], drift)
+            change = scalar.subtract(change, scalar.multiply(drift, slope[i]))
+    weight = scalar.sqrt(scalar.maximum(J, _SMALLEST))
+    return *(weight * term for term in motion), weight * change
 
 
-def _walls(transport: Transport, condition: Dirichlet) -> list[Condition]:
-    """Faces at which nothing flows: labels stay there."""
-    problem = transport.problem
-    bounds = problem.domain.bounds[problem.domain.axes[0]]
-    sides = {"both": (0, 1), "lower": (0,), "upper": (1,)}[condition.side]
-    value = condition.values[transport.field]
-    walls: list[Condition] = []
-    for side in sides:
-        t = sample(problem.domain, _PROBES)[:, 1]
-        if callable(value):
-            raise SettingsError(
-                f"{problem.name}: the value on the boundary is a function, expected a number; "
-                "take PINN"
-            )
-        speed, _, _ = transport(torch.full_like(t, float(value)), t * 0.0 + bounds[side], t)
-        if not torch.allclose(torch.as_tensor(speed, dtype=torch.float64), torch.zeros(1).double()):
-            raise SettingsError(
-                f"{problem.name}: something flows through the boundary at {bounds[side]:g}, "
-                "expected walls or a periodic domain; take PINN"
-            )
-        place: Any = ("lower", "upper")[side]
-        walls.append(Dirichlet(axis="xi", side=place, X=bounds[side], W=float(value)))
-    return walls
+def _total(terms: Any) -> Any:
+    """Sum of generic scalars."""
+    total: Any = 0.0
+    for term in terms:
+        total = scalar.add(total, term)
+    return total
 
 
-def wrap(transport: Transport, x: Tensor) -> Tensor:
-    """Bring positions of a periodic domain back into it."""
-    problem = transport.problem
-    lower, upper = problem.domain.bounds[problem.domain.axes[0]]
-    if any(isinstance(condition, Periodic) for condition in problem.conditions):
-        return lower + torch.remainder(x - lower, upper - lower)
-    return x
+def _inverse(F: list[list[Any]]) -> tuple[Any, list[list[Any]]]:
+    """Determinant and inverse of a matrix of one or two rows."""
+    if len(F) == 1:
+        return F[0][0], [[1.0 / F[0][0]]]
+    (a, b), (c, d) = F
+    J = a * d - b * c
+    return J, [[d / J, -b / J], [-c / J, a / J]]

@@ -11,6 +11,7 @@ from torch import nn
 from solvers.core import Report
 from solvers.pde import Problem
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
+from solvers.pinn._lagrangian_branches import TwoBranchMLP
 from solvers.pinn._networks import MLP, ModifiedMLP
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import PINNResult, read_result
@@ -36,7 +37,7 @@ def load(
     """
     theta, metadata = read_result(path, problem)
     settings = {**metadata["settings"], "points": 16}
-    kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP}
+    kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP, "TwoBranchMLP": TwoBranchMLP}
     shape, kind = settings.pop("shape", {}), settings.pop("network")
     made: Any = kinds[kind](**shape) if kind in kinds else network
     report = Report(

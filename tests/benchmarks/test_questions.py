@@ -128,3 +128,11 @@ def test_pinn_peer(answer: Any) -> None:
     assert rows[0]["error"] <= rows[0]["parts"][-1]["error"]
     for row in rows[1:]:
         assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=1.0)
+
+
+def test_pinn_spectrum(answer: Any) -> None:
+    record, _ = answer("pinn_spectrum")
+    slopes = record["settings"]["slopes"]
+    assert slopes["pinn_start"] == pytest.approx(2.0, abs=0.15)
+    assert slopes["lpinn_start"] == pytest.approx(0.0, abs=0.15)
+    assert slopes["lpinn_end"] == pytest.approx(0.0, abs=0.15)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvers.core import SettingsError
+from solvers.core import NotConvergedError, SettingsError
 from solvers.pde import Box, Dirichlet, Initial, Periodic, Problem
 from solvers.pde.functions import exp, pi, sin
 from solvers.pinn import MLP, PINN, LagrangianPINN, load
@@ -89,8 +91,8 @@ def test_labels_are_where_their_positions_say(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x, t = 6 * torch.rand(2, 60, generator=generator, dtype=torch.float64)
     t = t / 6
-    labels = result.labels(x, t)
-    positions = result.network(torch.stack([labels, t], 1))[:, 0]
+    labels = result.labels(x, t).value
+    positions = result.network(torch.cat([labels, t[:, None]], 1))[:, 0]
     assert (positions - x).abs().max() < 1e-10
     assert result.smallest_jacobian > 0
     again = load(result.save(tmp_path / "labels.safetensors"), result.problem)
@@ -141,7 +143,7 @@ def test_flow_through_a_boundary_is_refused() -> None:
         name="inflow",
         domain=Box(x=(0, 1), t=(0, 1)),
         residual=lambda u, x, t: u.t + 2.0 * u.x,
-        conditions=[Initial(u=0.0), Dirichlet(axis="x", side="lower", u=0.0)],
+        conditions=[Initial(u=0.0), Dirichlet(axis="x", side="lower", u=1.0)],
     )
     with pytest.raises(SettingsError, match="flows through"):
         LagrangianPINN(problem)
@@ -163,3 +165,16 @@ def test_speed_stiffens_the_fixed_frame_and_leaves_labels_alone() -> None:
     assert 3.5 < fixed[1] / fixed[0] < 4.5
     assert 3.5 < fixed[2] / fixed[1] < 4.5
     assert moving == pytest.approx([moving[0]] * 3, rel=1e-12)
+
+
+def test_an_error_that_cannot_be_measured_is_infinite() -> None:
+    solver = LagrangianPINN(convection(1.0), MLP(width=1, depth=1), points=20, backend="sweep")
+    theta = torch.zeros(solver.pinn.parameter_count, dtype=torch.float64)
+    # X = xi - 8 t tanh(cos xi): slopes downward near 3 pi / 2
+    theta[0], theta[4] = 1.0, -8.0
+    start = solver.fit(5, steps=1, start=theta, on_failure="mask")
+    result = replace(start, network=solver.pinn.field(theta))
+    assert result.smallest_jacobian < 0
+    assert result.relative_l2 == math.inf
+    with pytest.raises(NotConvergedError, match="labels have crossed at 1 of 1 points"):
+        result(1.0, 1.0)

@@ -20,6 +20,7 @@ from solvers.pde.problems._transport import (
     Convection,
     ConvectionDiffusion,
     Rotation,
+    ShearDiffusion,
     Swirl,
     VariableConvection,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Reaction",
     "ReactionDiffusion",
     "Rotation",
+    "ShearDiffusion",
     "Swirl",
     "TaylorGreen",
     "VariableConvection",

@@ -14,7 +14,16 @@ from solvers.pde._domain import Box
 from solvers.pde._problem import Problem
 from solvers.pde.functions import cos, exp, pi, sin
 
-__all__ = ["Convection", "ConvectionDiffusion", "Rotation", "Swirl", "VariableConvection"]
+__all__ = [
+    "Convection",
+    "ConvectionDiffusion",
+    "Rotation",
+    "ShearDiffusion",
+    "Swirl",
+    "VariableConvection",
+]
+
+_SHEAR_MODES = 48
 
 
 def Convection(beta: float = 30.0) -> Problem:
@@ -127,6 +136,53 @@ def Rotation(turns: float = 1.0, width: float = 0.15) -> Problem:
         ],
         reference=carried,
     )
+
+
+def ShearDiffusion(speed: float = 5.0, nu: float = 0.05) -> Problem:
+    r"""State a wave that a shear flow tilts while it diffuses.
+
+    :math:`u_t + a \sin(y)\, u_x = \nu\,(u_{xx} + u_{yy})` with :math:`u(x, y, 0) = \sin x`,
+    periodic along both axes.
+
+    Args:
+        speed: a, in size at most 50 for the modes that the reference has.
+        nu: Diffusivity, positive.
+
+    Returns:
+        The problem; the reference has one mode along x and a series along y, error below 1e-8.
+    """
+    check_positive("nu", nu)
+    return Problem(
+        "shear diffusion",
+        domain=Box(x=(0, 2 * pi), y=(0, 2 * pi), t=(0, 1)),
+        residual=lambda u, y, speed, nu: u.t + speed * sin(y) * u.x - nu * (u.xx + u.yy),
+        coefficients={"speed": speed, "nu": nu},
+        conditions=[Initial(u=sin), Periodic("x"), Periodic("y")],
+        reference=_sheared,
+    )
+
+
+def _sheared(x: Any, y: Any, t: Any, speed: float, nu: float) -> Any:
+    """Imaginary part of ``exp(i x) f(y, t)``, the series of f advanced in time."""
+    from scipy.integrate import solve_ivp
+
+    x, y, t = np.broadcast_arrays(*(np.asarray(c, dtype=np.float64) for c in (x, y, t)))
+    times, place = np.unique(t, return_inverse=True)
+    k = np.arange(-_SHEAR_MODES, _SHEAR_MODES + 1)
+
+    def rate(time: float, f: NDArray[np.float64]) -> NDArray[np.float64]:
+        before, after = np.append(0.0, f[:-1]), np.append(f[1:], 0.0)
+        change: NDArray[np.float64] = -nu * (1 + k**2) * f - 0.5 * speed * (before - after)
+        return change
+
+    start = (k == 0).astype(np.float64)
+    if times[-1] == 0.0:
+        return np.sin(x)
+    path = solve_ivp(
+        rate, (0.0, times[-1]), start, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-13
+    )
+    series = path.y.T[place.reshape(t.shape)]
+    return (np.exp(1j * x) * (series * np.exp(1j * y[..., None] * k)).sum(-1)).imag
 
 
 def Swirl(period: float = 1.0, width: float = 0.1) -> Problem:
