@@ -86,15 +86,16 @@ class _Solve(torch.autograd.Function):
         q, h, b = ctx.axes
         solved: SolvedPrograms = ctx.solved
         u, v, w = solved.adjoint(cotangent)
+        half = 0.5 * u
         needs = ctx.needs_input_grad[2:]
         return (
             None,
             None,
-            _symmetric(u, x, Q) if needs[0] else None,
+            _products(half, x, x, half, Q) if needs[0] else None,
             _total(u, q) if needs[1] else None,
-            _outer(w, x, G) + _outer(solved.z, u, G) if needs[2] else None,
+            _products(w, x, solved.z, u, G) if needs[2] else None,
             _total(-w, h) if needs[3] else None,
-            _outer(v, x, A) + _outer(solved.y, u, A) if needs[4] else None,
+            _products(v, x, solved.y, u, A) if needs[4] else None,
             _total(-v, b) if needs[5] else None,
         )
 
@@ -104,11 +105,9 @@ def _total(per_item: Tensor, axes: int) -> Tensor:
     return per_item if axes == 2 else per_item.sum(0)
 
 
-def _outer(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    """``a b'`` per item, or summed over the items that share a matrix."""
-    return a.mT @ b if like.ndim == 2 else a[:, :, None] * b[:, None, :]
-
-
-def _symmetric(u: Tensor, x: Tensor, like: Tensor) -> Tensor:
-    product = _outer(u, x, like)
-    return (product + product.mT) / 2.0
+def _products(a: Tensor, b: Tensor, c: Tensor, d: Tensor, like: Tensor) -> Tensor:
+    """``a b' + c d'`` per item, or summed over the items that share a matrix."""
+    if like.ndim == 2:
+        return torch.addmm(a.mT @ b, c.mT, d)
+    first = a.unsqueeze(2) * b.unsqueeze(1)
+    return first.addcmul_(c.unsqueeze(2), d.unsqueeze(1))
