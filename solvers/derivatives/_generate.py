@@ -43,6 +43,7 @@ class Operation:
     RESIDUALS = 0
     GRADIENT = 1
     JACOBIAN = 2
+    SUM = 3
 
 
 GROUPS = 4
@@ -224,8 +225,9 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         *(f"V* const {name} = work + {place};" for name, place in places.items()),
         "const int first = (long long)groups*block/parts;",
         "const int end = (long long)groups*(block+1)/parts;",
-        "V squares = V(0.0);",
-        f"if (operation == 1) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
+        "V total = V(0.0);",
+        "const bool adds = operation == 1 || operation == 3;",
+        f"if (adds) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
         "for (int start = first; start < end; start += GROUPS) {",
         "const int some = end - start < GROUPS ? end - start : GROUPS;",
         f"const V* const points = jets + (long long)start*C*{sizes[0]};",
@@ -242,18 +244,18 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
         f"residual(o, values + (long long)(start+g)*{values}, R + g*{equations}, "
         f"S + g*{equations * width});",
         f"for (int e = 0; e < {equations}; ++e) {{ const V r = R[g*{equations}+e]; "
-        "squares += r*r; residuals[(long long)e*groups+start+g] = r; }",
+        "total += operation == 3 ? r : 0.5*r*r; residuals[(long long)e*groups+start+g] = r; }",
         "}",
         "if (operation == 0) continue;",
-        f"for (int e = 0; e < (operation == 1 ? 1 : {equations}); ++e) {{",
+        f"for (int e = 0; e < (adds ? 1 : {equations}); ++e) {{",
         f"for (int g = 0; g < some; ++g) for (int j = 0; j < {width}; ++j) {{",
         FUSED,
         "V slope = V(0.0);",
-        f"if (operation == 1) for (int q = 0; q < {equations}; ++q)",
-        f"slope += R[g*{equations}+q]*S[(g*{equations}+q)*{width}+j];",
+        f"if (adds) for (int q = 0; q < {equations}; ++q)",
+        f"slope += (operation == 1 ? R[g*{equations}+q] : V(1.0))*S[(g*{equations}+q)*{width}+j];",
         f"else slope = S[(g*{equations}+e)*{width}+j];",
         f"if (j < {outputs}) G[g*{outputs}+j] = slope;",
-        f"else if (operation == 1) T[{network - outputs}+j] += slope;",
+        f"else if (adds) T[{network - outputs}+j] += slope;",
         "else ((V*)out)"
         f"[({network - outputs}+j)*(long long){equations}*groups+(long long)e*groups+start+g] "
         "= slope;",
@@ -264,7 +266,7 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
     here, there = "G", "N"
     for l in range(last, -1, -1):
         inputs = f"H{l - 1}" if l else "points"
-        lines.append(f"if (operation == 1) sum{l}(some, {here}, {inputs}, T);")
+        lines.append(f"if (adds) sum{l}(some, {here}, {inputs}, T);")
         lines.append(f"else row{l}(some, {here}, {inputs}, rows, stride);")
         if l:
             n, m = sizes[l], sizes[l + 1]
@@ -279,8 +281,8 @@ def _driver(program: ResidualProgram, places: dict[str, int], last: int) -> str:
     lines += [
         "}",
         "}",
-        f"if (operation == 1) for (int i = 0; i < {count}; ++i)",
+        f"if (adds) for (int i = 0; i < {count}; ++i)",
         f"out[(long long)block*{count}+i] = vsum(T[i]);",
-        "losses[block] = 0.5*vsum(squares);",
+        "losses[block] = vsum(total);",
     ]
     return "\n".join(lines).replace("SCRATCH", str(_layout(program)[1]))

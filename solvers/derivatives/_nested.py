@@ -86,10 +86,18 @@ class NestedEngine:
 
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
+        return self._total(theta, is_squared=True)
+
+    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
+        return self._total(theta, is_squared=False)
+
+    def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
         variable = theta.detach().clone().requires_grad_()
         total, gradient = 0.0, torch.zeros_like(theta)
         for chunk in self._chunks():
-            loss = 0.5 * self._residuals(variable, chunk).square().sum()
+            residuals = self._residuals(variable, chunk)
+            loss = (0.5 * residuals.square() if is_squared else residuals).sum()
             gradient += torch.autograd.grad(loss, variable)[0]
             total += float(loss.detach())
         return total, gradient

@@ -18,16 +18,30 @@ from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn.variational._quadrature import (
+    Estimate,
+    Quadrature,
+    gauss_legendre,
+    quasi_monte_carlo,
+)
+from solvers.pinn.variational._result import RitzResult
+from solvers.pinn.variational._ritz import DeepRitz
 
 __all__ = [
     "MLP",
     "PINN",
+    "DeepRitz",
+    "Estimate",
     "FieldNetwork",
     "LagrangianPINN",
     "LagrangianResult",
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "Quadrature",
+    "RitzResult",
+    "gauss_legendre",
     "load",
     "problems",
+    "quasi_monte_carlo",
 ]
