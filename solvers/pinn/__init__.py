@@ -18,6 +18,7 @@ from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn.variational._descent import DescentResult, SobolevDescent
 from solvers.pinn.variational._quadrature import (
     Estimate,
     Quadrature,
@@ -26,11 +27,13 @@ from solvers.pinn.variational._quadrature import (
 )
 from solvers.pinn.variational._result import RitzResult
 from solvers.pinn.variational._ritz import DeepRitz
+from solvers.pinn.variational._unrolled import UnrolledDescent, UnrolledResult
 
 __all__ = [
     "MLP",
     "PINN",
     "DeepRitz",
+    "DescentResult",
     "Estimate",
     "FieldNetwork",
     "LagrangianPINN",
@@ -40,6 +43,9 @@ __all__ = [
     "PINNResult",
     "Quadrature",
     "RitzResult",
+    "SobolevDescent",
+    "UnrolledDescent",
+    "UnrolledResult",
     "gauss_legendre",
     "load",
     "problems",

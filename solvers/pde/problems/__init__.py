@@ -18,6 +18,7 @@ from solvers.pde.problems._transport import (
     Swirl,
     VariableConvection,
 )
+from solvers.pde.problems._variational import DoubleWell, MinimalSurface, NonlinearDiffusion
 from solvers.pde.problems._waves import Heat, KortewegDeVries, Wave
 
 __all__ = [
@@ -26,12 +27,15 @@ __all__ = [
     "Convection",
     "ConvectionDiffusion",
     "Darcy",
+    "DoubleWell",
     "Heat",
     "Helmholtz",
     "InviscidBurgers",
     "KortewegDeVries",
     "Kovasznay",
+    "MinimalSurface",
     "MovingBurgers",
+    "NonlinearDiffusion",
     "NonlinearElliptic",
     "Poisson",
     "Reaction",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ def check_energy(problem: Problem, ansatz: Ansatz, rule: Quadrature) -> None:
         SettingsError: If the energy falls without bound, or does not change with a constant.
     """
     energy = _Energy(problem, ansatz, rule)
+    _check_constant(problem, energy)
     for shape in energy.shapes:
         for sign in (1.0, -1.0):
             values = [energy(sign * size * shape) for size in _HUGE]
@@ -50,10 +51,7 @@ def check_energy(problem: Problem, ansatz: Ansatz, rule: Quadrature) -> None:
                     "satisfies the conditions, hence falls without bound and has no minimiser; "
                     "look at the sign of the terms that grow fastest"
                 )
-    _check_constant(problem, energy)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(_PAIRS):
-        a, b = (energy.draw(generator) for _ in range(2))
+    for a, b in _pairs(energy):
         ends, middle = (energy(a), energy(b)), energy((a + b) / 2)
         scale = sum(map(abs, ends)) + abs(middle)
         if middle > sum(ends) / 2 + _ROUNDING * scale:
@@ -67,18 +65,29 @@ def check_energy(problem: Problem, ansatz: Ansatz, rule: Quadrature) -> None:
             return
 
 
+def _pairs(energy: _Energy) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fields on both sides of the simplest one, then any two."""
+    for shape in energy.shapes:
+        for size in (0.5, 1.0, 2.0):
+            yield size * shape, -size * shape
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(_PAIRS):
+        yield energy.draw(generator), energy.draw(generator)
+
+
 def _check_constant(problem: Problem, energy: _Energy) -> None:
+    """Refuse an energy that is linear, or the same, along a constant that no condition fixes."""
     if not energy.has_constants:
         return
-    for k, name in enumerate(problem.fields):
+    for name, constant in zip(problem.fields, energy.shapes[:: energy.waves], strict=True):
         shape = energy.shapes[1]
-        moved = shape.clone()
-        moved[k] += 1.0
-        before, after = energy(shape), energy(moved)
-        if abs(after - before) <= 1e-12 * (abs(before) + abs(after)):
+        values = [energy(shape + size * constant) for size in (-1.0, 0.0, 1.0)]
+        bend = abs(values[0] - 2 * values[1] + values[2])
+        if bend <= 1e-12 * sum(map(abs, values)):
             raise SettingsError(
-                f"{problem.name}: the energy does not change when a constant is added to {name}, "
-                f"and no condition fixes it; add Dirichlet({name}=...), or a term in {name}"
+                f"{problem.name}: no condition fixes {name}, and the energy does not either, as it "
+                f"is linear in a constant that is added to {name}; add Dirichlet({name}=...), or a "
+                f"convex term in {name}"
             )
 
 
@@ -89,7 +98,7 @@ class _Energy:
         self._density, self._rule = Density(problem), rule
         self._fields = len(problem.fields)
         lower, length = problem.domain.lower, problem.domain.upper - problem.domain.lower
-        self._waves = 2 + problem.domain.dimension
+        self.waves = 2 + problem.domain.dimension
 
         def part(wave: int) -> Callable[[Sequence[Tensor]], Tensor]:
             def output(x: Sequence[Tensor]) -> Tensor:
@@ -106,7 +115,7 @@ class _Energy:
         self._base = jets_of_ansatz(ansatz, rule.points, zero)
         self._basis = []
         for field in range(self._fields):
-            for wave in range(self._waves):
+            for wave in range(self.waves):
                 functions = list(zero)
                 functions[field] = part(wave)
                 jets = jets_of_ansatz(ansatz, rule.points, functions)
@@ -118,12 +127,12 @@ class _Energy:
     @property
     def shapes(self) -> list[Tensor]:
         """Coefficients of single waves, shape ``(fields, waves)`` each."""
-        count = self._fields * self._waves
-        return list(torch.eye(count, dtype=torch.float64).view(count, self._fields, self._waves))
+        count = self._fields * self.waves
+        return list(torch.eye(count, dtype=torch.float64).view(count, self._fields, self.waves))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Random coefficients of order one."""
-        shape = (self._fields, self._waves)
+        shape = (self._fields, self.waves)
         return 1.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
     def __call__(self, coefficients: Tensor) -> float:

@@ -218,9 +218,20 @@ class Functional:
         zero = self.equation_size(torch.zeros_like(theta))
         return self.equation_size(theta) / (zero or 1.0)
 
-    def jets(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
-        """Values and first derivatives of the fields."""
-        return torch.cat([engine.residuals(theta) for _, engine in self._chunks], dim=1)
+    def jets(
+        self, theta: Float[Tensor, " P"], part: slice | None = None
+    ) -> Float[Tensor, "E N"]:
+        """Values and first derivatives of the fields, at all points or at one part of `tangent`."""
+        chosen = [engine for place, engine in self._chunks if part is None or place == part]
+        return torch.cat([engine.residuals(theta) for engine in chosen], dim=1)
+
+    def tangent(
+        self, theta: Float[Tensor, " P"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "P E K"]]]:
+        """Derivatives of the jets by the parameters, part by part of the points."""
+        for part, engine in self._chunks:
+            rows = engine.jacobian(theta).T
+            yield part, rows.reshape(self.parameter_count, -1, part.stop - part.start)
 
     def weighted_rows(
         self, theta: Float[Tensor, " P"], metric: Metric
@@ -231,14 +242,13 @@ class Functional:
             theta: Parameters.
             metric: ``"h1"``, where A is B, or ``"energy"``.
         """
-        for part, engine in self._chunks:
-            weights, count = self.rule.weights[part], part.stop - part.start
-            rows = engine.jacobian(theta).T.view(self.parameter_count, -1, count)
+        for part, rows in self.tangent(theta):
+            weights = self.rule.weights[part]
             if metric == "h1":
                 scaled = (rows * weights.sqrt()).flatten(1)
                 yield scaled, scaled
             else:
-                jets, points = engine.residuals(theta), self.rule.points[part]
+                jets, points = self.jets(theta, part), self.rule.points[part]
                 curvature = self.density.curvature(jets, points) * weights
                 yield rows.flatten(1), torch.einsum("abn,pbn->pan", curvature, rows).flatten(1)
         for engine in self._penalties:

@@ -175,7 +175,7 @@ class _Dense:
     """The Gram matrix, factorised anew for each damping."""
 
     def __init__(self, matrix: Tensor) -> None:
-        self._matrix, self._mean = matrix, float(matrix.diagonal().mean())
+        self._matrix, self._mean = matrix, float(matrix.diagonal().abs().mean())
 
     def solve(self, gradient: Tensor, damping: float) -> Tensor | None:
         """The damped step; None where the damped matrix is not positive definite."""
@@ -195,7 +195,7 @@ class _Rows:
         self._parts = parts
         diagonal = sum((left * right).sum(1) for left, right in parts)
         self._diagonal = torch.as_tensor(diagonal)
-        self._mean = float(self._diagonal.mean())
+        self._mean = float(self._diagonal.abs().mean())
 
     def solve(self, gradient: Tensor, damping: float) -> Tensor | None:
         """The damped step, to a relative residual of 1e-4."""

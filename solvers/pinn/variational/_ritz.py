@@ -7,6 +7,7 @@ randomised low-discrepancy ones with an error bar), and steps are natural gradie
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass, replace
@@ -53,7 +54,10 @@ Optimizer: TypeAlias = Literal["natural", "broyden", "lbfgs", "adam"]
 Rule: TypeAlias = Literal["auto", "gauss", "sobol"]
 
 _GAUSS_POINTS = {1: 60, 2: 30, 3: 16}
-"""Points along each axis, by number of axes."""
+"""Fewest points along each axis, by number of axes."""
+
+_POINTS_PER_PARAMETER = 2
+"""Fewest points in all: with fewer, fields wind between them."""
 
 _SOBOL_POINTS = 2048
 _CONCENTRATION = 0.8
@@ -74,7 +78,8 @@ class DeepRitz:
         gram: How the natural gradient solves: ``"dense"``, ``"cg"`` or ``"auto"``.
         rule: ``"gauss"``: a tensor grid of Gauss-Legendre points; ``"sobol"``: scrambled Sobol
             points, drawn anew every step; ``"auto"``: Gauss in boxes of up to three axes.
-        points: Points along each axis, or in all with Sobol points.
+        points: Points along each axis and panel, or in all with Sobol points. By default 60, 30 or
+            16 with one, two or three axes, or more for two points per parameter; 2048 in all.
         panels: Equal parts of each axis with Gauss points of their own.
         penalty: Weight of squared boundary values that do not hold by construction, as in regions
             that are no box.
@@ -346,7 +351,9 @@ class DeepRitz:
         domain = self.problem.domain
         if self.rule == "gauss":
             # a domain of other shape or too many axes is refused there
-            count = self._points or _GAUSS_POINTS.get(domain.dimension, _GAUSS_POINTS[3])
+            fewest = _GAUSS_POINTS.get(domain.dimension, _GAUSS_POINTS[3])
+            wanted = (_POINTS_PER_PARAMETER * self.parameter_count) ** (1 / domain.dimension)
+            count = self._points or max(fewest, math.ceil(wanted / self._panels))
             return gauss_legendre(domain, count, panels=self._panels)  # type: ignore[arg-type]
         return quasi_monte_carlo(
             domain, self._points or _SOBOL_POINTS, concentration=_CONCENTRATION,
