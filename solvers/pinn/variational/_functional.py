@@ -38,7 +38,7 @@ from solvers.kernels import evaluate, reverse
 from solvers.pde import Dirichlet, Neumann, Problem, sample
 from solvers.pinn._ansatz import Ansatz
 from solvers.pinn._terms import ConditionTerms, condition_program, interior_program
-from solvers.pinn.variational._quadrature import Estimate, Quadrature, replicate_mean
+from solvers.pinn.variational._quadrature import Estimate, Quadrature
 
 __all__ = ["Density", "Form", "Functional", "Metric"]
 
@@ -178,17 +178,17 @@ class Functional:
     def move(self, rule: Quadrature) -> None:
         """Go to other points."""
         self.rule = rule
-        for name in ("_energies", "_equations", "_values", "_chunks"):
+        for name in ("_energies", "_equations", "_chunks", "_zero_size"):
             if name in self.__dict__:
                 del self.__dict__[name]
 
     def energy(self, theta: Float[Tensor, " P"]) -> float:
         """The energy, penalties included."""
-        total = float(self._energies.residuals(theta).sum())
+        total = float(self.rule.integrate(self._densities(theta)))
         return total + sum(engine.loss(theta) for engine in self._penalties)
 
     def energy_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """The energy, penalties included, and its gradient."""
+        """The energy, penalties included, and its gradient, in one sweep forward and back."""
         total, gradient = self._energies.sum_and_gradient(theta)
         for engine in self._penalties:
             more, slope = engine.loss_and_gradient(theta)
@@ -197,17 +197,22 @@ class Functional:
 
     def energy_estimate(self, theta: Float[Tensor, " P"]) -> Estimate:
         """The energy without penalties, with its standard error on the rule."""
-        parts = self._energies.residuals(theta).view(self.rule.replicates, -1).sum(1)
-        return replicate_mean(self.rule.replicates * parts)
-
-    def strong_gradient(self, theta: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-        """The gradient integrated by parts."""
-        self._values.set_points(self.rule.points, self._equations.residuals(theta).T)
-        return self._values.sum_and_gradient(theta)[1]
+        return self.rule.estimate(self._densities(theta))
 
     def gradient(self, theta: Float[Tensor, " P"], form: Form) -> Float[Tensor, " P"]:
-        """The gradient in either form."""
-        return self.energy_and_gradient(theta)[1] if form == "weak" else self.strong_gradient(theta)
+        """The gradient in either form, from the tangent space."""
+        total = torch.zeros(self.parameter_count, dtype=torch.float64)
+        if form == "weak":
+            force = self.density.slopes(self.jets(theta), self.rule.points) * self.rule.weights
+        else:
+            force = torch.zeros(len(self.density.order), len(self.rule.points)).double()
+            values = [k for k, (_, axis) in enumerate(self.density.order) if axis is None]
+            force[values] = self._equations.residuals(theta)
+        for part, rows in self.tangent(theta):
+            total += rows.flatten(1) @ force[:, part].flatten()
+        for engine in self._penalties:
+            total += engine.loss_and_gradient(theta)[1]
+        return total
 
     def equation_size(self, theta: Float[Tensor, " P"]) -> float:
         """Root of the integral of the squared Euler-Lagrange equations."""
@@ -215,8 +220,7 @@ class Functional:
 
     def equation_residual(self, theta: Float[Tensor, " P"]) -> float:
         """The same, relative to that of a network that is zero."""
-        zero = self.equation_size(torch.zeros_like(theta))
-        return self.equation_size(theta) / (zero or 1.0)
+        return self.equation_size(theta) / (self._zero_size or 1.0)
 
     def jets(
         self, theta: Float[Tensor, " P"], part: slice | None = None
@@ -267,6 +271,10 @@ class Functional:
         return self.program.fields(points, self._layers(theta, self.program.inputs(points)))
 
     @cached_property
+    def _zero_size(self) -> float:
+        return self.equation_size(torch.zeros(self.parameter_count, dtype=torch.float64))
+
+    @cached_property
     def _energies(self) -> ResidualEngine:
         program = self._program(_density_of(self.problem))
         return residual_engine(program, self.rule.points, self.rule.weights, **self._options)
@@ -275,10 +283,8 @@ class Functional:
     def _equations(self) -> ResidualEngine:
         return residual_engine(self.program, self.rule.points, self.rule.weights, **self._options)
 
-    @cached_property
-    def _values(self) -> ResidualEngine:
-        program = self._program(lambda f, x, c: [1.0 * f[name] for name in self.problem.fields])
-        return residual_engine(program, self.rule.points, self.rule.weights, **self._options)
+    def _densities(self, theta: Tensor) -> Tensor:
+        return self.density(self.jets(theta), self.rule.points)
 
     @cached_property
     def _chunks(self) -> list[tuple[slice, ResidualEngine]]:

@@ -32,12 +32,12 @@ _COUNTS = {1: 200, 2: 48, 3: 20}
 _SOBOL_POINTS, _REPLICATES, _CONCENTRATION = 2**15, 8, 0.8
 
 
-def measuring_rule(domain: Domain) -> Quadrature:
-    """Points to measure at, which no training saw."""
+def measuring_rule(domain: Domain, points: int = _SOBOL_POINTS) -> Quadrature:
+    """Points to measure at, which no training saw; ``points`` of them where they are sampled."""
     if isinstance(domain, Box) and domain.dimension in _COUNTS:
         return gauss_legendre(domain, _COUNTS[domain.dimension])
     return quasi_monte_carlo(
-        domain, _SOBOL_POINTS, replicates=_REPLICATES, concentration=_CONCENTRATION,
+        domain, points, replicates=_REPLICATES, concentration=_CONCENTRATION,
         generator=torch.Generator().manual_seed(2**31 - 1),
     )  # fmt: skip
 

@@ -60,6 +60,9 @@ _POINTS_PER_PARAMETER = 2
 """Fewest points in all: with fewer, fields wind between them."""
 
 _SOBOL_POINTS = 2048
+_WATCHED_POINTS = 4096
+"""Sampled points at which training is watched; the result is measured at more."""
+
 _CONCENTRATION = 0.8
 _RECORDS = 1.05
 _BOTTOMLESS = -1e8
@@ -150,10 +153,10 @@ class DeepRitz:
             "penalty": penalty, "condition_points": condition_points, "backend": backend,
             "threads": threads,
         }  # fmt: skip
-        measuring = measuring_rule(problem.domain)
+        watching = measuring_rule(problem.domain, _WATCHED_POINTS)
         self.functional = Functional(problem, ansatz, self._layers, self._draw(), **options)
-        check_energy(problem, ansatz, measuring)
-        self._measured = Functional(problem, ansatz, self._layers, measuring, **options)
+        check_energy(problem, ansatz, watching)
+        self._watched = Functional(problem, ansatz, self._layers, watching, **options)
         is_exact = self.functional.is_exact_on_the_boundary
         is_noisy = self.rule == "sobol"
         self.form: Form = "strong" if is_noisy and is_exact and optimizer == "natural" else "weak"
@@ -250,8 +253,8 @@ class DeepRitz:
             on_failure="mask",
         )
         theta = theta.detach()
-        report = replace(run.report, residual=torch.tensor(self._measured.equation_residual(theta)))
-        if self._measured.energy(theta) < _BOTTOMLESS * (1.0 + first):
+        report = replace(run.report, residual=torch.tensor(self._watched.equation_residual(theta)))
+        if self._watched.energy(theta) < _BOTTOMLESS * (1.0 + first):
             report = replace(report, status=torch.tensor(int(Status.UNBOUNDED)))
         solution = Solution(value=theta, report=report)
         what = f"DeepRitz.fit ({run.guilty} is not finite)" if run.guilty else "DeepRitz.fit"
@@ -268,19 +271,19 @@ class DeepRitz:
         Returns:
             Energy with its gradient, held-out residual, points and their state.
         """
-        functional, measured = self.functional, self._measured
+        functional, watched = self.functional, self._watched
         measures: dict[str, Callable[[], float]] = {}
         if measure:
-            rule = measured.rule
+            rule = watched.rule
             exact = reference_fields(self.problem, rule.points)
             measures["relative_l2"] = lambda: (
-                relative_l2(rule, measured.fields(theta.detach(), rule.points), exact).value
+                relative_l2(rule, watched.fields(theta.detach(), rule.points), exact).value
             )
         return Objective(
             [theta],
             lambda: {"energy": _Energy.apply(theta, functional)},  # type: ignore[no-untyped-call]
             loss_and_gradient=functional.energy_and_gradient,
-            held_out=lambda: measured.equation_residual(theta.detach()),
+            held_out=lambda: watched.equation_residual(theta.detach()),
             measures=measures,
             resample=self._resample if self.rule == "sobol" else None,
             generator=self._generator,
@@ -291,10 +294,13 @@ class DeepRitz:
         self, theta: Tensor, report: Report, history: list[dict[str, float]]
     ) -> RitzResult:
         """Put parameters and their story together."""
+        self._watched.move(measuring_rule(self.problem.domain))
+        energy = self._watched.energy_estimate(theta)
+        self._watched.move(measuring_rule(self.problem.domain, _WATCHED_POINTS))
         return RitzResult(
             problem=self.problem,
             network=self.field(theta),
-            energy=self._measured.energy_estimate(theta),
+            energy=energy,
             report=report,
             history=history,
             settings=self.settings,
