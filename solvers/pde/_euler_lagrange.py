@@ -4,7 +4,7 @@ For :math:`E(u) = \int L(x, u, \nabla u, \ldots)\,dx` a minimiser satisfies
 
 .. math:: \sum_\alpha (-1)^{|\alpha|}\, D^\alpha \frac{\partial L}{\partial (D^\alpha u)} = 0,
 
-the Euler-Lagrange equation (Gelfand and Fomin 1963, section 35). The density is recorded once, and
+the Euler-Lagrange equation (Gelfand and Fomin 1963). The density is recorded once, and
 both derivatives, by its arguments and along the axes, are taken of the record.
 """
 

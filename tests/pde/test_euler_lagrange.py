@@ -45,7 +45,9 @@ def test_second_derivatives_and_coefficients() -> None:
     beam = variational_problem(
         "beam on springs",
         domain=Box(x=(0, 1)),
-        density=lambda u, x, stiff, spring: 0.5 * stiff * u.xx * u.xx + 0.5 * spring * x * u * u - u,
+        density=lambda u, x, stiff, spring: (
+            0.5 * stiff * u.xx * u.xx + 0.5 * spring * x * u * u - u
+        ),
         coefficients={"stiff": 2.0, "spring": 3.0},
         conditions=[Dirichlet(u=0.0)],
     )
@@ -110,7 +112,9 @@ def test_references_of_named_energies_satisfy_their_equations(problem: Problem) 
     for i in axes:
         second = torch.autograd.grad(slopes[i].sum(), x, retain_graph=True, materialize_grads=True)
         values.update({tuple((unit[i] + unit[j]).tolist()): second[j] for j in axes})
-    (residual,) = problem.residual_terms({"u": values}, dict(zip(problem.domain.axes, x)))
+    (residual,) = problem.residual_terms(
+        {"u": values}, dict(zip(problem.domain.axes, x, strict=False))
+    )
     assert float(residual.detach().abs().max()) < 1e-12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ class TestTraining:
         result = solver.fit(5, steps=25, callback=lambda row: rows.append(row["loss"]))
         # the rule is exact to rounding for this field, so that no value lies below
         assert min(rows) > least_energy(2) - 1e-12
-        assert all(b <= a for a, b in zip(rows, rows[1:], strict=False))
+        assert all(b <= a for a, b in itertools.pairwise(rows))
         gap = result.energy.value - least_energy(2)
         assert 0 < gap < 1e-3
 
@@ -179,7 +180,9 @@ class TestTraining:
         x = sample(problem.domain, 200).requires_grad_()
         u = result.network(x)[:, 0]
         (g,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-        bent = sum(torch.autograd.grad(g[:, i].sum(), x, retain_graph=True)[0][:, i] for i in (0, 1))
+        bent = sum(
+            torch.autograd.grad(g[:, i].sum(), x, retain_graph=True)[0][:, i] for i in (0, 1)
+        )
         exact = problem.reference_values(x)["u"]
         force = 2 * math.pi**2 * exact + exact**3
         residual = -bent + u**3 - force
@@ -207,7 +210,9 @@ class TestTraining:
         assert abs(result.energy.value - least_energy(10)) < 4 * result.energy.error + 1e-4
 
     def test_given_values_and_a_slope_that_bends_the_energy(self) -> None:
-        result = DeepRitz(problems.MinimalSurface(), MLP(10, 1), backend="sweep").fit(20, target=1e-4)
+        result = DeepRitz(problems.MinimalSurface(), MLP(10, 1), backend="sweep").fit(
+            20, target=1e-4
+        )
         assert result.report.all_converged
 
     def test_several_fields_and_periodicity(self) -> None:
@@ -280,8 +285,6 @@ class TestPromises:
         assert solver.fit(10, steps=10).relative_l2.value < 0.1
 
 
-
-
 class TestRefused:
     @pytest.mark.parametrize(
         "density",
@@ -298,7 +301,9 @@ class TestRefused:
 
     def test_energies_with_a_bound_are_not(self) -> None:
         # half the first eigenvalue of the square is pi^2
-        DeepRitz(on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 9.8 * u * u, ZERO), **QUICK)
+        DeepRitz(
+            on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 9.8 * u * u, ZERO), **QUICK
+        )
 
     def test_a_constant_that_nothing_fixes(self) -> None:
         problem = on_square(
@@ -351,9 +356,7 @@ class TestRefused:
 
     def test_running_away_is_reported(self) -> None:
         """A bound that only steeper fields break passes the check and is seen in training."""
-        problem = on_square(
-            lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 40 * u * u, ZERO
-        )
+        problem = on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 40 * u * u, ZERO)
         solver = DeepRitz.__new__(DeepRitz)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("solvers.pinn.variational._ritz.check_energy", lambda *_: None)

@@ -50,9 +50,10 @@ def NonlinearDiffusion(dimension: int = 2, strength: float = 4.0) -> Problem:
 
 
 def _force(x: list[Any], kappa: Any) -> Any:
-    r"""Minus the divergence of :math:`(1 + \kappa / s) \nabla u`, with :math:`s^2 = 1 + |\nabla u|^2`.
+    r"""Minus the divergence of :math:`(1 + \kappa / s) \nabla u`.
 
-    It is :math:`-(1 + \kappa/s) \Delta u + \kappa\, \nabla u \cdot H \nabla u / s^3`.
+    It is :math:`-(1 + \kappa/s) \Delta u + \kappa\, \nabla u \cdot H \nabla u / s^3` with
+    :math:`s^2 = 1 + |\nabla u|^2`.
     """
     sines, cosines = [sin(pi * c) for c in x], [cos(pi * c) for c in x]
     places = range(len(x))
@@ -97,7 +98,7 @@ def MinimalSurface(length: float = 1.0) -> Problem:
 
 
 def DoubleWell(width: float = 0.1) -> Problem:
-    r"""Make :math:`\int \frac{w^2}{2} u_x^2 + \frac14 (u^2 - 1)^2` least: a wall between two phases.
+    r"""Make :math:`\int \frac{w^2}{2} u_x^2 + \frac14 (u^2 - 1)^2` least: a wall between phases.
 
     The energy is not convex; with the values of the wall at both ends it has this one minimiser
     among rising fields.

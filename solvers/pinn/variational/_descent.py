@@ -6,12 +6,12 @@ r"""Sobolev-preconditioned descent in function space, on sines: the reference fo
 :math:`(I - \Delta)^{-1}\mathcal{D}E` is the gradient of E in :math:`H^1_0`, so that this is plain
 gradient descent there. If the second derivative of E lies between m and M times the H1 product, it
 contracts by :math:`\max(|1 - \eta m|, |1 - \eta M|)` a step, at best by
-:math:`(M - m)/(M + m)` with :math:`\eta = 2/(M + m)` (Polyak 1963), whatever the resolution: for
+:math:`(M - m)/(M + m)` with :math:`\eta = 2/(M + m)` (Nesterov 2004, theorem 2.1.15), whatever the resolution: for
 :math:`\lambda \le \partial_p^2 L \le \Lambda` and a Poincaré constant C, :math:`m \ge
 \lambda/(1 + C)` and :math:`M \le \Lambda` where L depends on the slope alone.
 
 Source: Marwah, Lipton, Lu and Risteski (2023), Neural network approximations of PDEs beyond
-linearity: a representational perspective, section 4, whose proof follows these iterates.
+linearity: a representational perspective, whose proof follows these iterates.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SobolevDescent:
     Raises:
         SettingsError: If the problem is of another kind.
 
-    Cost: a step takes the density at ``(2 modes + 8)^d`` points and tensor products with them.
+    Cost: a step takes the density at ``(4 modes + 16)^d`` points and tensor products with them.
 
     Example:
         >>> from solvers.pde import problems
@@ -106,14 +106,14 @@ class SobolevDescent:
         check_positive("step", 1.0 if step is None else step)
         ansatz = _check_problem(problem)
         self.problem, self.modes, self.step = problem, modes, step
-        count = 2 * modes + 8
+        count = 4 * modes + 16
         self._density, self._rule = Density(problem), gauss_legendre(_box(problem), count)
         self._grid = (count,) * problem.domain.dimension
         lengths = (problem.domain.upper - problem.domain.lower).tolist()
         unit = torch.from_numpy((np.polynomial.legendre.leggauss(count)[0] + 1) / 2)
         self._sines = [_sines(unit, modes, length)[0] for length in lengths]
         self._cosines = [_sines(unit, modes, length)[1] for length in lengths]
-        numbers = [(math.pi / length * torch.arange(1, modes + 1)).double() for length in lengths]
+        numbers = [math.pi / length * torch.arange(1, modes + 1).double() for length in lengths]
         squares = torch.meshgrid(*[n.square() for n in numbers], indexing="ij")
         self.h1_weights = 1.0 + torch.stack(squares).sum(0)
         self._base = jets_of_ansatz(ansatz, self._rule.points, [lambda x: torch.zeros_like(x[0])])
@@ -230,7 +230,9 @@ class SobolevDescent:
         total = coefficients.unsqueeze(0)
         for axis, length in enumerate(lengths):
             waves = _sines(unit[:, axis], self.modes, length)[0]
-            total = torch.einsum("nk,nk...->n...", waves, total.expand(len(points), *total.shape[1:]))
+            total = torch.einsum(
+                "nk,nk...->n...", waves, total.expand(len(points), *total.shape[1:])
+            )
         given = self._ansatz.transform(list(points.T), [torch.zeros(len(points)).double()])[0]
         return total + torch.as_tensor(given, dtype=torch.float64)
 
@@ -275,7 +277,9 @@ def observed_rate(norms: Float[Tensor, " K"]) -> float:
     usable = norms[norms > _ROUNDING * norms[0]]
     logs = usable[len(usable) // 2 :].log()
     if len(logs) < 2:
-        raise SettingsError(f"norms: {len(norms)} numbers are too few for a rate, expected 4 or more")
+        raise SettingsError(
+            f"norms: {len(norms)} numbers are too few for a rate, expected 4 or more"
+        )
     steps = torch.arange(len(logs)).double()
     steps = steps - steps.mean()
     return float(((steps @ logs) / (steps @ steps)).exp())
@@ -318,7 +322,7 @@ def _check_problem(problem: Problem) -> Ansatz:
     if ansatz is None or ansatz.rest:
         raise SettingsError(
             f"{problem.name}: got {', '.join(problem.fields)} on {domain!r} with "
-            f"{', '.join(c.label for c in problem.conditions)}, expected one field with given values "
-            "on all walls of a box of up to three axes; take DeepRitz"
+            f"{', '.join(c.label for c in problem.conditions)}, expected one field with given "
+            "values on all walls of a box of up to three axes; take DeepRitz"
         )
     return ansatz

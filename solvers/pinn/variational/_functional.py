@@ -101,7 +101,9 @@ class Density:
         return self._evaluate(flat, jets, points).view(len(jets), len(jets), -1)
 
     def _evaluate(self, outputs: Sequence[Any], jets: Tensor, points: Tensor) -> Tensor:
-        place = {(f, () if a is None else (a,)): k for k, (f, a) in enumerate(self.order)}
+        place: dict[tuple[int, tuple[int, ...]], int] = {
+            (f, () if a is None else (a,)): k for k, (f, a) in enumerate(self.order)
+        }
         environment = {
             "n": [jets[place[key]] for key in self._inputs],
             "x": points,
@@ -222,16 +224,12 @@ class Functional:
         """The same, relative to that of a network that is zero."""
         return self.equation_size(theta) / (self._zero_size or 1.0)
 
-    def jets(
-        self, theta: Float[Tensor, " P"], part: slice | None = None
-    ) -> Float[Tensor, "E N"]:
+    def jets(self, theta: Float[Tensor, " P"], part: slice | None = None) -> Float[Tensor, "E N"]:
         """Values and first derivatives of the fields, at all points or at one part of `tangent`."""
         chosen = [engine for place, engine in self._chunks if part is None or place == part]
         return torch.cat([engine.residuals(theta) for engine in chosen], dim=1)
 
-    def tangent(
-        self, theta: Float[Tensor, " P"]
-    ) -> Iterator[tuple[slice, Float[Tensor, "P E K"]]]:
+    def tangent(self, theta: Float[Tensor, " P"]) -> Iterator[tuple[slice, Float[Tensor, "P E K"]]]:
         """Derivatives of the jets by the parameters, part by part of the points."""
         for part, engine in self._chunks:
             rows = engine.jacobian(theta).T
@@ -360,7 +358,7 @@ def _is_natural(problem: Problem, condition: Any) -> bool:
     ):
         return True
     raise SettingsError(
-        f"{problem.name}: an energy does not hold the condition {condition.label!r}, expected given "
-        "values, periodicity, or no flux, which minimisers of the energy have by themselves; write "
-        "another flux as a force near the wall"
+        f"{problem.name}: an energy does not hold the condition {condition.label!r}, expected "
+        "given values, periodicity, or no flux, which minimisers of the energy have by themselves; "
+        "write another flux as a force near the wall"
     )

@@ -4,12 +4,12 @@ r"""Natural gradient of an energy: steepest descent in function space, pulled ba
           \theta \leftarrow \theta - \delta,
 
 with the Gram matrix G of the tangent space, its mean diagonal :math:`\bar g`, and a damping that
-falls after steps which the quadratic model foresees well and rises after others, as in Levenberg and
-Marquardt. With the H1 metric and :math:`\lambda = 0`, :math:`J\delta` is the H1 projection of
+falls after steps which the quadratic model foresees well and rises after others, as in Levenberg
+and Marquardt. With the H1 metric and :math:`\lambda = 0`, :math:`J\delta` is the H1 projection of
 :math:`(I - \Delta)^{-1}\mathcal{D}E` on what the network can follow.
 
 Reference: Müller and Zeinhofer (2023), Achieving high accuracy with PINNs via energy natural
-gradients, equation 8; Marwah, Lipton, Lu and Risteski (2023), section 4, for the descent.
+gradients; Marwah, Lipton, Lu and Risteski (2023) for the descent that it projects.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Points and weights that turn densities into integrals.
 
 Gauss-Legendre points on the tensor grid of a box integrate a smooth density to rounding: n points
-on an axis are exact up to degree 2n - 1. Their number grows as :math:`n^d`, so that above three axes
-scrambled Sobol points take their place, with an error of order :math:`N^{-1}` up to logarithms that
+on an axis are exact up to degree 2n - 1. Their number grows as :math:`n^d`, so that above three
+axes scrambled Sobol points take their place, with an error of order :math:`N^{-1}` up to logarithms that
 independent scramblings measure (Owen 1997). The field of a problem with fixed walls lives in the
 middle of a box of many dimensions; there the points are drawn denser, by
 :math:`\rho(s) = 1 - a + 6 a s (1 - s)` along each axis.
@@ -177,10 +177,7 @@ def quasi_monte_carlo(
         weights = torch.full((each * replicates,), volume / (each * replicates)).double()
         return Quadrature(torch.cat(points), weights, replicates)
     unit = torch.cat(
-        [
-            unit_points("sobol", each, domain.dimension, generator=source)
-            for _ in range(replicates)
-        ]
+        [unit_points("sobol", each, domain.dimension, generator=source) for _ in range(replicates)]
     )
     moved = _denser_in_the_middle(unit, concentration)
     density = (1 - concentration + 6 * concentration * moved * (1 - moved)).prod(1)

@@ -290,9 +290,7 @@ class DeepRitz:
             state=_Points(functional),
         )
 
-    def result(
-        self, theta: Tensor, report: Report, history: list[dict[str, float]]
-    ) -> RitzResult:
+    def result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> RitzResult:
         """Put parameters and their story together."""
         self._watched.move(measuring_rule(self.problem.domain))
         energy = self._watched.energy_estimate(theta)

@@ -11,9 +11,9 @@ of the flux is needed. A step draws a block of neurons, fits their outer weights
 
 .. math:: u_{k+1} = u_k - \eta\, D(x) \sum_j c_j \tanh(a_j \cdot x + b_j),
 
-with the factor D that vanishes where values are given. After k steps the iterate is a network of one
-hidden layer and k blocks, as in the proof of Marwah, Lipton, Lu and Risteski (2023), section 4,
-where its Barron norm is followed; here the norm is reported. If a block misses a share
+with the factor D that vanishes where values are given. After k steps the iterate is a network of
+one hidden layer and k blocks, as in the proof of Marwah, Lipton, Lu and Risteski (2023), where its
+Barron norm is followed; here the norm is reported. If a block misses a share
 :math:`\varepsilon` of the gradient, the error still falls by :math:`\rho + \eta M \varepsilon` a
 step, with the rate :math:`\rho` of the exact iteration.
 """
@@ -58,15 +58,15 @@ _HALVINGS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UnrolledResult(Solution[Tensor]):
-    """A network that was built by descent; its value are the parameters.
+    r"""A network that was built by descent; its value are the parameters.
 
     Attributes:
         network: The last iterate: points ``(N, d)`` to ``(N, 1)``.
         energies: Energy of every iterate, the first one included.
         gradient_norms: H1 norm of the part of the gradient that each block found.
         widths: Neurons of every iterate.
-        barron_norms: Bound :math:`\\sum_j |c_j| (\\|a_j\\|_1 + |b_j|)` of every iterate, inputs of the
-            network from -1 to 1.
+        barron_norms: Bound :math:`\\sum_j |c_j| (\\|a_j\\|_1 + |b_j|)` of every iterate, for inputs
+            from -1 to 1.
         steps: Size of every step.
     """
 
@@ -135,7 +135,10 @@ class UnrolledDescent:
         self._density = Density(problem)
         check_energy(problem, self._ansatz, self.rule)
         self._layers = Layers((self._ansatz.inputs, width, 1))
-        self._functional = Functional(problem, self._ansatz, self._layers, self.rule)
+        # few evaluations of many shapes: nothing to compile for
+        self._functional = Functional(
+            problem, self._ansatz, self._layers, self.rule, backend="sweep"
+        )
         self._roots = self.rule.weights.sqrt()
 
     def run(
