@@ -50,7 +50,7 @@ def train(name: str, solver: Any, seconds: float) -> dict[str, Any]:
         for level in LEVELS
     }
     error = result.relative_l2
-    value, bar = (error, 0.0) if isinstance(error, float) else (error.value, error.error)
+    value, bar = float(error), getattr(error, "error", 0.0)
     return {
         "name": name,
         "parameters": solver.parameter_count,

@@ -5,10 +5,11 @@ r"""Sobolev-preconditioned descent in function space, on sines: the reference fo
 
 :math:`(I - \Delta)^{-1}\mathcal{D}E` is the gradient of E in :math:`H^1_0`, so that this is plain
 gradient descent there. If the second derivative of E lies between m and M times the H1 product, it
-contracts by :math:`\max(|1 - \eta m|, |1 - \eta M|)` a step, at best by
-:math:`(M - m)/(M + m)` with :math:`\eta = 2/(M + m)` (Nesterov 2004, theorem 2.1.15), whatever the resolution: for
-:math:`\lambda \le \partial_p^2 L \le \Lambda` and a Poincaré constant C, :math:`m \ge
-\lambda/(1 + C)` and :math:`M \le \Lambda` where L depends on the slope alone.
+contracts by :math:`\max(|1 - \eta m|, |1 - \eta M|)` a step, at best by :math:`(M - m)/(M + m)`
+with :math:`\eta = 2/(M + m)` (Nesterov 2004, theorem 2.1.15), whatever the resolution. Where L
+depends on the slope alone, with :math:`\lambda \le \partial_p^2 L \le \Lambda` and a constant C of
+Poincaré's inequality :math:`\|v\|^2 \le C \|\nabla v\|^2`, that is so with
+:math:`m = \lambda/(1 + C)` and :math:`M = \Lambda`.
 
 Source: Marwah, Lipton, Lu and Risteski (2023), Neural network approximations of PDEs beyond
 linearity: a representational perspective, whose proof follows these iterates.

@@ -2,9 +2,9 @@ r"""Points and weights that turn densities into integrals.
 
 Gauss-Legendre points on the tensor grid of a box integrate a smooth density to rounding: n points
 on an axis are exact up to degree 2n - 1. Their number grows as :math:`n^d`, so that above three
-axes scrambled Sobol points take their place, with an error of order :math:`N^{-1}` up to logarithms that
-independent scramblings measure (Owen 1997). The field of a problem with fixed walls lives in the
-middle of a box of many dimensions; there the points are drawn denser, by
+axes scrambled Sobol points take their place, with an error of order :math:`N^{-1}` up to logarithms
+that independent scramblings measure (Owen 1997). The field of a problem with fixed walls lives in
+the middle of a box of many dimensions; there the points are drawn denser, by
 :math:`\rho(s) = 1 - a + 6 a s (1 - s)` along each axis.
 """
 
@@ -39,6 +39,9 @@ class Estimate:
 
     value: float
     error: float
+
+    def __float__(self) -> float:
+        return self.value
 
     def __str__(self) -> str:
         return f"{self.value:.6g} +- {self.error:.1g}" if self.error else f"{self.value:.6g}"

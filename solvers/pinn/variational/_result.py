@@ -67,7 +67,7 @@ class RitzResult:
         report: Status, iterations, and as residual the root mean square of the Euler-Lagrange
             equations over that of a network that is zero, where nothing was trained; counts hold
             ``evaluations``.
-        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss`` (energy on the points of
+        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``energy`` (on the points of
             now), ``held_out`` (the residual) and, where it was asked for, ``relative_l2``.
         settings: What the network was made from.
     """

@@ -404,7 +404,7 @@ def _row(record: Record) -> dict[str, float]:
         "step": float(record.step),
         "seconds": record.seconds,
         "cpu_seconds": record.cpu_seconds,
-        "loss": record.loss,
+        "energy": record.loss,
         "held_out": record.held_out,
         **record.measures,
     }
