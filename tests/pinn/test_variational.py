@@ -68,11 +68,13 @@ class TestEnergy:
         parameters = theta.clone().requires_grad_()
         assert torch.autograd.gradcheck(lambda p: _Energy.apply(p, functional), parameters)
 
-    @pytest.mark.parametrize("backend", ["sweep", "nested"])
-    def test_engines_agree(self, functional: Functional, theta: Tensor, backend: Any) -> None:
+    @pytest.mark.parametrize(("backend", "threads"), [("sweep", 1), ("nested", 1), ("auto", 2)])
+    def test_engines_agree(
+        self, functional: Functional, theta: Tensor, backend: Any, threads: int
+    ) -> None:
         other = Functional(
             functional.problem, make_ansatz(functional.problem), Layers((2, 6, 1)),
-            functional.rule, backend=backend,
+            functional.rule, backend=backend, threads=threads,
         )  # fmt: skip
         for a, b in zip(
             functional.energy_and_gradient(theta), other.energy_and_gradient(theta), strict=True
@@ -191,8 +193,8 @@ class TestTraining:
     @pytest.mark.parametrize("optimizer", ["broyden", "lbfgs", "adam"])
     def test_other_methods_lower_the_same_energy(self, optimizer: Any) -> None:
         solver = DeepRitz(problems.NonlinearElliptic(2), **QUICK, optimizer=optimizer)
-        result = solver.fit(10, steps={"broyden": 60, "lbfgs": 4, "adam": 300}[optimizer])
-        assert result.relative_l2.value < {"broyden": 1e-3, "lbfgs": 2e-2, "adam": 0.2}[optimizer]
+        result = solver.fit(10, steps={"broyden": 60, "lbfgs": 4, "adam": 120}[optimizer])
+        assert result.relative_l2.value < {"broyden": 1e-3, "lbfgs": 2e-2, "adam": 0.6}[optimizer]
 
     def test_five_dimensions_with_an_error_bar(self) -> None:
         solver = DeepRitz(problems.NonlinearElliptic(5), SMALL, points=1024)
@@ -231,6 +233,7 @@ class TestTraining:
         assert result.report.all_converged
         assert set(result(0.3)) == {"u", "v"}
 
+    @pytest.mark.slow
     def test_walls_that_no_construction_takes_are_paid_for(self) -> None:
         disc = variational_problem(
             "disc", domain=Ball(radius=1.0, x=0.0, y=0.0), conditions=[ZERO],
@@ -254,7 +257,7 @@ class TestTraining:
 
 class TestPromises:
     def test_an_interrupted_run_goes_on_with_the_same_numbers(self, tmp_path: Path) -> None:
-        for problem, steps in ((problems.NonlinearElliptic(2), 12), (problems.Poisson(4), 4)):
+        for problem, steps in ((problems.NonlinearElliptic(2), 8), (problems.Poisson(4), 4)):
 
             def make(problem: Problem = problem) -> DeepRitz:
                 few = 16 if problem.domain.dimension < 4 else 256
