@@ -257,10 +257,10 @@ class TestTraining:
 
 class TestPromises:
     def test_an_interrupted_run_goes_on_with_the_same_numbers(self, tmp_path: Path) -> None:
-        for problem, steps in ((problems.NonlinearElliptic(2), 8), (problems.Poisson(4), 4)):
+        for problem, steps in ((problems.NonlinearElliptic(1), 8), (problems.Poisson(4), 4)):
 
             def make(problem: Problem = problem) -> DeepRitz:
-                few = 16 if problem.domain.dimension < 4 else 256
+                few = 30 if problem.domain.dimension < 4 else 256
                 return DeepRitz(problem, **QUICK, points=few)
 
             whole = make().fit(10, steps=steps)
@@ -268,16 +268,15 @@ class TestPromises:
             make().fit(10, steps=steps // 2, checkpoint=file)
             resumed = make().fit(10, steps=steps, checkpoint=file)
             assert torch.equal(whole.network.theta, resumed.network.theta)
-            with pytest.raises(CheckpointError, match="seed"):
-                DeepRitz(problem, **QUICK, seed=1).fit(10, steps=steps, checkpoint=file)
+        with pytest.raises(CheckpointError, match="seed"):
+            DeepRitz(problem, **QUICK, seed=1).fit(10, steps=steps, checkpoint=file)
 
-    def test_results_are_saved_and_drawn(self, tmp_path: Path) -> None:
+    def test_results_are_saved(self, tmp_path: Path) -> None:
         solver = DeepRitz(problems.NonlinearElliptic(2), **QUICK)
         result = solver.fit(5, steps=5)
         again = solver.load(result.save(tmp_path / "u.safetensors"))
         assert torch.equal(again.network.theta, result.network.theta)
         assert again.energy == result.energy
-        assert result.plot(tmp_path / "u.png").stat().st_size > 10_000
         with pytest.raises(SettingsError, match="33 parameters"):
             DeepRitz(problems.NonlinearElliptic(2)).load(tmp_path / "u.safetensors")
         with pytest.raises(SettingsError, match="expected one for each of x, y"):
@@ -364,5 +363,5 @@ class TestRefused:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("solvers.pinn.variational._ritz.check_energy", lambda *_: None)
             solver.__init__(problem, **QUICK)  # type: ignore[misc]
-        result = solver.fit(10, steps=60, on_failure="mask")
+        result = solver.fit(10, steps=40, on_failure="mask")
         assert int(result.report.status) == Status.UNBOUNDED

@@ -114,6 +114,10 @@ class TestSolution:
         with pytest.raises(NotConvergedError):
             descent.solve(iterations=3)
         assert descent.solve(iterations=3, on_failure="mask").status == Status.MAX_ITERATIONS
+        wild = SobolevDescent(problems.NonlinearElliptic(1), modes=4, step=9.0)
+        found = wild.solve(on_failure="mask")
+        assert found.status == Status.NON_FINITE
+        assert bool(found.value.isfinite().all())
         free = variational_problem(
             "free", domain=Box(x=(0, 1)), conditions=[Neumann(u=0.0)],
             density=lambda u, x: u.x * u.x + u * u,
@@ -170,6 +174,10 @@ class TestUnrolled:
     def test_what_is_refused(self) -> None:
         with pytest.raises(SettingsError, match="width"):
             UnrolledDescent(problems.Poisson(1), width=0)
+        wild = UnrolledDescent(problems.NonlinearElliptic(1), width=8, step=9.0)
+        found = wild.run(50, on_failure="mask")
+        assert found.status == Status.NON_FINITE
+        assert bool(found.value.isfinite().all())
         free = variational_problem(
             "free", domain=Box(x=(0, 1)), conditions=[Neumann(u=0.0)],
             density=lambda u, x: u.x * u.x + u * u,

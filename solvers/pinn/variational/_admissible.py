@@ -85,9 +85,7 @@ def _check_bound(problem: Problem, energy: _Energy) -> None:
 
 def _check_constant(problem: Problem, energy: _Energy) -> None:
     """Refuse an energy that is linear, or the same, along a constant that no condition fixes."""
-    if not energy.has_constants:
-        return
-    for name, constant in zip(problem.fields, energy.shapes[:: energy.waves], strict=True):
+    for name, constant in energy.constants.items():
         shape = energy.shapes[1]
         values = [energy(shape + size * constant) for size in (-1.0, 0.0, 1.0)]
         bend = abs(values[0] - 2 * values[1] + values[2])
@@ -104,7 +102,7 @@ class _Energy:
 
     def __init__(self, problem: Problem, ansatz: Ansatz, rule: Quadrature) -> None:
         self._density, self._rule = Density(problem), rule
-        self._fields = len(problem.fields)
+        self._fields, self._count = len(problem.fields), len(rule.points)
         lower, length = problem.domain.lower, problem.domain.upper - problem.domain.lower
         self.waves = 2 + problem.domain.dimension
 
@@ -128,9 +126,16 @@ class _Energy:
                 functions[field] = part(wave)
                 jets = jets_of_ansatz(ansatz, rule.points, functions)
                 self._basis.append(jets - self._base)
-        size = 1 + rule.points.shape[1]
-        first = self._basis[0]
-        self.has_constants = bool((first[0] == 1).all()) and not bool(first[1:size].any())
+        self.constants = {
+            name: self.shapes[field * self.waves]
+            for field, name in enumerate(problem.fields)
+            if self._is_constant(field)
+        }
+
+    def _is_constant(self, field: int) -> bool:
+        """Whether the simplest wave of a field is one everywhere, walls included."""
+        value, *slopes = self._basis[field * self.waves].view(self._fields, -1, self._count)[field]
+        return bool((value == 1).all()) and not any(bool(slope.any()) for slope in slopes)
 
     @property
     def shapes(self) -> list[Tensor]:

@@ -197,10 +197,15 @@ class SobolevDescent:
             if taken is None:
                 status = Status.STALLED
                 break
-            step, c = taken
-            gradient = self.gradient(c)
-            energies.append(self.energy(c))
-            norms.append(self.h1_norm(gradient))
+            step, moved = taken
+            gradient, energy = self.gradient(moved), self.energy(moved)
+            norm = self.h1_norm(gradient)
+            if not (math.isfinite(energy) and math.isfinite(norm)):
+                status = Status.NON_FINITE
+                break
+            c = moved
+            energies.append(energy)
+            norms.append(norm)
         else:
             if norms[-1] <= tolerance * norms[0]:
                 status = Status.CONVERGED

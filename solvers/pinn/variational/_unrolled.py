@@ -183,9 +183,14 @@ class UnrolledDescent:
             if size is None:
                 status = Status.STALLED
                 break
-            jets = jets - size * change
+            moved = jets - size * change
+            energy = self._energy(moved)
+            if not math.isfinite(energy):
+                status = Status.NON_FINITE
+                break
+            jets = moved
             blocks.append(_Block(block.inner, block.bias, -size * outer))
-            energies.append(self._energy(jets))
+            energies.append(energy)
             barron.append(barron[-1] + _barron_norm(blocks[-1]))
             steps.append(size)
         network = self._network(blocks)
