@@ -9,6 +9,7 @@ which hold by construction in all rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def early_rate(norms: torch.Tensor) -> float:
     return float((norms[8] / norms[2]) ** (1 / 6))
 
 
-def descend() -> list[dict[str, Any]]:
+def descend(widths: Sequence[int]) -> list[dict[str, Any]]:
     """Descent on sines, and with a network for every iterate."""
     problem = problems.NonlinearDiffusion(2)
     exact = SobolevDescent(problem, modes=10, step=STEP).solve()
@@ -81,7 +82,7 @@ def descend() -> list[dict[str, Any]]:
     ]
     rule = gauss_legendre(problem.domain, 40)
     reference = problem.reference_values(rule.points)["u"]
-    for width in BLOCKS:
+    for width in widths:
         found = UnrolledDescent(problem, width=width, step=STEP, rule=rule).run(STEPS)
         with torch.no_grad():
             error = (found.network(rule.points)[:, 0] - reference) * rule.weights.sqrt()
@@ -115,7 +116,7 @@ def run(size: Size, seed: int) -> Result:
         solver = DeepRitz(problem, MLP(16, 1), seed=seed)
         rows.append(train(f"{d} dimensions", solver, seconds * share))
     methods = len(METHODS) + 1
-    descents = descend()
+    descents = descend(BLOCKS[:3] if size == "tiny" else BLOCKS)
     return Result(
         title=TITLE,
         columns=(

@@ -6,8 +6,8 @@ Writes out/ritz_film.png and out/ritz_descent.png. Less than a minute on one cor
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -30,8 +30,7 @@ film = variational_problem(
 )
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What was found.
 
     Attributes:
