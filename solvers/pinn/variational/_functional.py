@@ -179,10 +179,17 @@ class Functional:
 
     def move(self, rule: Quadrature) -> None:
         """Go to other points."""
+        is_as_long = len(rule.points) == len(self.rule.points)
         self.rule = rule
-        for name in ("_energies", "_equations", "_chunks", "_zero_size"):
-            if name in self.__dict__:
-                del self.__dict__[name]
+        known = self.__dict__
+        known.pop("_zero_size", None)
+        for name in known.keys() & {"_energies", "_equations"}:
+            known[name].set_points(rule.points, rule.weights)
+        if not is_as_long:
+            known.pop("_chunks", None)
+        for part, engine in known.get("_chunks", ()):
+            points = rule.points[part]
+            engine.set_points(points, torch.ones(len(points), dtype=torch.float64))
 
     def energy(self, theta: Float[Tensor, " P"]) -> float:
         """The energy, penalties included."""

@@ -80,7 +80,8 @@ class DeepRitz:
         metric: Of the natural gradient: ``"h1"``, or the second derivative of the ``"energy"``.
         gram: How the natural gradient solves: ``"dense"``, ``"cg"`` or ``"auto"``.
         rule: ``"gauss"``: a tensor grid of Gauss-Legendre points; ``"sobol"``: scrambled Sobol
-            points, drawn anew every step; ``"auto"``: Gauss in boxes of up to three axes.
+            points, drawn anew every step by ``"adam"`` and, if all boundary values hold by
+            construction, ``"natural"``; ``"auto"``: Gauss in boxes of up to three axes.
         points: Points along each axis and panel, or in all with Sobol points. By default 60, 30 or
             16 with one, two or three axes, or more for two points per parameter; 2048 in all.
         panels: Equal parts of each axis with Gauss points of their own.
@@ -176,6 +177,11 @@ class DeepRitz:
         """Number of parameters."""
         return self._layers.parameter_count
 
+    @property
+    def _is_moving(self) -> bool:
+        """Whether points are drawn for every step; a line search needs them to stay."""
+        return self.form == "strong" or (self.rule == "sobol" and self.optimizer == "adam")
+
     def initial(self) -> Tensor:
         """First parameters."""
         return self._layers.initial(self.seed)
@@ -238,7 +244,7 @@ class DeepRitz:
             cpu_budget=cpu_budget,
             tolerance=tolerance,
             targets=None if target is None else {"relative_l2": target},
-            resample_every=1 if self.form == "strong" else None,
+            resample_every=1 if self._is_moving else None,
             record_every=_RECORDS,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
