@@ -11,6 +11,7 @@ from physim.cli._solve import solve
 from physim.cli._train import train
 from physim.cli._train_constrained import constrained
 from physim.cli._train_landscape import landscape
+from physim.cli._train_ritz import ritz
 from physim.cli._view import view
 
 __all__ = ["app"]
@@ -27,6 +28,7 @@ for _command in (simulate, solve, view, doctor):
     app.command()(report_errors(_command))
 train.command()(report_errors(constrained))
 train.command()(report_errors(landscape))
+train.command()(report_errors(ritz))
 app.add_typer(train, name="train")
 
 

@@ -122,10 +122,11 @@ class CompiledEngine:
 
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
-        loss = self._run(Operation.GRADIENT, theta, self._partial)
-        if self._threads == 1:
-            return loss, self._partial[0].clone()
-        return loss, self._partial.sum(0)
+        return self._total(Operation.GRADIENT, theta)
+
+    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
+        return self._total(Operation.SUM, theta)
 
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``, equations outermost.
@@ -137,6 +138,12 @@ class CompiledEngine:
         self._run(Operation.JACOBIAN, theta, rows)
         return rows[:, :, : self._count].reshape(count, -1).T
 
+    def _total(self, operation: int, theta: Tensor) -> tuple[float, Tensor]:
+        total = self._run(operation, theta, self._partial)
+        if self._threads == 1:
+            return total, self._partial[0].clone()
+        return total, self._partial.sum(0)
+
     def _run(self, operation: int, theta: Tensor, out: Tensor) -> float:
         if theta.shape != self._theta.shape:
             raise ShapeError(
@@ -144,7 +151,7 @@ class CompiledEngine:
             )
         self._theta.copy_(theta)
         parts = min(self._threads, self._groups)
-        if parts < self._threads and operation == Operation.GRADIENT:
+        if parts < self._threads and operation in (Operation.GRADIENT, Operation.SUM):
             out.zero_()
         self._kernel.launch_trusted(
             parts, parts, operation, self._groups, parts, self._theta, self._jets, self._values,

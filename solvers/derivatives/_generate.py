@@ -43,6 +43,7 @@ class Operation:
     RESIDUALS = 0
     GRADIENT = 1
     JACOBIAN = 2
+    SUM = 3
 
 
 GROUPS = 4
@@ -236,8 +237,9 @@ def _driver(
         *(f"V* const {name} = work + {place};" for name, place in places.items()),
         "const int first = (long long)groups*block/parts;",
         "const int end = (long long)groups*(block+1)/parts;",
-        "V squares = V(0.0);",
-        f"if (operation == 1) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
+        "V total = V(0.0);",
+        "const bool adds = operation == 1 || operation == 3;",
+        f"if (adds) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
         "for (int start = first; start < end; start += GROUPS) {",
         "const int some = end - start < GROUPS ? end - start : GROUPS;",
         f"const V* const points = jets + (long long)start*C*{inputs};",
@@ -251,15 +253,15 @@ def _driver(
         f"residual(o, values + (long long)(start+g)*{values}, R + g*{equations}, "
         f"S + g*{equations * width});",
         f"for (int e = 0; e < {equations}; ++e) {{ const V r = R[g*{equations}+e]; "
-        "squares += r*r; residuals[(long long)e*groups+start+g] = r; }",
+        "total += operation == 3 ? r : 0.5*r*r; residuals[(long long)e*groups+start+g] = r; }",
         "}",
         "if (operation == 0) continue;",
-        f"for (int e = 0; e < (operation == 1 ? 1 : {equations}); ++e) {{",
+        f"for (int e = 0; e < (adds ? 1 : {equations}); ++e) {{",
         f"for (int g = 0; g < some; ++g) for (int j = 0; j < {width}; ++j) {{",
         FUSED,
         "V slope = V(0.0);",
-        f"if (operation == 1) for (int q = 0; q < {equations}; ++q)",
-        f"slope += R[g*{equations}+q]*S[(g*{equations}+q)*{width}+j];",
+        f"if (adds) for (int q = 0; q < {equations}; ++q)",
+        f"slope += (operation == 1 ? R[g*{equations}+q] : V(1.0))*S[(g*{equations}+q)*{width}+j];",
         f"else slope = S[(g*{equations}+e)*{width}+j];",
         f"if (j < {outputs}) {{ const int c = j/{units}, k = j%{units};",
     ]
@@ -270,7 +272,7 @@ def _driver(
         )
     lines += [
         "}",
-        f"else if (operation == 1) T[{network - outputs}+j] += slope;",
+        f"else if (adds) T[{network - outputs}+j] += slope;",
         "else ((V*)out)"
         f"[({network - outputs}+j)*(long long){equations}*groups+(long long)e*groups+start+g] "
         "= slope;",
@@ -283,9 +285,9 @@ def _driver(
     lines += [
         "}",
         "}",
-        f"if (operation == 1) for (int i = 0; i < {count}; ++i)",
+        f"if (adds) for (int i = 0; i < {count}; ++i)",
         f"out[(long long)block*{count}+i] = vsum(T[i]);",
-        "losses[block] = 0.5*vsum(squares);",
+        "losses[block] = vsum(total);",
     ]
     return "\n".join(lines)
 
@@ -315,7 +317,7 @@ def _backward(b: int, part: Layers) -> list[str]:
     here, there = f"G{b}", f"N{b}"
     for l in range(len(sizes) - 2, -1, -1):
         inputs = f"H{b}_{l - 1}" if l else "points"
-        lines.append(f"if (operation == 1) sum{b}_{l}(some, {here}, {inputs}, T);")
+        lines.append(f"if (adds) sum{b}_{l}(some, {here}, {inputs}, T);")
         lines.append(f"else row{b}_{l}(some, {here}, {inputs}, rows, stride);")
         if l:
             n, m = sizes[l], sizes[l + 1]

@@ -86,14 +86,24 @@ class NestedEngine:
 
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
+        return self._total(theta, is_squared=True)
+
+    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
+        return self._total(theta, is_squared=False)
+
+    @torch.enable_grad()
+    def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
         variable = theta.detach().clone().requires_grad_()
         total, gradient = 0.0, torch.zeros_like(theta)
         for chunk in self._chunks():
-            loss = 0.5 * self._residuals(variable, chunk).square().sum()
+            residuals = self._residuals(variable, chunk)
+            loss = (0.5 * residuals.square() if is_squared else residuals).sum()
             gradient += torch.autograd.grad(loss, variable)[0]
             total += float(loss.detach())
         return total, gradient
 
+    @torch.enable_grad()
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
         variable = theta.detach().clone().requires_grad_()
@@ -109,6 +119,7 @@ class NestedEngine:
     def _chunks(self) -> list[slice]:
         return [slice(k, k + self._chunk) for k in range(0, len(self._points), self._chunk)]
 
+    @torch.enable_grad()
     def _residuals(self, theta: Tensor, chunk: slice) -> Tensor:
         program = self.program
         points = self._points[chunk].detach().clone().requires_grad_()

@@ -48,6 +48,9 @@ class ResidualEngine(Protocol):
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
 
+    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
+
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
 

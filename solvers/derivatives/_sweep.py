@@ -100,13 +100,22 @@ class SweepEngine:
 
     def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
         """Half the sum of squares of the weighted residuals, and its gradient."""
+        return self._total(theta, is_squared=True)
+
+    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
+        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
+        return self._total(theta, is_squared=False)
+
+    def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
         loss, gradient = 0.0, torch.zeros_like(theta)
         views = self._layers.split(gradient)
         network = self.program.layers.parameter_count
         for chunk in self._chunks():
             state = self._forward(theta, chunk)
-            loss += 0.5 * float(state.residuals.square().sum())
-            slopes = torch.einsum("en,ejn->jn", state.residuals, state.slopes)
+            residuals = state.residuals
+            loss += float((0.5 * residuals.square() if is_squared else residuals).sum())
+            factors = residuals if is_squared else torch.ones_like(residuals)
+            slopes = torch.einsum("en,ejn->jn", factors, state.slopes)
             outputs = len(slopes) - len(self.program.unknown)
             gradient[network:] += slopes[outputs:].sum(1)
             for layer, bar, inputs in self._backward(theta, state, slopes[:outputs]):

@@ -7,6 +7,7 @@ from solvers.pde._boundaries import Dirichlet, Neumann, Periodic, Robin
 from solvers.pde._conditions import Condition, ConditionPoints, Initial
 from solvers.pde._data import Data
 from solvers.pde._domain import Box, Domain, SurfacePoints
+from solvers.pde._euler_lagrange import variational_problem
 from solvers.pde._jet import FieldValues, MultiIndex, derivative_name, multi_index
 from solvers.pde._mesh import Mesh
 from solvers.pde._problem import Problem, evaluation_grid
@@ -40,4 +41,5 @@ __all__ = [
     "resample",
     "sample",
     "unit_points",
+    "variational_problem",
 ]

@@ -26,10 +26,23 @@ from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn.variational._descent import DescentResult, SobolevDescent
+from solvers.pinn.variational._quadrature import (
+    Estimate,
+    Quadrature,
+    gauss_legendre,
+    quasi_monte_carlo,
+)
+from solvers.pinn.variational._result import RitzResult
+from solvers.pinn.variational._ritz import DeepRitz
+from solvers.pinn.variational._unrolled import UnrolledDescent, UnrolledResult
 
 __all__ = [
     "MLP",
     "PINN",
+    "DeepRitz",
+    "DescentResult",
+    "Estimate",
     "FieldNetwork",
     "LagrangianPINN",
     "LagrangianResult",
@@ -37,11 +50,18 @@ __all__ = [
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "Quadrature",
+    "RitzResult",
+    "SobolevDescent",
     "TwoBranchMLP",
+    "UnrolledDescent",
+    "UnrolledResult",
     "check_export",
+    "gauss_legendre",
     "gauss_newton_operator",
     "hessian_operator",
     "load",
     "loss_landscape",
     "problems",
+    "quasi_monte_carlo",
 ]

@@ -97,6 +97,17 @@ def test_accuracy(answer: Any) -> None:
     assert record["settings"]["reference_error"] < 1e-2 * finest["RK4"]["error_worst"]
 
 
+def test_pinn_ritz(answer: Any) -> None:
+    record, _ = answer("pinn_ritz")
+    rows = {row["name"]: row for row in record["rows"]}
+    assert rows["natural gradient, H1"]["end"] < 1e-3 * rows["Adam"]["end"] * 10
+    assert rows["10 dimensions"]["bar"] > 0
+    sines = rows["descent on sines"]
+    assert sines["rate"] == pytest.approx(sines["theory"], rel=0.02)
+    widths = [row["end"] for name, row in rows.items() if "neurons" in name]
+    assert widths == sorted(widths, reverse=True)
+
+
 def test_penetration(answer: Any) -> None:
     record, _ = answer("penetration")
     rows = {row["engine"]: row for row in record["rows"]}

@@ -29,6 +29,16 @@ def test_own_pde_finds_the_front() -> None:
 
 
 @pytest.mark.slow
+def test_energies_are_made_least(tmp_path: Path) -> None:
+    result = load("ritz").main(seconds=20.0, output=tmp_path)
+    assert result.film < 1e-4
+    assert result.ten.value + 3 * result.ten.error < 0.05
+    assert result.rate[0] == pytest.approx(result.rate[1], rel=0.02)
+    assert result.unrolled == pytest.approx(result.rate[1], rel=0.1)
+    assert (tmp_path / "ritz_film.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
 def test_moving_labels_beat_the_fixed_frame() -> None:
     errors = load("lagrangian_burgers").main(budget=6.0)
     assert errors["viscous"] < 1e-3

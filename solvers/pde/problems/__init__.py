@@ -24,6 +24,7 @@ from solvers.pde.problems._transport import (
     Swirl,
     VariableConvection,
 )
+from solvers.pde.problems._variational import DoubleWell, MinimalSurface, NonlinearDiffusion
 from solvers.pde.problems._waves import Heat, KortewegDeVries, Wave
 
 __all__ = [
@@ -33,12 +34,15 @@ __all__ = [
     "ConvectionDiffusion",
     "CylinderFlow",
     "Darcy",
+    "DoubleWell",
     "Heat",
     "Helmholtz",
     "InviscidBurgers",
     "KortewegDeVries",
     "Kovasznay",
+    "MinimalSurface",
     "MovingBurgers",
+    "NonlinearDiffusion",
     "NonlinearElliptic",
     "Poisson",
     "Reaction",

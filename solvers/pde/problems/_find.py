@@ -8,11 +8,19 @@ from typing import Any
 
 from solvers.core import SettingsError, check_choice
 from solvers.pde._problem import Problem
-from solvers.pde.problems import _burgers, _elliptic, _flow, _reaction, _transport, _waves
+from solvers.pde.problems import (
+    _burgers,
+    _elliptic,
+    _flow,
+    _reaction,
+    _transport,
+    _variational,
+    _waves,
+)
 
 __all__ = ["find_problem", "forget_references", "problem_names", "problem_settings"]
 
-_MODULES = (_transport, _burgers, _reaction, _waves, _elliptic, _flow)
+_MODULES = (_transport, _burgers, _reaction, _waves, _elliptic, _flow, _variational)
 
 
 def problem_names() -> tuple[str, ...]:

@@ -1,0 +1,161 @@
+"""What a variational solver found: fields, their energy, and errors with their own error bars."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from solvers.core import Report, SettingsError
+from solvers.pde import Box, Domain, Problem
+from solvers.pinn._figure import draw_result
+from solvers.pinn._result import FieldNetwork, write_result
+from solvers.pinn.variational._quadrature import (
+    Estimate,
+    Quadrature,
+    gauss_legendre,
+    quasi_monte_carlo,
+    replicate_mean,
+)
+
+__all__ = ["RitzResult", "measuring_rule", "relative_l2"]
+
+_COUNTS = {1: 200, 2: 48, 3: 20}
+"""Gauss points along each axis for errors, by number of axes."""
+
+_SOBOL_POINTS, _REPLICATES, _CONCENTRATION = 2**15, 8, 0.8
+
+
+def measuring_rule(domain: Domain, points: int = _SOBOL_POINTS) -> Quadrature:
+    """Points to measure at, which no training saw; ``points`` of them where they are sampled."""
+    if isinstance(domain, Box) and domain.dimension in _COUNTS:
+        return gauss_legendre(domain, _COUNTS[domain.dimension])
+    return quasi_monte_carlo(
+        domain, points, replicates=_REPLICATES, concentration=_CONCENTRATION,
+        generator=torch.Generator().manual_seed(2**31 - 1),
+    )  # fmt: skip
+
+
+def relative_l2(
+    rule: Quadrature, fields: Float[Tensor, "N F"], reference: Float[Tensor, "N F"]
+) -> Estimate:
+    """Relative L2 error on a rule, its standard error from the independent parts."""
+
+    def squares(values: Tensor) -> Tensor:
+        weighted = rule.weights * values.square().sum(1)
+        return weighted.view(rule.replicates, -1).sum(1)
+
+    above, below = squares(fields - reference), squares(reference)
+    value = float((above.sum() / below.sum()).sqrt())
+    return Estimate(value, replicate_mean((above / below).sqrt()).error)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RitzResult:
+    """What `DeepRitz.fit` found.
+
+    Attributes:
+        problem: The problem.
+        network: Fields as a module: points ``(N, D)`` to ``(N, fields)``.
+        energy: Least energy, on points that were not trained on.
+        report: Status, iterations, and as residual the root mean square of the Euler-Lagrange
+            equations over that of a network that is zero, where nothing was trained; counts hold
+            ``evaluations``.
+        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``energy`` (on the points of
+            now), ``held_out`` (the residual) and, where it was asked for, ``relative_l2``.
+        settings: What the network was made from.
+    """
+
+    problem: Problem
+    network: FieldNetwork
+    energy: Estimate
+    report: Report
+    history: Sequence[Mapping[str, float]]
+    settings: Mapping[str, Any]
+
+    def __call__(
+        self, *coordinates: Tensor | float, **named: Tensor | float
+    ) -> Tensor | dict[str, Tensor]:
+        """Evaluate the fields.
+
+        Args:
+            *coordinates: One per axis of the domain, shapes that broadcast.
+            **named: The same by name.
+
+        Returns:
+            Values of the broadcast shape, float64; by name if there are several fields.
+
+        Raises:
+            SettingsError: If not every axis has one coordinate.
+        """
+        return evaluate_fields(self.problem, self.network, coordinates, named)
+
+    @property
+    def relative_l2(self) -> Estimate:
+        """Relative L2 error against the problem's reference, with its standard error.
+
+        Raises:
+            SettingsError: If the problem has no reference.
+        """
+        rule = measuring_rule(self.problem.domain)
+        with torch.no_grad():
+            fields = self.network(rule.points)
+        return relative_l2(rule, fields, reference_fields(self.problem, rule.points))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write parameters and settings to one safetensors file, for `DeepRitz.load`.
+
+        Returns:
+            Path of the file.
+        """
+        return write_result(path, self, {})
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the first field over two axes, its error against the reference, and the history.
+
+        Args:
+            path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+            SettingsError: If the ending is not known or the folder does not exist.
+        """
+        return draw_result(self, path)
+
+
+def reference_fields(problem: Problem, points: Float[Tensor, "N d"]) -> Float[Tensor, "N F"]:
+    """The reference solution, a column for each field."""
+    values = problem.reference_values(points)
+    return torch.stack([values[name] for name in problem.fields], dim=1)
+
+
+def evaluate_fields(
+    problem: Problem,
+    network: nn.Module,
+    coordinates: Sequence[Tensor | float],
+    named: Mapping[str, Tensor | float],
+) -> Tensor | dict[str, Tensor]:
+    """Evaluate a network on coordinates by place or by name."""
+    axes = problem.domain.axes
+    known = {**dict(zip(axes, coordinates, strict=False)), **named}
+    if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
+        raise SettingsError(
+            f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
+            f"{', '.join(axes)}"
+        )
+    columns = torch.broadcast_tensors(
+        *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
+    )
+    points = torch.stack([column.reshape(-1) for column in columns], dim=1)
+    values = network(points).movedim(1, 0).reshape(-1, *columns[0].shape)
+    parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
+    return parts[problem.fields[0]] if len(parts) == 1 else parts

@@ -1,0 +1,101 @@
+"""Rules integrate what theory says, and say how far off they are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from solvers.core import SettingsError, ShapeError
+from solvers.pde import Ball, Box
+from solvers.pinn import Quadrature, gauss_legendre, quasi_monte_carlo
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_gauss_points_are_exact_to_their_degree_and_not_beyond(count: int) -> None:
+    rule = gauss_legendre(Box(x=(-1, 2), y=(0, 1)), count)
+    for degree in (2 * count - 1, 2 * count):
+        exact = (2.0 ** (degree + 1) - (-1.0) ** (degree + 1)) / (degree + 1)
+        found = float(rule.integrate(rule.points[:, 0] ** degree))
+        assert (abs(found - exact) < 1e-12 * abs(exact)) == (degree < 2 * count)
+
+
+def test_panels_converge_at_twice_the_points() -> None:
+    exact = math.e - 1
+    errors, sizes = [], [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    for size in sizes:
+        rule = gauss_legendre(Box(x=(0, 1)), 2, panels=round(1 / size))
+        errors.append(abs(float(rule.integrate(rule.points[:, 0].exp())) - exact))
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert all(abs(slope - 4) < 0.15 for slope in slopes)
+
+
+def test_error_bars_hold_the_integral() -> None:
+    """Over many draws: errors in units of the bar scatter like Student's t of seven degrees."""
+    cube = Box(**{f"x{k}": (0, 1) for k in range(6)})
+    exact = (2 / math.pi) ** 6
+    scores = []
+    for seed in range(40):
+        rule = quasi_monte_carlo(
+            cube, 1024, replicates=8, concentration=0.6,
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        estimate = rule.estimate((math.pi * rule.points).sin().prod(1))
+        scores.append((estimate.value - exact) / estimate.error)
+    within = sum(abs(score) < 2.36 for score in scores) / len(scores)
+    assert within > 0.8  # 95 % of t_7
+    assert max(map(abs, scores)) < 8
+
+
+def test_low_discrepancy_beats_the_square_root() -> None:
+    box = Box(x=(0, 1), y=(0, 1), z=(0, 1), s=(0, 1))
+    errors = []
+    for count in (2**7, 2**9, 2**11, 2**13):
+        squares = []
+        for seed in range(16):
+            rule = quasi_monte_carlo(
+                box, count, generator=torch.Generator().manual_seed(seed)
+            )  # fmt: skip
+            squares.append(
+                (float(rule.integrate(rule.points.exp().prod(1))) - (math.e - 1) ** 4) ** 2
+            )
+        errors.append(math.sqrt(sum(squares) / len(squares)))
+    slope = math.log2(errors[0] / errors[-1]) / 6
+    assert slope > 0.85
+
+
+def test_denser_points_lower_the_error_of_a_field_between_walls() -> None:
+    cube = Box(**{f"x{k}": (0, 1) for k in range(10)})
+    bars = []
+    for concentration in (0.0, 0.8):
+        rule = quasi_monte_carlo(cube, 2**13, replicates=8, concentration=concentration)
+        estimate = rule.estimate((math.pi * rule.points).sin().square().prod(1))
+        assert abs(estimate.value - 0.5**10) < 6 * estimate.error
+        bars.append(estimate.error)
+    assert bars[1] < bars[0] / 3
+
+
+def test_volumes() -> None:
+    for rule in (
+        gauss_legendre(Box(x=(0, 2), y=(-1, 3)), 4, panels=3),
+        quasi_monte_carlo(Box(x=(0, 2), y=(-1, 3)), 4096, concentration=0.8),
+    ):
+        assert float(rule.weights.sum()) == pytest.approx(8.0, rel=2e-3)
+    disc = quasi_monte_carlo(Ball(radius=1.0, x=0.0, y=0.0), 100)
+    assert float(disc.weights.sum()) == pytest.approx(math.pi, rel=1e-3)
+
+
+def test_what_is_refused() -> None:
+    box = Box(x=(0, 1), y=(0, 1))
+    with pytest.raises(SettingsError, match="is no box"):
+        gauss_legendre(Ball(radius=1.0, x=0.0), 3)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="two million|2000000 or fewer"):
+        gauss_legendre(Box(**{f"x{k}": (0, 1) for k in range(8)}), 10)
+    with pytest.raises(SettingsError, match="concentration"):
+        quasi_monte_carlo(box, 10, concentration=1.0)
+    with pytest.raises(ShapeError, match="replicates"):
+        Quadrature(torch.zeros(10, 2), torch.zeros(10), replicates=3)
+    with pytest.raises(ShapeError, match="weights"):
+        Quadrature(torch.zeros(10, 2), torch.zeros(9))
