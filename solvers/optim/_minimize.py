@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad
 
 from solvers.core import (
     OnFailure,
@@ -52,6 +51,7 @@ def minimize_gns(
     tolerance: float = 1e-8,
     target: float | None = None,
     max_tries: int = 60,
+    callback: Callable[[Tensor, StepReport], object] | None = None,
     on_failure: OnFailure = "raise",
 ) -> Minimum:
     r"""Minimise an objective by damped quadratic models.
@@ -69,6 +69,8 @@ def minimize_gns(
         tolerance: Dual norm of the gradient over the first one.
         target: Stop as soon as the loss is below.
         max_tries: Systems solved before a step is given up.
+        callback: Gets the point and the report after every accepted step; the search ends with
+            ``MAX_ITERATIONS`` when it returns True.
         on_failure: What happens when the search ends elsewhere than at the tolerance or target.
 
     Returns:
@@ -88,14 +90,13 @@ def minimize_gns(
         check_choice("hessian_of", hessian_of, ("gauss_newton", "exact"))
     x = (objective.start if start is None else start).detach().clone()
     loss = float(objective.check_repeatable(x))
-    slope = grad(objective.loss)
     fixed = Metric.of(metric, len(x))
     rule = DampingRule(kind=damping, gamma=gamma, max_tries=max_tries)
     first: float | None = None
     steps: list[StepReport] = []
     status, norm, evaluations = Status.MAX_ITERATIONS, 0.0, 1
     for k in range(iterations + 1):
-        gradient = slope(x).detach()
+        gradient = objective.gradient(x)
         check_finite("gradient", gradient, step=k)
         norm = fixed.dual_norm(gradient)
         first = norm if first is None else first
@@ -110,7 +111,7 @@ def minimize_gns(
             moved = at + step
             with torch.no_grad():
                 value = float(objective.loss(moved))
-            return value, lambda: fixed.dual_norm(slope(moved).detach())
+            return value, lambda: fixed.dual_norm(objective.gradient(moved))
 
         rule, step, report = rule.search(model, loss, trial)
         steps.append(report)
@@ -119,6 +120,8 @@ def minimize_gns(
             status = Status.STALLED
             break
         x, loss = x + step, report.loss
+        if callback is not None and callback(x, report) is True:
+            break
     result = Minimum(
         value=x,
         report=Report(
