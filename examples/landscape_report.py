@@ -1,9 +1,9 @@
 """Three trainings and the landscape around their solutions: two formulations and a policy.
 
 The same convection problem is trained as a field u(x, t) and along its characteristics; a small
-policy swings a pole on a cart up in the simulator. Each gets one picture and one file of numbers: Hessian
-spectrum, largest stable learning rates, barriers to a second solution, and intrinsic dimension. The
-last lines compare conditioning at three speeds of convection.
+policy swings a pole on a cart up in the simulator. Each gets one picture and one file of numbers:
+Hessian spectrum, largest stable learning rates, barriers to a second solution, and intrinsic
+dimension. The last lines compare conditioning at three speeds of convection.
 
 Run ``python examples/landscape_report.py --help``.
 """
@@ -11,6 +11,7 @@ Run ``python examples/landscape_report.py --help``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -49,7 +50,7 @@ Training = tuple[Objective, Network, Tensor]
 
 def perceptron(*sizes: int) -> Network:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.Tanh()]
     return nn.Sequential(*layers[:-1]).double()
 
