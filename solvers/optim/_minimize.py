@@ -51,7 +51,6 @@ def minimize_gns(
     tolerance: float = 1e-8,
     target: float | None = None,
     max_tries: int = 60,
-    callback: Callable[[Tensor, StepReport], object] | None = None,
     on_failure: OnFailure = "raise",
 ) -> Minimum:
     r"""Minimise an objective by damped quadratic models.
@@ -69,8 +68,6 @@ def minimize_gns(
         tolerance: Dual norm of the gradient over the first one.
         target: Stop as soon as the loss is below.
         max_tries: Systems solved before a step is given up.
-        callback: Gets the point and the report after every accepted step; the search ends with
-            ``MAX_ITERATIONS`` when it returns True.
         on_failure: What happens when the search ends elsewhere than at the tolerance or target.
 
     Returns:
@@ -120,8 +117,6 @@ def minimize_gns(
             status = Status.STALLED
             break
         x, loss = x + step, report.loss
-        if callback is not None and callback(x, report) is True:
-            break
     result = Minimum(
         value=x,
         report=Report(
