@@ -114,7 +114,8 @@ def matrix_sensing(size: Size) -> Answer:
         for name, history in {"equal": equal, "unbalanced": apart, "rebalanced": once}.items()
     }
     found: list[Finding] = [
-        ("equal factors: power of the loss in time", -2.0, diagnose_tail(torch.tensor(equal)).exponent),
+        ("equal factors: power of the loss in time", -2.0,
+         diagnose_tail(torch.tensor(equal)).exponent),
         ("unbalanced factors: rate of the loss", rate,
          diagnose_tail(torch.tensor(apart), share=0.4).rate),
         ("rebalanced once, start eight times smaller: steps to 1e-24", None, float(len(once))),
@@ -191,24 +192,26 @@ def classifier(x: Tensor, y: Tensor, k: int, width: int) -> Objective:
 
 
 def connectivity(size: Size) -> Answer:
-    steps = 40 if size == "tiny" else 1500
-    forks = [0, steps // 20, steps // 6, steps // 3, 2 * steps // 3]
-    x, y = clusters(5, 1.0, 400)
+    steps = 40 if size == "tiny" else 1000
+    forks = [0, steps // 25, steps // 7, steps // 3, 5 * steps // 7]
+    x, y = clusters(10, 1.0, 1000)
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 5)
+        nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
     ).double()
     objective = Objective.of_module(net, loss=lambda f: nn.functional.cross_entropy(f(x), y))
 
     def train(theta: Tensor, first: int, last: int, seed: int) -> Tensor:
         g = torch.Generator().manual_seed(seed)
         p = theta.clone().requires_grad_()
+        optimizer = torch.optim.SGD([p], lr=0.2, momentum=0.9)
         for step in range(first, last):
+            optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / steps)
             rows = torch.randint(0, len(x), (32,), generator=g)
             outputs = torch.func.functional_call(net, objective.space.unflatten(p), (x[rows],))
-            (slope,) = torch.autograd.grad(nn.functional.cross_entropy(outputs, y[rows]), p)
-            with torch.no_grad():
-                p -= 0.5 * (1 - step / steps) * slope
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(outputs, y[rows]).backward()
+            optimizer.step()
         return p.detach()
 
     study = fork_study(
@@ -217,9 +220,9 @@ def connectivity(size: Size) -> Answer:
     heights = [fork.barrier.height for fork in study]
     found: list[Finding] = [
         ("barrier of runs that part at the start", None, heights[0]),
-        ("barrier of runs that part at two thirds", 0.0, heights[-1]),
+        ("barrier of runs that part late", 0.0, heights[-1]),
         ("angle of their ways, start [degree]", None, study[0].angle),
-        ("angle of their ways, two thirds [degree]", None, study[-1].angle),
+        ("angle of their ways, late [degree]", None, study[-1].angle),
     ]
     curves = {"barrier": heights, "predicted from the ends": [fork.predicted for fork in study]}
     return found, Panel("step at which runs part", "barrier", forks, curves)

@@ -238,7 +238,8 @@ def _difference(objective: Objective, point: Tensor) -> SymmetricOperator:
             return torch.zeros_like(v)
         move = (scale / length) * v
         rise = objective.gradient(point + move) - objective.gradient(point - move)
-        return rise * (length / (2.0 * scale))
+        result: Tensor = rise * (length / (2.0 * scale))
+        return result
 
     return SymmetricOperator(
         product=product,

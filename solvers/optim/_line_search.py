@@ -93,15 +93,15 @@ def wolfe_search(
         if is_bracketed and (not low < length < high or high - low <= _WIDTH * high):
             return None
         is_early = is_early and not (is_low and trial.slope >= 0.0)
-        points: tuple[_Trial, ...] = (best, other, trial)
+        at_best, at_other, at_trial = best, other, trial
         if is_early and trial.value <= best.value and not is_low:
-            points = tuple(point.tilted(least_slope) for point in points)
-        moved, closes = _next_length(*points, is_bracketed, low, high)
+            at_best, at_other, at_trial = (p.tilted(least_slope) for p in (best, other, trial))
+        moved, closes = _next_length(at_best, at_other, at_trial, is_bracketed, low, high)
         is_bracketed = is_bracketed or closes
-        if points[2].value > points[0].value:
+        if at_trial.value > at_best.value:
             other = trial
         else:
-            turns = points[2].slope * points[0].slope < 0.0
+            turns = at_trial.slope * at_best.slope < 0.0
             other, best = (best if turns else other), trial
         if is_bracketed:
             if abs(other.length - best.length) >= _SHRINK * before:
