@@ -36,6 +36,9 @@ WIDTH = 16
 PACE = 0.5
 """CPU time between two draws of points [s]."""
 
+LOOK = 0.05
+"""CPU time of training between two looks at the error [s]."""
+
 Turns = Callable[[PINN, Tensor], Iterator[Tensor]]
 
 
@@ -114,7 +117,7 @@ def train(pinn: PINN, turns: Turns, seconds: float) -> dict[str, Any]:
     meter = pinn.meter()
     steps = turns(pinn, pinn.initial())
     reached: dict[float, float] = {}
-    spent, drawn, error = 0.0, 0.0, math.inf
+    spent, drawn, looked, error = 0.0, 0.0, 0.0, math.inf
     while spent < seconds:
         begun = time.process_time()
         theta = next(steps)
@@ -122,7 +125,9 @@ def train(pinn: PINN, turns: Turns, seconds: float) -> dict[str, Any]:
             drawn = spent
             pinn.collocation.move(theta)
         spent += time.process_time() - begun
-        error = meter(pinn.field(theta))
+        if spent - looked < LOOK and spent < seconds:
+            continue
+        looked, error = spent, meter(pinn.field(theta))
         if not math.isfinite(error):
             return {"error": math.inf, "reached": {}}
         for level in LEVELS:
