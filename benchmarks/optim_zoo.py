@@ -31,7 +31,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "reaction": problems.Reaction,
 }
 # Seconds of a training, seeds, hidden layers, points.
-WORK = {"tiny": (0.1, 1, 2, 200), "small": (6.0, 2, 3, 1500), "full": (30.0, 5, 3, 1500)}
+WORK = {"tiny": (0.1, 1, 2, 200), "small": (3.0, 2, 3, 1500), "full": (30.0, 5, 3, 1500)}
 WIDTH = 16
 PACE = 0.5
 """CPU time between two draws of points [s]."""

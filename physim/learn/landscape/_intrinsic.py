@@ -187,7 +187,8 @@ def intrinsic_dimension(
         seeds: Repetitions.
         share: Part of the baseline to reach.
         baseline: Score in the full space; trained here by default.
-        executor: Where trainings run; in this thread by default.
+        executor: Where trainings run; in this thread by default. The score then builds what it
+            changes, such as a PINN with its engine, by itself.
 
     Returns:
         The dimension with the interval over seeds.
