@@ -19,7 +19,7 @@ from timing import alternate
 
 from solvers.derivatives import CompiledEngine, Layers, NestedEngine, ResidualProgram, SweepEngine
 from solvers.kernels import aligned_empty, build_kernel, lane_count, scalar
-from solvers.optim._inverse import FusedInverse, PlainInverse
+from solvers.optim import FusedInverse, PlainInverse
 
 __all__ = ["run"]
 

@@ -44,7 +44,7 @@ GROUPS = {
         "parallel_speedup",
     ),
     "dcdm": ("dcdm_directions", "dcdm_recycling"),
-    "optim": ("optim_poisson", "optim_attacks", "optim_paths"),
+    "optim": ("optim_theory", "optim_zoo", "optim_poisson", "optim_attacks", "optim_paths"),
     "constraints": (
         "constraints_quadratic",
         "constraints_cones",

@@ -95,7 +95,8 @@ class TangentPhases(AdjointPhases):
         outputs += store("motion_past", motion_values(before))
         outputs += store("center_past", flatten(before.center))
         outputs += store("spread_past", [x for m in spreads for x in flatten(m)])
-        outputs += store("gone", self._felt(gone))
+        # Whole: a turning link feels the rate of what its axis does not feel.
+        outputs += store("gone", gone)
         return emit_block(outputs + self._contact_poses("pose0", pose_values(poses)))
 
     def _contact_poses(self, name: str, values: Vector) -> Outputs:
@@ -138,11 +139,11 @@ class TangentPhases(AdjointPhases):
             node.poses,
         )
         coming = [x for wrench in wrenches for x in flatten(wrench)]
-        rest = la.vsub(self._felt(coming), self._exchange.load(tape, "gone"))
+        rest = self._felt(la.vsub(coming, self._exchange.load(tape, "gone")))
         store = self._exchange.store
         outputs = store("motion1", motion_values(after), is_complete=True)
         outputs += store("spread", [x for m in spreads for x in flatten(m)])
-        outputs += store("coming", self._felt(coming))
+        outputs += store("coming", coming)
         moves = self.structure.moves
         outputs += [("wrench", i, x) for i, x in enumerate(rest) if i % 6 in moves]
         for link, spread in enumerate(spreads):

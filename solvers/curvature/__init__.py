@@ -16,7 +16,7 @@ from solvers.curvature._fisher import (
     sampled_fisher,
 )
 from solvers.curvature._lanczos import Eigenpairs, Tridiagonal, extreme_eigenpairs, lanczos
-from solvers.curvature._objective import Objective
+from solvers.curvature._objective import Mode, Objective, ResidualSource
 from solvers.curvature._parameters import ParameterSpace
 from solvers.curvature._products import SymmetricOperator, gauss_newton, hessian, jacobian
 from solvers.curvature._regime import (
@@ -37,9 +37,11 @@ from solvers.curvature._traces import (
 __all__ = [
     "Eigenpairs",
     "Family",
+    "Mode",
     "Objective",
     "ParameterSpace",
     "Regime",
+    "ResidualSource",
     "SpectralDensity",
     "SymmetricOperator",
     "TraceEstimate",

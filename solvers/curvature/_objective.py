@@ -8,20 +8,38 @@ classifier differ only in the function that they give.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad
 
-from solvers.core import NonFiniteError, SettingsError
+from solvers.core import NonFiniteError, SettingsError, check_choice
 from solvers.curvature._parameters import ParameterSpace
 
-__all__ = ["Objective"]
+__all__ = ["Mode", "Objective", "ResidualSource"]
 
 Network = Callable[..., Any]
+
+Mode = Literal["forward", "reverse", "difference"]
+"""How second derivatives are taken, see :func:`solvers.curvature.hessian`."""
+
+_MODES = ("forward", "reverse", "difference")
+
+
+class ResidualSource(Protocol):
+    """Residuals of a vector that bring derivatives of their own, as a compiled engine does."""
+
+    def residuals(self, theta: Float[Tensor, " n"]) -> Float[Tensor, "..."]:
+        """Residuals of any shape, without graph."""
+
+    def jacobian(self, theta: Float[Tensor, " n"]) -> Float[Tensor, "m n"]:
+        """Derivatives of the residuals in a row."""
+
+    def loss_and_gradient(self, theta: Float[Tensor, " n"]) -> tuple[float, Float[Tensor, " n"]]:
+        """Half the sum of squares, and its gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +49,8 @@ class Objective:
     The structure is :math:`f(\theta) = \ell(z(\theta))` with outputs :math:`z` and a convex
     :math:`\ell`; for a least-squares problem :math:`z` is the residual and
     :math:`\ell(z) = \tfrac12 \|z\|^2`. Build one with :meth:`of_loss`, :meth:`of_residual`,
-    :meth:`of_outputs` or :meth:`of_module`.
+    :meth:`of_outputs`, :meth:`of_module` or, for residuals with derivatives of their own,
+    :meth:`of_source`.
 
     Attributes:
         loss: Vector ``(n,)`` to scalar. Written with ``torch.func`` or plain operations.
@@ -40,6 +59,8 @@ class Objective:
         outputs: Vector ``(n,)`` to outputs of any shape, or None.
         output_loss: Outputs to scalar, or None.
         is_least_squares: Whether the outputs are residuals.
+        mode: How second derivatives are taken unless one asks for another way.
+        source: Where residuals and first derivatives come from; None for autograd.
 
     Example:
         >>> line = Objective.of_residual(lambda p: p[0] + torch.arange(3) * p[1], torch.ones(2))
@@ -53,34 +74,85 @@ class Objective:
     outputs: Callable[[Tensor], Tensor] | None = None
     output_loss: Callable[[Tensor], Tensor] | None = None
     is_least_squares: bool = False
+    mode: Mode = "forward"
+    source: ResidualSource | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, _MODES)
 
     @classmethod
-    def of_loss(cls, loss: Callable[[Tensor], Tensor], start: Float[Tensor, " n"]) -> Objective:
+    def of_loss(
+        cls,
+        loss: Callable[[Tensor], Tensor],
+        start: Float[Tensor, " n"],
+        *,
+        mode: Mode = "forward",
+    ) -> Objective:
         """Take a scalar function of a vector.
 
         Args:
             loss: ``(n,)`` to scalar.
             start: Point of interest.
+            mode: ``"reverse"`` for losses that call ``torch.autograd.grad`` themselves,
+                ``"difference"`` for those that have a gradient and no second derivatives, as a
+                rollout of the compiled simulator.
 
         Returns:
             The objective, without Gauss-Newton structure.
         """
-        return cls(loss=loss, start=start.detach(), space=_plain(start))
+        return cls(loss=loss, start=start.detach(), space=_plain(start), mode=mode)
+
+    @classmethod
+    def of_source(cls, source: ResidualSource, start: Float[Tensor, " n"]) -> Objective:
+        r"""Take residuals that bring their Jacobian and gradient; the loss is half their square.
+
+        A physics-informed network is one: ``Objective.of_source(pinn.collocation,
+        result.network.theta)``. Hessian products are differences of gradients.
+
+        Args:
+            source: Gives residuals, Jacobian, and loss with gradient. Its points must stay.
+            start: Point of interest.
+
+        Returns:
+            The objective.
+
+        Example:
+            >>> class Line:
+            ...     x = torch.linspace(0, 1, 4, dtype=torch.float64)
+            ...     def residuals(self, p):
+            ...         return p[0] + p[1] * self.x
+            ...     def jacobian(self, p):
+            ...         return torch.stack([torch.ones_like(self.x), self.x], 1)
+            ...     def loss_and_gradient(self, p):
+            ...         r = self.residuals(p)
+            ...         return 0.5 * float(r @ r), self.jacobian(p).T @ r
+            >>> objective = Objective.of_source(Line(), torch.ones(2, dtype=torch.float64))
+            >>> [round(g, 6) for g in objective.gradient().tolist()]
+            [6.0, 3.555556]
+        """
+        objective = _composite(source.residuals, _half_square, start.detach(), _plain(start), True)
+        return replace(objective, mode="difference", source=source)
 
     @classmethod
     def of_residual(
-        cls, residual: Callable[[Tensor], Tensor], start: Float[Tensor, " n"]
+        cls,
+        residual: Callable[[Tensor], Tensor],
+        start: Float[Tensor, " n"],
+        *,
+        mode: Mode = "forward",
     ) -> Objective:
         r"""Take a residual vector; the loss is :math:`\tfrac12\|r\|^2`.
 
         Args:
             residual: ``(n,)`` to residuals of any shape.
             start: Point of interest.
+            mode: As in :meth:`of_loss`.
 
         Returns:
             The objective.
         """
-        return _composite(residual, _half_square, start.detach(), _plain(start), True)
+        objective = _composite(residual, _half_square, start.detach(), _plain(start), True)
+        return replace(objective, mode=mode)
 
     @classmethod
     def of_outputs(
@@ -110,6 +182,7 @@ class Objective:
         residual: Callable[[Network], Tensor] | None = None,
         outputs: Callable[[Network], Tensor] | None = None,
         output_loss: Callable[[Tensor], Tensor] | None = None,
+        mode: Mode = "forward",
     ) -> Objective:
         """Take a module and a function of the network that it is.
 
@@ -122,6 +195,7 @@ class Objective:
             residual: Network to residuals.
             outputs: Network to outputs, together with ``output_loss``.
             output_loss: Outputs to scalar, convex.
+            mode: As in :meth:`of_loss`.
 
         Returns:
             The objective.
@@ -144,10 +218,11 @@ class Objective:
             return function(lambda *inputs: functional_call(module, named, inputs))
 
         if loss is not None:
-            return cls(loss=at, start=start, space=space)
-        if output_loss is None:
-            return _composite(at, _half_square, start, space, True)
-        return _composite(at, output_loss, start, space, False)
+            return cls(loss=at, start=start, space=space, mode=mode)
+        is_residual = output_loss is None
+        return replace(
+            _composite(at, output_loss or _half_square, start, space, is_residual), mode=mode
+        )
 
     @property
     def residual(self) -> Callable[[Tensor], Tensor]:
@@ -162,6 +237,26 @@ class Objective:
                 "of_module(residual=...)"
             )
         return self.outputs
+
+    def gradient(self, theta: Float[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
+        """Gradient of the loss.
+
+        Args:
+            theta: Where; the start by default.
+
+        Returns:
+            A vector without graph.
+        """
+        point = (self.start if theta is None else theta).detach()
+        if self.source is not None:
+            return self.source.loss_and_gradient(point)[1].detach()
+        if self.mode == "forward":
+            slope: Tensor = grad(self.loss)(point)
+            return slope.detach()
+        with torch.enable_grad():
+            leaf = point.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.loss(leaf), leaf, materialize_grads=True)
+        return slope
 
     def check_repeatable(self, theta: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         """Evaluate the loss twice and insist on the same finite number.

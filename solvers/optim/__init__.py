@@ -13,6 +13,7 @@ from solvers.optim._average import IterateAverage
 from solvers.optim._diffgrad import DiffGrad
 from solvers.optim._direct_search import householder_directions
 from solvers.optim._gns import GNS
+from solvers.optim._inverse import FusedInverse, InverseMatrix, PlainInverse
 from solvers.optim._langevin import (
     SGLD,
     SphereMoments,
@@ -47,11 +48,14 @@ __all__ = [
     "Design",
     "DesignMethod",
     "DiffGrad",
+    "FusedInverse",
+    "InverseMatrix",
     "IterateAverage",
     "LowRankFactor",
     "Minimum",
     "NaturalGradient",
     "NaturalStep",
+    "PlainInverse",
     "RebalanceOnce",
     "SelfScaledBroyden",
     "SphereMoments",

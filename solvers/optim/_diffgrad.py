@@ -24,19 +24,19 @@ IEEE Transactions on Neural Networks and Learning Systems 31(11), equations for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from solvers.core import SettingsError, check_positive
+from solvers.optim._stepping import GradientOptimizer
 
 __all__ = ["DiffGrad"]
 
 
-class DiffGrad(Optimizer):
+class DiffGrad(GradientOptimizer):
     """Adam with the friction of diffGrad; used as any ``torch.optim`` optimizer.
 
     Args:
@@ -100,24 +100,7 @@ class DiffGrad(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step.
-
-        Args:
-            closure: Evaluates the loss again with gradients, and returns it.
-
-        Returns:
-            The loss of the closure, None without one.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _advance(self) -> None:
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -129,7 +112,6 @@ class DiffGrad(Optimizer):
                 foreach = len({(p.dtype, p.device) for p in params}) == 1
             for batch in [params] if foreach else [[p] for p in params]:
                 self._update(batch, group)
-        return loss
 
     def _prepare(self, p: Tensor, group: dict[str, Any]) -> None:
         if p.grad is not None and p.grad.is_sparse:

@@ -24,22 +24,22 @@ References: Welling & Teh 2011, "Bayesian learning via stochastic gradient Lange
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import Optimizer
 
 from solvers.core import SettingsError, ShapeError, check_finite, check_positive
+from solvers.optim._stepping import GradientOptimizer
 
 __all__ = ["SGLD", "SphereMoments", "SphericalLangevin", "equator_ratio", "langevin_average"]
 
 
-class _Sampler(Optimizer, ABC):
+class _Sampler(GradientOptimizer):
     """An optimizer whose steps draw noise from a generator of its own."""
 
     def __init__(
@@ -48,29 +48,11 @@ class _Sampler(Optimizer, ABC):
         super().__init__(params, defaults)
         self.generator = generator or torch.Generator().manual_seed(0)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step.
-
-        Args:
-            closure: Evaluates the loss again with gradients, and returns it.
-
-        Returns:
-            The loss of the closure, None without one.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _advance(self) -> None:
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
                 if p.grad is not None:
                     self._move(p, p.grad, group, place)
-        return loss
 
     @abstractmethod
     def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any], place: int) -> None:

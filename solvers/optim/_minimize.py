@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad
 
 from solvers.core import (
     OnFailure,
@@ -88,14 +87,13 @@ def minimize_gns(
         check_choice("hessian_of", hessian_of, ("gauss_newton", "exact"))
     x = (objective.start if start is None else start).detach().clone()
     loss = float(objective.check_repeatable(x))
-    slope = grad(objective.loss)
     fixed = Metric.of(metric, len(x))
     rule = DampingRule(kind=damping, gamma=gamma, max_tries=max_tries)
     first: float | None = None
     steps: list[StepReport] = []
     status, norm, evaluations = Status.MAX_ITERATIONS, 0.0, 1
     for k in range(iterations + 1):
-        gradient = slope(x).detach()
+        gradient = objective.gradient(x)
         check_finite("gradient", gradient, step=k)
         norm = fixed.dual_norm(gradient)
         first = norm if first is None else first
@@ -110,7 +108,7 @@ def minimize_gns(
             moved = at + step
             with torch.no_grad():
                 value = float(objective.loss(moved))
-            return value, lambda: fixed.dual_norm(slope(moved).detach())
+            return value, lambda: fixed.dual_norm(objective.gradient(moved))
 
         rule, step, report = rule.search(model, loss, trial)
         steps.append(report)

@@ -37,6 +37,7 @@ from solvers.core import (
     check_positive,
 )
 from solvers.optim._inverse import InverseMatrix, make_inverse
+from solvers.optim._line_search import wolfe_search
 
 __all__ = ["BroydenMinimum", "SelfScaledBroyden", "minimize_broyden"]
 
@@ -95,9 +96,6 @@ class SelfScaledBroyden:
         self._objective = objective
         self._x: Vector = start.detach().to("cpu", torch.float64).numpy().copy()
         self._inverse = make_inverse(len(self._x)) if inverse is None else inverse
-        from scipy.optimize._linesearch import scalar_search_wolfe1
-
-        self._search = scalar_search_wolfe1
         self.steps = self.evaluations = self.restarts = self.failures = 0
         self._is_first = True
         self.refresh()
@@ -182,32 +180,27 @@ class SelfScaledBroyden:
 
     def _line_search(self, direction: Vector) -> tuple[float, float, Vector, Vector] | None:
         """Search for a point that satisfies the Wolfe conditions: length, loss, point, gradient."""
-        best: dict[float, tuple[float, Vector, Vector]] = {}
         slope = float(direction @ self._g)
         if not slope < 0.0:
             return None
+        last: list[tuple[float, Vector, Vector]] = []
 
-        def along(length: float) -> float:
+        def along(length: float) -> tuple[float, float]:
             x = self._x + length * direction
             loss, g = self._evaluate(x)
-            best.clear()
-            best[length] = (loss, x, g)
-            return loss if math.isfinite(loss) else math.inf
+            last[:] = [(loss, x, g)]
+            return loss, float(g @ direction)
 
-        def slope_along(length: float) -> float:
-            if length not in best:
-                along(length)
-            return float(best[length][2] @ direction)
-
-        length, loss, _ = self._search(
-            along, slope_along, self.loss, self._previous, slope,
-            c1=_DECREASE, c2=_CURVATURE, amax=1e100, amin=1e-100,
+        # As far as the last step would have come on a parabola, and no further than one.
+        first = min(1.0, 2.02 * (self.loss - self._previous) / slope)
+        length = wolfe_search(
+            along, self.loss, slope, first if first > 0.0 else 1.0,
+            decrease=_DECREASE, curvature=_CURVATURE,
         )  # fmt: skip
         if length is None:
             return None
-        slope_along(length)
-        loss, x, g = best[length]
-        if not (math.isfinite(loss) and np.isfinite(g).all()) or loss > self.loss:
+        loss, x, g = last[0]
+        if not np.isfinite(g).all() or loss > self.loss:
             return None
         return length, loss, x, g
 

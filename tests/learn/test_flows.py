@@ -227,11 +227,8 @@ def test_loss_of_the_exact_field_is_least() -> None:
     exact = marginal_velocity(ConditionalOT(), data)
 
     def loss(field: Callable[[Tensor, Tensor], Tensor]) -> float:
-        def each(t: Tensor, x: Tensor) -> Tensor:
-            return torch.stack([field(a, b[None])[0] for a, b in zip(t, x, strict=True)])
-
         g = torch.Generator().manual_seed(0)
-        return float(flow_matching_loss(each, data, ConditionalOT(), generator=g))
+        return float(flow_matching_loss(field, data, ConditionalOT(), generator=g))
 
     least = loss(exact)
     assert least > 0.05
@@ -247,6 +244,22 @@ def test_distance_is_a_distance() -> None:
     # A shift moves every projection by its component: a third of its square on average.
     moved = sliced_wasserstein(a, a + shift, directions=4000)
     assert moved == pytest.approx(0.5 / math.sqrt(3), rel=0.03)
+
+
+def test_adaptive_samples_have_steps_and_a_status_of_their_own() -> None:
+    # Rates that differ by item: x' = -k x ends at exp(-k); the last one has no end.
+    k = torch.tensor([[0.1], [20.0], [1.0]], dtype=torch.float64)
+
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        assert t.shape == (3,)
+        broken = (t[:, None] > 0.5) & (k == 1.0)
+        return torch.where(broken, torch.nan, -k * x)
+
+    noise = torch.ones(3, 1, dtype=torch.float64)
+    found = sample(field, noise, method="dopri5", rtol=1e-9, atol=1e-12, on_failure="mask")
+    assert torch.allclose(found.value[:2], torch.exp(-k[:2]), rtol=1e-6)
+    assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.NON_FINITE]
+    assert int(found.iterations[1]) > 2 * int(found.iterations[0])
 
 
 def test_samples_that_leave_are_reported_one_by_one() -> None:

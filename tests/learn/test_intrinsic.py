@@ -22,18 +22,23 @@ def matrix(kind: str, size: int, dimension: int, seed: int = 0) -> Tensor:
     return torch.stack([project(e) for e in torch.eye(dimension, dtype=torch.float64)], 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_columns_have_length_one_and_are_nearly_orthogonal(kind: str) -> None:
-    size, dimension = 5000, 200
-    p = matrix(kind, size, dimension)
-    lengths = p.norm(dim=0)
-    expected = 0.989 if kind == "fastfood" else 1.0
-    assert float((lengths / expected - 1).abs().max()) < 0.02
-    gram = p.T @ p
-    off = gram - torch.diag(gram.diagonal())
-    rms = float((off.square().sum() / (dimension * (dimension - 1))).sqrt()) * math.sqrt(size)
-    # Gaussian entries have 1; the few random numbers of Fastfood leave more.
-    assert rms == (pytest.approx(1.36, rel=0.05) if kind == "fastfood" else pytest.approx(1, 0.02))
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("dense", 1.0), ("sparse", 1.0), ("fastfood", 2**0.5)]
+)
+def test_columns_have_length_one_and_are_nearly_orthogonal(kind: str, expected: float) -> None:
+    # Independent entries give inner products of mean square 1/D. Those of a Fastfood block are
+    # sums of G^2 with signs, of variance two each, hence 2/D over whole blocks of 256.
+    size, dimension, squares = 5120, 200, []
+    for seed in range(12 if kind == "fastfood" else 2):
+        p = matrix(kind, size, dimension, seed)
+        assert float((p.norm(dim=0) - 1).abs().max()) < 1e-6
+        gram = p.T @ p
+        off = gram - torch.diag(gram.diagonal())
+        squares.append(float(off.square().sum()) / (dimension * (dimension - 1)) * size)
+    assert math.sqrt(sum(squares) / len(squares)) == pytest.approx(expected, rel=0.02)
+    # Cropped to 5000 parameters the columns of Fastfood lose a little.
+    cropped = matrix(kind, 5000, dimension).norm(dim=0)
+    assert float((cropped / (0.989 if kind == "fastfood" else 1.0) - 1).abs().max()) < 0.02
 
 
 @given(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import physim
+from physim.dynamics import LinearFeedback
 from physim.learn.landscape import intrinsic_dimension, landscape_report
 from solvers.core import SettingsError
 from solvers.curvature import Objective, gauss_newton, hessian
+from solvers.pinn import MLP, PINN, LagrangianPINN, problems
 
 
 def objective(seed: int = 0) -> Objective:
@@ -70,3 +74,58 @@ def test_losses_without_outputs_are_reported_too(tmp_path: Path) -> None:
     assert json.loads(report.save(tmp_path / "plain.json").read_text())["gauss_newton"] is None
     with pytest.raises(SettingsError, match="does not exist"):
         report.save(tmp_path / "nowhere" / "a.json")
+
+
+@pytest.mark.parametrize("name", ["field", "characteristics"])
+def test_a_trained_pinn_is_reported_through_its_engine(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"points": 60, "backend": "sweep"}
+    if name == "field":
+        pinn = PINN(problems.Reaction(), MLP(6, 1), **options)
+    else:
+        pinn = LagrangianPINN(problems.Convection(), MLP(6, 1), **options).pinn
+    theta = pinn.fit(steps=20, progress=False).network.theta.detach()
+    report = landscape_report(name, Objective.of_source(pinn.collocation, theta))
+    # Autograd through the torch engine, which the report does not use.
+    traced = Objective.of_residual(pinn.collocation.residuals, theta)
+    values = torch.linalg.eigvalsh(torch.func.hessian(traced.loss)(theta))
+    assert report.loss == pytest.approx(float(traced.loss(theta)), rel=1e-9)
+    assert float(report.spectrum.top[0]) == pytest.approx(float(values[-1]), rel=1e-5)
+    assert report.spectrum.lowest == pytest.approx(float(values[0]), abs=1e-6 * float(values[-1]))
+    j = torch.func.jacrev(traced.residual)(theta)
+    top = float(torch.linalg.eigvalsh(j.T @ j)[-1])
+    assert report.rates[0] == pytest.approx(2 / top, rel=1e-5)
+    assert json.loads(report.save(tmp_path / "a.json").read_text())["parameters"] == len(theta)
+
+
+@pytest.mark.slow
+def test_a_policy_is_reported_through_the_compiled_rollout() -> None:
+    sim = physim.Simulator(
+        physim.load_model("""<mujoco><worldbody><body><joint name="rail" type="slide" axis="1 0 0"/>
+        <geom size="0.1" mass="1" contype="0" conaffinity="0"/>
+        <body><joint name="hinge" axis="0 1 0"/>
+        <geom size="0.1" pos="0 0 1" mass="1" contype="0" conaffinity="0"/></body></body>
+        </worldbody><actuator><motor joint="rail"/></actuator></mujoco>"""),
+        timestep=0.05,
+    )
+    places = torch.tensor([[0.3, 0.2], [-0.2, 0.1]], dtype=torch.float64)
+    start = sim.initial_state(q=places)
+    goal = torch.tensor([1.0, 0.2, -0.3, 0.1], dtype=torch.float64)
+
+    def cost(theta: Tensor) -> Tensor:
+        motion = sim.rollout(start, LinearFeedback(sim.model, theta.view(1, 4)), steps=8)
+        return motion.q.square().mean() + 0.01 * (theta - goal).square().sum()
+
+    theta = torch.tensor([0.4, 0.1, 0.2, -0.1], dtype=torch.float64)
+    report = landscape_report("policy", Objective.of_loss(cost, theta, mode="difference"))
+    # Second differences of the loss alone, an independent route.
+    h = 1e-2
+    moves = h * torch.eye(4, dtype=torch.float64)
+    corners = [[cost(theta + a + b) - cost(theta + a - b) for b in moves] for a in moves]
+    opposite = [[cost(theta - a + b) - cost(theta - a - b) for b in moves] for a in moves]
+    differences = torch.tensor(corners, dtype=torch.float64) - torch.tensor(
+        opposite, dtype=torch.float64
+    )
+    expected = torch.linalg.eigvalsh(differences / (4 * h**2))
+    assert float(report.spectrum.top[0]) == pytest.approx(float(expected[-1]), rel=1e-4)
+    assert report.spectrum.lowest == pytest.approx(float(expected[0]), rel=1e-3)
+    assert report.sharpness is None

@@ -60,3 +60,30 @@ def test_optim_paths(answer: Callable[[str], dict[str, Any]]) -> None:
     assert energies == sorted(energies)
     for row in rows.values():
         assert 0.4 < row["dark_2"] <= row["dark_16"] <= 1.0
+
+
+def test_optim_zoo(answer: Callable[[str], dict[str, Any]]) -> None:
+    record = answer("optim_zoo")
+    errors = {(row["problem"], row["method"]): row["error"] for row in record["rows"]}
+    assert len(errors) == 16
+    assert all(0 < error < 3 for error in errors.values())
+    # After a tenth of a second already; the reaction is smooth.
+    assert errors["reaction", "self-scaled Broyden"] < errors["reaction", "Adam, rate 0.01"]
+    for row in record["rows"]:
+        first, second = row["0.01"], row["0.001"]
+        assert second is None or first <= second
+    assert len(record["verdict"]) == 6
+
+
+def test_optim_theory(answer: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = answer("optim_theory")["rows"]
+    without_training = ("diffGrad", "regime parameter", "intrinsic dimension")
+    for row in rows:
+        is_estimate = "estimate" in row["what"]
+        if row["paper"] in without_training or (
+            row["paper"] == "dynamical stability" and not is_estimate
+        ):
+            assert row["measured"] == pytest.approx(row["predicted"], rel=2e-3), row
+    assert len({row["paper"] for row in rows}) == 9
+    assert (tmp_path / "optim_theory.png").stat().st_size > 50_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from solvers.core import NonFiniteError, SettingsError
 from solvers.optim import GNS, SGLD, DiffGrad, NaturalGradient, SphericalLangevin
 
 
@@ -169,3 +171,30 @@ def test_schedulers_drive_the_rate(name: str) -> None:
     run(CASES[name], 1, module, optimizer)
     schedule.step()
     assert optimizer.param_groups[0]["lr"] in (5e-3, 5e-4)
+
+
+@ALL
+def test_a_loss_that_is_not_finite_moves_nothing(case: Any) -> None:
+    module = net(on_sphere=case[2])
+    optimizer = case[0](module.parameters())
+    run(case, 2, module, optimizer)
+    before, state = flat(module), copy.deepcopy(optimizer.state_dict()["state"])
+    whole = case[1](module, optimizer)
+
+    def broken() -> Any:
+        found = whole()
+        return (found[0], found[1] * math.nan) if isinstance(found, tuple) else found * math.nan
+
+    with pytest.raises(NonFiniteError, match="loss"):
+        optimizer.step(broken)
+    assert torch.equal(flat(module), before)
+    after = optimizer.state_dict()["state"]
+    torch.testing.assert_close(after, state, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("name", ["gns", "natural"])
+def test_parameters_that_take_no_gradients_are_named(name: str) -> None:
+    case = CASES[name]
+    module = net().requires_grad_(False)
+    with pytest.raises(SettingsError, match="not depend on the parameters"):
+        run(case, 1, module, case[0](module.parameters()))

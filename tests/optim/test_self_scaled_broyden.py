@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers.core import NonFiniteError, NotConvergedError, Status
-from solvers.optim import SelfScaledBroyden, minimize_broyden
-from solvers.optim._inverse import FusedInverse, PlainInverse
+from solvers.optim import FusedInverse, PlainInverse, SelfScaledBroyden, minimize_broyden
 
 
 def rosenbrock(x: torch.Tensor) -> tuple[float, torch.Tensor]:

@@ -50,24 +50,29 @@ def normalize_data(data: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def posterior_mean(
-    x: Float[Tensor, "k d"], data: Float[Tensor, "n d"], s: float | Tensor, *, chunk: int = 2048
+    x: Float[Tensor, "k d"],
+    data: Float[Tensor, "n d"],
+    s: float | Float[Tensor, "*k"],
+    *,
+    chunk: int = 2048,
 ) -> Float[Tensor, "k d"]:
     """Mean of the data given noisy observations.
 
     Args:
         x: Observations, data plus normal noise of standard deviation ``1/s``.
         data: All data points, equally likely.
-        s: Signal over noise.
+        s: Signal over noise, of all or of each observation.
         chunk: Observations that are compared with the data at once.
 
     Returns:
         One mean an observation.
     """
     squares = data.square().sum(1)
+    signals = torch.as_tensor(s, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
     parts = []
-    for block in x.split(chunk):
+    for block, signal in zip(x.split(chunk), signals.split(chunk), strict=True):
         closeness = block @ data.T - 0.5 * squares
-        parts.append(torch.softmax(s**2 * closeness, 1) @ data)
+        parts.append(torch.softmax(signal**2 * closeness, 1) @ data)
     return torch.cat(parts)
 
 
@@ -111,14 +116,16 @@ def marginal_velocity(
         margin: Times are kept this far from 0 and 1, where the field divides by zero.
 
     Returns:
-        Function of time (scalar) and points ``(k, d)``, the oracle of what a network learns.
+        Function of times, a scalar or ``(k,)``, and points ``(k, d)``, the oracle of what a network
+        learns.
     """
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
-        at = path.coefficients(torch.as_tensor(t, dtype=x.dtype).clamp(margin, 1 - margin))
-        pull = at.d_sigma / at.sigma
-        mean = posterior_mean(x / at.alpha, data, at.alpha / at.sigma)
-        return pull * x + (at.d_alpha - at.alpha * pull) * mean
+        times = torch.as_tensor(t, dtype=x.dtype).clamp(margin, 1 - margin).expand(len(x))
+        at = path.coefficients(times)
+        pull = (at.d_sigma / at.sigma)[:, None]
+        mean = posterior_mean(x / at.alpha[:, None], data, at.alpha / at.sigma)
+        return pull * x + (at.d_alpha[:, None] - at.alpha[:, None] * pull) * mean
 
     return velocity
 

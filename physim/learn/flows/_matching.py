@@ -9,27 +9,20 @@ Reference: Lipman et al. 2023, "Flow matching for generative modeling", equation
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from physim.learn.flows._paths import GaussianPath
-from solvers.core import (
-    OnFailure,
-    Report,
-    Solution,
-    Status,
-    apply_on_failure,
-    check_choice,
-    check_positive,
-)
+from solvers.core import OnFailure, Solution, apply_on_failure, check_choice, check_positive
+from solvers.ode import integrate, integrate_steps
 
 __all__ = ["flow_matching_loss", "sample"]
 
 Method = Literal["euler", "midpoint", "rk4", "dopri5"]
-_STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}
 
 
 def flow_matching_loss(
@@ -73,48 +66,41 @@ def sample(
     """Carry noise to data along a velocity field.
 
     Args:
-        velocity: Function of a scalar time and points ``(b, *d)``.
+        velocity: Function of times ``(b,)`` and points ``(b, *d)``, as in training. Samples must
+            not mix.
         noise: Standard normal starts.
-        method: ``"euler"``, ``"midpoint"`` or ``"rk4"`` in equal steps, or ``"dopri5"`` with
-            step control.
+        method: ``"euler"``, ``"midpoint"`` or ``"rk4"`` in equal steps, or ``"dopri5"``, each
+            sample with steps of its own.
         steps: Number of equal steps; the field is evaluated once, twice or four times a step.
         rtol: Relative tolerance of ``"dopri5"``.
         atol: Absolute tolerance of ``"dopri5"``.
-        on_failure: What happens when samples are not finite.
+        on_failure: What happens when samples do not reach the end.
 
     Returns:
-        Samples. The report's iterations are evaluations of the field; samples that are not finite
-        have status ``NON_FINITE`` and do not touch others in equal steps.
+        Samples; one that failed is its last good state. The report's iterations are evaluations of
+        the field.
 
     Raises:
-        NotConvergedError: If a sample is not finite and ``on_failure="raise"``.
+        NotConvergedError: If a sample does not reach the end and ``on_failure="raise"``.
 
-    Gradients: none; differentiate through ``torchdiffeq`` instead.
+    Gradients: none; differentiate through :func:`solvers.ode.integrate` instead.
     """
     check_choice("method", method, ("euler", "midpoint", "rk4", "dopri5"))
     check_positive("steps", steps)
-    from torchdiffeq import odeint
 
-    calls = 0
+    def rate(t: Tensor, x: Tensor) -> Tensor:
+        return velocity(t.reshape(-1), x)
 
-    def counted(t: Tensor, x: Tensor) -> Any:
-        nonlocal calls
-        calls += 1
-        return velocity(t, x)
-
-    is_fixed = method in _STAGES
-    t = torch.linspace(0, 1, steps + 1 if is_fixed else 2, dtype=noise.dtype, device=noise.device)
-    tolerances = {} if is_fixed else {"rtol": rtol, "atol": atol}
-    ends: Tensor = odeint(counted, noise, t, method=method, **tolerances)[-1]
-    finite = torch.isfinite(ends.reshape(len(ends), -1)).all(1)
-    status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
-    result = Solution(
-        value=ends,
-        report=Report(
-            status=status,
-            iterations=torch.full_like(status, calls),
-            residual=torch.zeros(len(ends), dtype=torch.float64, device=noise.device),
-        ),
-    )
-    apply_on_failure(result.report, on_failure, solution=result, what="sample")
+    path: Solution[Tensor]
+    if method == "dopri5":
+        path = integrate(
+            rate, noise, [0.0, 1.0], method=method, rtol=rtol, atol=atol, gradient="none",
+            on_failure="mask",
+        )  # fmt: skip
+    else:
+        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        path = integrate_steps(rate, noise, times, method=method, on_failure="mask")
+    report = replace(path.report, iterations=path.report.counts["evaluations"])
+    result = Solution(value=path.value[-1], report=report)
+    apply_on_failure(report, on_failure, solution=result, what="sample")
     return result

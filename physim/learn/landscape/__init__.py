@@ -27,6 +27,7 @@ from physim.learn.landscape._intrinsic import (
     IntrinsicDimension,
     SubspaceModule,
     intrinsic_dimension,
+    subspace_objective,
 )
 from physim.learn.landscape._projections import Projection, random_projection
 from physim.learn.landscape._report import LandscapeReport, landscape_report
@@ -41,6 +42,7 @@ from physim.learn.landscape._stability import (
     sharpness,
     stability_threshold,
 )
+from physim.learn.landscape._sweep import RateSweep, sweep_rates
 
 __all__ = [
     "AttentionMargin",
@@ -52,6 +54,7 @@ __all__ = [
     "Norm",
     "Outliers",
     "Projection",
+    "RateSweep",
     "Sharpness",
     "Spectrum",
     "StabilityMonitor",
@@ -77,4 +80,6 @@ __all__ = [
     "sharpness",
     "spectrum",
     "stability_threshold",
+    "subspace_objective",
+    "sweep_rates",
 ]

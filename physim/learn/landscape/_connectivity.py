@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
+from physim.learn.landscape._sweep import run_jobs
 from solvers.core import SettingsError, check_shape
 from solvers.curvature import Objective, hessian
-
-_Branch = tuple[Tensor, int, int, int]
+from solvers.parallel import Executor
 
 __all__ = [
     "Barrier",
@@ -151,8 +151,7 @@ def predicted_barrier(
     Cost: a gradient and a Hessian product at each end.
     """
     d = b - a
-    slope = grad(objective.loss)
-    tilt = (slope(a) - slope(b)) @ d / 4
+    tilt = (objective.gradient(a) - objective.gradient(b)) @ d / 4
     bend = d @ (hessian(objective, a)(d) + hessian(objective, b)(d)) / 16
     return float(tilt + bend)
 
@@ -204,7 +203,7 @@ def fork_study(
     start: Callable[[int], Tensor],
     seeds: Sequence[int] = (0,),
     points: int = 21,
-    run: Callable[[Callable[[_Branch], Tensor], Iterable[_Branch]], Iterable[Tensor]] = map,
+    executor: Executor | None = None,
 ) -> list[Fork]:
     """Train together up to a step and apart from there, and look at the line between the ends.
 
@@ -217,8 +216,8 @@ def fork_study(
         start: First parameters by seed.
         seeds: Repetitions.
         points: Evaluations on each line.
-        run: Applies a function to many branches in order; ``map`` of an executor trains the
-            branches in parallel, once the common parts are trained.
+        executor: Where trainings run, common parts first and then the branches; in this thread by
+            default.
 
     Returns:
         One record for every fork and seed.
@@ -228,22 +227,27 @@ def fork_study(
     """
     if not all(0 <= fork < steps for fork in forks):
         raise SettingsError(f"forks: got {list(forks)}, expected steps from 0 to {steps - 1}")
-    trunks: dict[tuple[int, int], Tensor] = {}
-    for seed in seeds:
-        theta, reached = start(seed), 0
-        for fork in sorted(forks):
+    places = sorted(set(forks))
+
+    def trunk(seed: int) -> list[Tensor]:
+        reached, theta, parted = 0, start(seed), []
+        for fork in places:
             theta = train(theta, reached, fork, 3 * seed) if fork > reached else theta
             reached = fork
-            trunks[seed, fork] = theta
-    branches = [
-        (theta, fork, steps, 3 * seed + side)
-        for (seed, fork), theta in trunks.items()
-        for side in (1, 2)
-    ]
-    ends = list(run(lambda branch: train(*branch), branches))
+            parted.append(theta)
+        return parted
+
+    trunks = run_jobs(trunk, [(seed,) for seed in seeds], executor)
+
+    def branch(seed: int, place: int, side: int) -> Tensor:
+        return train(trunks[seed,][place], places[place], steps, 3 * seed + side)
+
+    pairs = [(seed, place) for seed in seeds for place in range(len(places))]
+    ends = run_jobs(branch, [(*pair, side) for pair in pairs for side in (1, 2)], executor)
     records = []
-    for place, ((seed, fork), theta) in enumerate(trunks.items()):
-        a, b = ends[2 * place], ends[2 * place + 1]
+    for seed, place in pairs:
+        a, b = ends[seed, place, 1], ends[seed, place, 2]
+        theta, fork = trunks[seed,][place], places[place]
         line = barrier(objective, a, b, points=points)
         records.append(
             Fork(

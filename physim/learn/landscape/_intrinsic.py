@@ -11,7 +11,7 @@ landscapes", equation 2 and section 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from physim.learn.landscape._projections import Projection, random_projection
+from physim.learn.landscape._sweep import run_jobs
 from solvers.core import SettingsError, Status
-from solvers.curvature import ParameterSpace
+from solvers.curvature import Objective, ParameterSpace, ResidualSource
+from solvers.parallel import Executor
 
-__all__ = ["IntrinsicDimension", "SubspaceModule", "intrinsic_dimension"]
-
-Map = Callable[[Callable[[tuple[int | None, int]], float], Iterable[tuple[int | None, int]]], Any]
+__all__ = ["IntrinsicDimension", "SubspaceModule", "intrinsic_dimension", "subspace_objective"]
 
 
 class SubspaceModule(nn.Module):
@@ -83,6 +83,71 @@ class SubspaceModule(nn.Module):
         return self._space.unflatten(self.point())
 
 
+def subspace_objective(
+    objective: Objective,
+    dimension: int,
+    *,
+    projection: Projection = "dense",
+    seed: int = 0,
+) -> Objective:
+    """Restrict an objective to a random subspace through its start.
+
+    Args:
+        objective: What is minimised.
+        dimension: Number of coordinates.
+        projection: Kind of the map.
+        seed: Of the map.
+
+    Returns:
+        An objective of the coordinates, which start at zero. Residuals stay residuals, and those
+        that bring their own derivatives still do.
+
+    Raises:
+        SettingsError: If the dimension exceeds the number of parameters.
+
+    Example:
+        >>> bowl = Objective.of_residual(lambda p: p - 1.0, torch.zeros(9, dtype=torch.float64))
+        >>> subspace_objective(bowl, 3).start.shape
+        torch.Size([3])
+    """
+    start = objective.start
+    project = random_projection(
+        start.numel(), dimension, kind=projection, seed=seed, dtype=start.dtype,
+        device=start.device,
+    )  # fmt: skip
+    origin = start.new_zeros(dimension)
+    if objective.source is not None:
+        unit = torch.eye(dimension, dtype=start.dtype, device=start.device)
+        columns = torch.stack([project(row) for row in unit], 1)
+        return Objective.of_source(_SubspaceSource(objective.source, start, columns), origin)
+    if objective.is_least_squares:
+        return Objective.of_residual(
+            lambda z: objective.residual(start + project(z)), origin, mode=objective.mode
+        )
+    return Objective.of_loss(
+        lambda z: objective.loss(start + project(z)), origin, mode=objective.mode
+    )
+
+
+@dataclass(frozen=True)
+class _SubspaceSource:
+    """Residuals with their derivatives along the columns of a matrix."""
+
+    source: ResidualSource
+    start: Tensor
+    columns: Tensor
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        return self.source.residuals(self.start + self.columns @ theta)
+
+    def jacobian(self, theta: Tensor) -> Tensor:
+        return self.source.jacobian(self.start + self.columns @ theta) @ self.columns
+
+    def loss_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        loss, gradient = self.source.loss_and_gradient(self.start + self.columns @ theta)
+        return loss, self.columns.T @ gradient
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrinsicDimension:
     """What a sweep over dimensions found.
@@ -111,7 +176,7 @@ def intrinsic_dimension(
     seeds: Sequence[int] = (0, 1, 2),
     share: float = 0.9,
     baseline: float | None = None,
-    run: Map = map,
+    executor: Executor | None = None,
 ) -> IntrinsicDimension:
     """Sweep dimensions and seeds.
 
@@ -122,8 +187,8 @@ def intrinsic_dimension(
         seeds: Repetitions.
         share: Part of the baseline to reach.
         baseline: Score in the full space; trained here by default.
-        run: Applies a function to many arguments in order; ``map`` of an executor runs the sweep
-            in parallel.
+        executor: Where trainings run; in this thread by default. The score then builds what it
+            changes, such as a PINN with its engine, by itself.
 
     Returns:
         The dimension with the interval over seeds.
@@ -145,7 +210,7 @@ def intrinsic_dimension(
     jobs: list[tuple[int | None, int]] = [(d, seed) for d in ladder for seed in seeds]
     if baseline is None:
         jobs = [*((None, seed) for seed in seeds), *jobs]
-    results = dict(zip(jobs, run(lambda job: float(score(*job)), jobs), strict=True))
+    results = {job: float(value) for job, value in run_jobs(score, jobs, executor).items()}
     if baseline is None:
         baseline = _median([results[None, seed] for seed in seeds])
     goal = share * baseline

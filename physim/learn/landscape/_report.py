@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from physim.learn.landscape._intrinsic import IntrinsicDimension
 from physim.learn.landscape._spectrum import Outliers, Spectrum, find_outliers, spectrum
 from physim.learn.landscape._stability import Sharpness, sharpness
 from solvers.core import SettingsError
-from solvers.curvature import Objective
+from solvers.curvature import Mode, Objective
 
 __all__ = ["LandscapeReport", "landscape_report"]
 
@@ -134,7 +134,10 @@ class LandscapeReport:
         )  # fmt: skip
         if rows == 2:
             self._plot_second_row(axes[2:])
-        figure.suptitle(f"{self.name}: {self.parameters} parameters, loss {self.loss:.2e}")
+        figure.suptitle(
+            f"{self.name}: {self.parameters} parameters, loss {self.loss:.2e}\n"
+            f"largest stable rate by batch: {self._rates()}"
+        )
         return save_figure(figure, path)
 
     def _plot_second_row(self, axes: Any) -> None:
@@ -161,6 +164,11 @@ class LandscapeReport:
         }
         draw_curves(axes[1], d.numpy(), curves, x_label="dimension of subspace", y_label="score")
 
+    def _rates(self) -> str:
+        return ", ".join(
+            f"{'all' if batch == 0 else batch}: {rate:.2e}" for batch, rate in self.rates.items()
+        )
+
     def __str__(self) -> str:
         text = [
             f"{self.name}: {self.parameters} parameters, loss {self.loss:.3e}",
@@ -173,10 +181,7 @@ class LandscapeReport:
                 f"  Gauss-Newton: largest {self.sharpness.largest:.4g}, trace "
                 f"{self.sharpness.trace:.4g}"
             )
-        rates = ", ".join(
-            f"{'all' if batch == 0 else batch}: {rate:.2e}" for batch, rate in self.rates.items()
-        )
-        text.append(f"  largest stable learning rate by batch: {rates}")
+        text.append(f"  largest stable learning rate by batch: {self._rates()}")
         text += [
             f"  barrier to {name}: {line.height:.3g} (in the logarithm {line.log_height:.3g})"
             for name, line in self.barriers.items()
@@ -200,7 +205,7 @@ def landscape_report(
     others: Mapping[str, Float[Tensor, " n"]] | None = None,
     batches: tuple[int, ...] = (1, 16),
     intrinsic: IntrinsicDimension | None = None,
-    mode: Literal["forward", "reverse"] = "forward",
+    mode: Mode | None = None,
     count: int = 8,
     probes: int = 3,
     points: int = 21,
@@ -214,7 +219,8 @@ def landscape_report(
         others: Other solutions, for barriers.
         batches: Batches to give stable rates for, besides all at once.
         intrinsic: A sweep made with :func:`intrinsic_dimension`.
-        mode: Of the Hessian's products; ``"reverse"`` for losses that differentiate themselves.
+        mode: Of the Hessian's products, see :func:`solvers.curvature.hessian`; the objective's
+            own by default.
         count: Eigenvalues to look at.
         probes: Random vectors for the density.
         points: Evaluations on each line to another solution.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError, check_choice
 from solvers.curvature import (
+    Mode,
     Objective,
     SpectralDensity,
     extreme_eigenpairs,
@@ -58,7 +59,7 @@ def spectrum(
     theta: Float[Tensor, " n"] | None = None,
     *,
     kind: Kind = "hessian",
-    mode: Literal["forward", "reverse"] = "forward",
+    mode: Mode | None = None,
     count: int = 20,
     probes: int = 4,
     steps: int = 40,
@@ -71,7 +72,8 @@ def spectrum(
         objective: What is minimised; with outputs for ``"gauss_newton"``.
         theta: Where; the objective's start by default.
         kind: Which matrix.
-        mode: Of the Hessian's products, see :func:`solvers.curvature.hessian`.
+        mode: Of the Hessian's products, see :func:`solvers.curvature.hessian`; the objective's
+            own by default.
         count: Largest eigenvalues wanted.
         probes: Random vectors for the density.
         steps: Lanczos steps from each.

@@ -1,0 +1,120 @@
+r"""Steps of given length: one step of an explicit method between every two times.
+
+For fields that are dear to evaluate and need few steps; nothing estimates the error.
+
+Source: E. Hairer, S. Nørsett and G. Wanner, Solving ODEs I, section II.1 (tables 1.1 and 1.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    ShapeError,
+    Solution,
+    Status,
+    apply_on_failure,
+    check_choice,
+    check_finite,
+)
+
+__all__ = ["FixedMethod", "integrate_steps"]
+
+FixedMethod = Literal["euler", "midpoint", "rk4"]
+"""Orders one, two and four with as many evaluations a step."""
+
+_STAGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    # Nodes, each stage starting from the one before; weights of the stages.
+    "euler": ((0.0,), (1.0,)),
+    "midpoint": ((0.0, 1 / 2), (0.0, 1.0)),
+    "rk4": ((0.0, 1 / 2, 1 / 2, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+}
+
+
+def integrate_steps(
+    function: Callable[[Tensor, Tensor], Tensor],
+    y0: Float[Tensor, "B *n"],
+    times: Float[Tensor, " T"] | Sequence[float],
+    *,
+    method: FixedMethod = "rk4",
+    on_failure: OnFailure = "raise",
+) -> Solution[Tensor]:
+    r"""Integrate :math:`\dot y = f(t, y)` with one step from each time to the next.
+
+    Args:
+        function: f. Takes times ``(B, 1, ...)``, which broadcast with states, and states of the
+            shape of ``y0``; gives rates of that shape.
+        y0: States at the first time, batch first, a floating-point type.
+        times: Ends of the steps, the start first.
+        method: ``"euler"``, ``"midpoint"`` or ``"rk4"``.
+        on_failure: What happens when a state is not finite.
+
+    Returns:
+        Values ``(T, B, *n)``. An item that is not finite any more holds its last good state and has
+        the status ``NON_FINITE``; ``iterations`` counts its good steps, ``residual_norm`` is the
+        part of the time that was not covered, counts hold ``evaluations``.
+
+    Raises:
+        NotConvergedError: If an item fails and ``on_failure="raise"``; it carries the result.
+        SettingsError: If there are fewer than two times.
+        ShapeError: If the function gives another shape than that of ``y0``.
+
+    Gradients: by autograd through the steps.
+    Cost: one, two or four evaluations a step.
+
+    Example:
+        >>> times = torch.linspace(0, 1, 11, dtype=torch.float64)
+        >>> decay = integrate_steps(lambda t, y: -y, torch.ones(1, 1).double(), times)
+        >>> abs(float(decay.value[-1]) - 0.36787944) < 1e-6
+        True
+    """
+    check_choice("method", method, tuple(_STAGES))
+    moments = torch.as_tensor(times, dtype=torch.float64, device=y0.device)
+    check_finite("times", moments)
+    if moments.ndim != 1 or len(moments) < 2:
+        raise SettingsError(f"times: got shape {tuple(moments.shape)}, expected two or more in row")
+    nodes, weights = _STAGES[method]
+    batch = len(y0)
+    y, good = y0, torch.zeros(batch, dtype=torch.int64, device=y0.device)
+    is_good = torch.ones(batch, dtype=torch.bool, device=y0.device)
+    values = [y]
+    trailing = (batch, *(1,) * (y0.ndim - 1))
+    for start, end in pairwise(moments.tolist()):
+        h, slope, moved = end - start, torch.zeros_like(y), y
+        for node, weight in zip(nodes, weights, strict=True):
+            slope = function(y.new_full(trailing, start + node * h), y + node * h * slope)
+            if slope.shape != y.shape:
+                raise ShapeError(
+                    f"function: gave {tuple(slope.shape)} for states {tuple(y.shape)}, expected "
+                    "the same shape"
+                )
+            if weight:
+                moved = moved + weight * h * slope
+        is_good = is_good & torch.isfinite(moved.reshape(batch, -1)).all(1)
+        good += is_good
+        y = torch.where(is_good.view(trailing), moved, y)
+        values.append(y)
+    status = torch.where(is_good, int(Status.CONVERGED), int(Status.NON_FINITE))
+    reached = moments[good]
+    result = Solution(
+        value=torch.stack(values),
+        report=Report(
+            status=status,
+            iterations=good,
+            residual=(moments[-1] - reached).abs() / (moments[-1] - moments[0]).abs(),
+            counts={
+                "evaluations": torch.full_like(good, len(nodes) * (len(moments) - 1)),
+            },
+        ),
+    )
+    apply_on_failure(result.report, on_failure, solution=result, what="integrate_steps")
+    return result
