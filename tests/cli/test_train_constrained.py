@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from constraints.systems import diffusion_sorption as ds
+from constraints.systems import relative_errors
 from physim.cli._app import app
 from solvers.core import NotConvergedError
 
@@ -64,7 +65,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     # What was saved has the error that was told.
     fit = ds.Fit.load(tmp_path / "fit.safetensors")
     test = torch.linspace(0.01, 0.19, 8, dtype=torch.float64)
-    errors = ds.relative_errors(fit.predict(test), ds.reference(test))
+    errors = relative_errors(fit.predict(test), ds.reference(test))
     assert float(errors.mean()) == pytest.approx(record["relative_l2"], rel=1e-9)
     assert float(errors.max()) == pytest.approx(record["relative_l2_worst"], rel=1e-9)
 

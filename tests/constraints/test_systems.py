@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from constraints.systems import diffusion_sorption as ds
+from constraints.systems import relative_errors
 from constraints.systems.diffusion_sorption._basis import SimilarityBasis
 from constraints.systems.diffusion_sorption._equation import power
 from solvers.core import SettingsError, ShapeError
@@ -72,7 +73,7 @@ def test_snapshots_are_interpolated() -> None:
     solutions = ds.reference(known, cells=128)
     assert torch.allclose(ds.interpolate_snapshots(known, known, solutions), solutions)
     middle = torch.tensor([0.125], dtype=torch.float64)
-    error = ds.relative_errors(
+    error = relative_errors(
         ds.interpolate_snapshots(middle, known, solutions), ds.reference(middle, cells=128)
     )
     assert float(error) < 2e-3
@@ -106,7 +107,7 @@ def test_a_hard_arm_obeys_before_any_training() -> None:
     initial = torch.tensor([0.05, 0.15], dtype=torch.float64)
     solution = ds.reference(initial)
     soft, hard = (ds.train(ds.Arm(functions=n), steps=0).predict(initial) for n in (1, 64))
-    errors = [float(ds.relative_errors(one, solution).max()) for one in (soft, hard)]
+    errors = [float(relative_errors(one, solution).max()) for one in (soft, hard)]
     assert errors[1] < 0.05 < 0.5 < errors[0]
 
 
@@ -117,7 +118,5 @@ def test_training_lowers_loss_and_error() -> None:
     arm = ds.Arm(functions=16, points=512)
     before, after = (ds.train(arm, steps=n, samples=2) for n in (1, 40))
     assert sum(after.losses[-5:]) / 5 < 0.7 * before.losses[0]
-    errors = [
-        float(ds.relative_errors(f.predict(initial), solution).mean()) for f in (before, after)
-    ]
+    errors = [float(relative_errors(f.predict(initial), solution).mean()) for f in (before, after)]
     assert errors[1] < errors[0]
