@@ -20,6 +20,7 @@ __all__ = ["TRIALS", "Choice", "Trial", "save_picture"]
 
 _ARMS = ("soft", "hard", "experts")
 _TESTS = 8
+_FLOWS = 4
 _DAYS = (10, 100, 500)
 _FINE = 2
 """How much finer the grid of the reference of vorticity is."""
@@ -162,7 +163,7 @@ class _Sorption(Trial):
 
         if family == "constant":
             return torch.linspace(0.01, 0.19, _TESTS, dtype=torch.float64)
-        return _draw(self.module.draw_initial, family)
+        return _draw(self.module.draw_initial, _TESTS, family)
 
     def solve(self, test: Tensor) -> Tensor:
         return self.module.reference(test)  # type: ignore[no-any-return]
@@ -219,7 +220,7 @@ class _Vorticity(Trial):
 
     def draw_test(self, family: str) -> Tensor:
         cells = _FINE * self.module.Arm().cells
-        return _draw(self.module.initial_fields, family, cells=cells)
+        return _draw(self.module.initial_fields, _FLOWS, family, cells=cells)
 
     def solve(self, test: Tensor) -> Tensor:
         cells = test.shape[-1] // _FINE
@@ -241,11 +242,11 @@ class _Vorticity(Trial):
             axis.set_title(f"vorticity: {title}", fontsize="medium")
 
 
-def _draw(draw: Any, family: str, **sizes: int) -> Tensor:
+def _draw(draw: Any, count: int, family: str, **sizes: int) -> Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(12345)
-    found: Tensor = draw(_TESTS, family=family, generator=generator, **sizes)
+    found: Tensor = draw(count, family=family, generator=generator, **sizes)
     return found
 
 

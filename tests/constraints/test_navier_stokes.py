@@ -33,9 +33,7 @@ SOFT = ns.Arm(is_soft=True, **SIZES)
 HARD = ns.Arm(fields=4, **SIZES)
 APART = ns.Arm(fields=4, experts=(2, 1), **SIZES)
 HELD = ns.Arm(fields=4, experts=(2, 2), is_held=True, **SIZES)
-ARMS = pytest.mark.parametrize(
-    "arm", [SOFT, HARD, APART, HELD], ids=["soft", "hard", "apart", "held"]
-)
+ARMS = pytest.mark.parametrize("arm", [SOFT, HELD], ids=["soft", "held"])
 
 
 @pytest.fixture(autouse=True)
@@ -276,8 +274,8 @@ def test_an_interruption_leaves_no_trace(arm: ns.Arm, tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_another_executor(tmp_path: Path) -> None:
     with SerialExecutor(2) as serial, ThreadExecutor(2) as threads:
-        resumed = interrupt_and_resume(HELD, tmp_path / "run.safetensors", threads, serial)
-    assert_same(resumed, train(HELD))
+        resumed = interrupt_and_resume(APART, tmp_path / "run.safetensors", threads, serial)
+    assert_same(resumed, train(APART))
 
 
 @pytest.mark.slow
@@ -314,7 +312,7 @@ def test_a_solve_that_fails_leaves_the_state_before_its_step(
     assert_same(train(HARD, checkpoint=path), train(HARD))
 
 
-@pytest.mark.parametrize("arm", [SOFT, HELD], ids=["soft", "held"])
+@ARMS
 def test_a_saved_fit_predicts_the_same(arm: ns.Arm, tmp_path: Path) -> None:
     arm = replace(arm, slabs=2)
     fit = train(arm, system=ns.NavierStokes(duration=0.5), family="vortices", steps=1)
@@ -328,7 +326,9 @@ def test_fields_are_followed_one_as_many(monkeypatch: pytest.MonkeyPatch) -> Non
     from constraints.systems.navier_stokes import _training
 
     monkeypatch.setattr(_training, "_CHUNK", 2)
-    fit, initial = train(HARD, steps=0), ns.initial_fields(3, cells=16)
+    system = ns.NavierStokes(duration=1.0)
+    fit = train(replace(HARD, slabs=4), system=system, steps=0)
+    initial = ns.initial_fields(3, cells=16)
     # Times that are no ends of slabs too.
     w = fit.predict(initial, times=8)
     assert w.shape == (3, 8, 16, 16)
