@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from solvers.core import SettingsError, check_choice, check_positive
+from solvers.core import SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,8 @@ class Choice:
         Raises:
             SettingsError: With the option.
         """
+        from solvers.core import check_choice, check_positive
+
         check_choice("arm", self.arm, _ARMS)
         if self.experts is not None:
             check_positive("experts", self.experts)
