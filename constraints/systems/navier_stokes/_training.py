@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from constraints.systems.navier_stokes._basis import OperatorBasis
 from constraints.systems.navier_stokes._equation import NavierStokes
 from constraints.systems.navier_stokes._initial import FAMILIES, initial_fields
 from solvers.core import (
+    NumericalWarning,
     SettingsError,
     check_choice,
     check_positive,
@@ -127,11 +129,24 @@ class Fit(TrainedArm):
             SettingsError: If ``times`` is smaller.
             ShapeError: If ``initial`` has another shape.
             NotConvergedError: If a solve fails.
+
+        Fields of a soft arm may blow up; a warning names them.
         """
         if times < 2:
             raise SettingsError(f"times: got {times}, expected at least 2")
-        parts = [self._follow(part, times) for part in initial.double().split(_CHUNK)]
-        return torch.cat(parts) if parts else initial.new_zeros(0, times, *initial.shape[1:])
+        check_shape("initial", initial, "S n n", sizes={"n": self.arm.cells})
+        if not len(initial):
+            return initial.double().new_zeros(0, times, *initial.shape[1:])
+        fields = torch.cat([self._follow(part, times) for part in initial.double().split(_CHUNK)])
+        lost = (~fields.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+        if lost:
+            warnings.warn(
+                f"predict: fields {lost} of {len(fields)} blow up, they hold NaN or infinity; "
+                "train longer, take more slabs, or a hard arm",
+                NumericalWarning,
+                stacklevel=2,
+            )
+        return fields
 
     def _follow(self, w: Tensor, times: int) -> Tensor:
         frames, slabs = [w], self.arm.slabs
