@@ -216,9 +216,10 @@ def _train(case: Case, arm: Any, size: Size, seed: int, test: Tensor, solution: 
 
 
 def _affordable(case: Case, arm: Any, size: Size, options: dict[str, Any]) -> int:
-    """Steps that the budget holds."""
+    """Steps that the budget holds; the first ones load and compile."""
     try:
-        trial = case.module.train(arm, steps=1 if size == "tiny" else 3, **options)
+        for steps in (1, 1 if size == "tiny" else 3):
+            trial = case.module.train(arm, steps=steps, **options)
     except NotConvergedError:
         return 1
     return max(1, round(SECONDS[size] * len(trial.losses) / trial.seconds))

@@ -106,6 +106,8 @@ class Fit(TrainedArm):
             NotConvergedError: If a solve fails.
         """
         check_shape("initial", initial, "S n n", sizes={"n": self.arm.cells})
+        # Transforms of a view differ in the last bits from those of the copy that a worker gets.
+        initial = initial.double().contiguous()
         if self.mixture is None:
             own = self.basis.own_coefficients()
             return lambda points, names: self.basis(points, initial, names) @ own
@@ -184,7 +186,7 @@ def train(
     family: str = "smooth",
     steps: int = 100,
     samples: int = 4,
-    learning_rate: float = 5e-3,
+    learning_rate: float | None = None,
     optimizer: str = "adam",
     seed: int = 0,
     executor: Executor | None = None,
@@ -205,7 +207,7 @@ def train(
         family: Initial fields, see `initial_fields`.
         steps: Steps of the optimizer; its rate falls to a tenth.
         samples: Flows.
-        learning_rate: First rate.
+        learning_rate: First rate; 5e-3 by default, 1e-3 for a soft arm.
         optimizer: ``"adam"``, ``"adamw"``, ``"diffgrad"``, ``"rmsprop"`` or ``"sgd"``.
         seed: Of weights, points and initial fields.
         executor: Where experts are solved; all give the same bits.
@@ -239,7 +241,7 @@ def train(
     trained = train_arm(
         fit,
         _Flows(fit, steps=steps, samples=samples, seed=seed),
-        learning_rate=learning_rate,
+        learning_rate=(1e-3 if arm.is_soft else 5e-3) if learning_rate is None else learning_rate,
         optimizer=optimizer,
         settings={"samples": samples, "seed": seed},
         budget=budget,
