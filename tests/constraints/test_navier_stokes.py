@@ -370,17 +370,16 @@ def test_a_hard_arm_follows_where_a_soft_one_is_lost() -> None:
 
 
 @pytest.mark.slow
-def test_training_lowers_loss_and_error() -> None:
-    sizes: dict[str, Any] = {"cells": 24, "modes": 8, "width": 8, "slabs": 20, "points": 400}
-    initial = ns.initial_fields(4, cells=48, generator=torch.Generator().manual_seed(9))
-    solution = ns.reference(initial, times=3, steps=200, points=24)
-    arm = ns.Arm(fields=10, **sizes)
-    before, after = (ns.train(arm, steps=n, samples=4) for n in (0, 120))
+def test_training_lowers_the_error() -> None:
+    initial = ns.initial_fields(2, cells=64, generator=torch.Generator().manual_seed(9))
+    solution = ns.reference(initial, times=3, points=32)
     errors = [
-        float(relative_errors(f.predict(initial[:, ::2, ::2], times=3), solution).mean())
-        for f in (before, after)
+        relative_errors(
+            ns.train(ns.Arm(), steps=n).predict(initial[:, ::2, ::2], times=3), solution
+        )
+        for n in (0, 50)
     ]
-    assert errors[1] < 0.95 * errors[0]
+    assert float(errors[1].mean()) < 0.9 * float(errors[0].mean())
 
 
 def test_the_torus_has_interfaces_around_it() -> None:
