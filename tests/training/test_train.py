@@ -18,10 +18,8 @@ from solvers.core import (
     NonFiniteError,
     NotConvergedError,
     NumericalWarning,
-    Report,
     SettingsError,
     Status,
-    apply_on_failure,
 )
 from solvers.optim import GNS
 from solvers.parallel import SerialExecutor, ThreadExecutor
@@ -474,40 +472,3 @@ def test_the_clock_stands_still_while_it_is_looked_at() -> None:
     assert 0.3 <= spent.history[-1].cpu_seconds < 0.5
     assert times[0] >= 0.05
     assert all(later >= 1.5 * earlier for earlier, later in itertools.pairwise(times[:-1]))
-
-
-def test_a_solve_that_fails_in_a_step_leaves_the_state_before_it(tmp_path: Path) -> None:
-    """What is written is a run that ends there; without the cause it goes on as if nothing was."""
-
-    def noisy(*, fails_at: int = 0) -> Objective:
-        generator = torch.Generator().manual_seed(5)
-        w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-        calls = torch.zeros((), dtype=torch.int64)
-
-        def terms() -> dict[str, Tensor]:
-            goal = torch.rand(3, generator=generator, dtype=torch.float64)
-            calls.add_(1)
-            if int(calls) == fails_at:
-                report = Report(
-                    status=torch.tensor([0, 0, int(Status.STALLED)]),
-                    iterations=torch.ones(3, dtype=torch.int64),
-                    residual=torch.ones(3, dtype=torch.float64),
-                )
-                apply_on_failure(report, "raise", what="the layer")
-            return {"noise": (w - goal).square().sum()}
-
-        return Objective([w], terms, generator=generator, state={"calls": calls})
-
-    def run(objective: Objective, steps: int, path: Path | None = None) -> Training:
-        return train(objective, PHASES["adam"](), steps=steps, record_every=1, checkpoint=path)
-
-    path = tmp_path / "run.safetensors"
-    torn = noisy(fails_at=7)
-    words = r"step 7 failed(.|\n)*STALLED 1 at item 2"
-    with pytest.raises(NotConvergedError, match=words) as error:
-        run(torn, 12, path)
-    assert isinstance(error.value.solution, Report)
-    assert torch.equal(torn.parameters[0].detach(), run(noisy(), 6).value[0])
-    whole, resumed = run(noisy(), 12), run(noisy(), 12, path)
-    assert [r.loss for r in resumed.history] == [r.loss for r in whole.history]
-    assert torch.equal(resumed.value[0], whole.value[0])
