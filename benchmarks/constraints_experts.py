@@ -18,6 +18,7 @@ from timing import alternate
 from torch import Tensor
 
 from constraints.systems import diffusion_sorption as ds
+from constraints.systems import relative_errors
 from solvers.parallel import Executor, RayExecutor, SerialExecutor
 
 __all__ = ["run"]
@@ -50,7 +51,7 @@ def run(size: Size, seed: int = 0) -> Result:
     for count in SNAPSHOTS:
         known = torch.linspace(0, 0.2, count, dtype=torch.float64)
         guess = ds.interpolate_snapshots(test, known, ds.reference(known))
-        error = float(ds.relative_errors(guess, solution).mean())
+        error = float(relative_errors(guess, solution).mean())
         label = f"{count} solutions, interpolated"
         rows.append({"arm": label, "trained": error, "train": count * classical})
     rows.append({"arm": "LSODA, 1024 cells", "trained": 0.0, "train": 0.0, "predict": classical})
@@ -99,9 +100,9 @@ def _train(
     errors, before, seconds, jumps, iterations = [], [], [], [], []
     for number in range(SEEDS[size]):
         untrained = ds.train(arm, steps=0, seed=seed + number)
-        before.append(float(ds.relative_errors(untrained.predict(test), solution).mean()))
+        before.append(float(relative_errors(untrained.predict(test), solution).mean()))
         fit = ds.train(arm, steps=STEPS[size], seed=seed + number)
-        errors.append(float(ds.relative_errors(fit.predict(test), solution).mean()))
+        errors.append(float(relative_errors(fit.predict(test), solution).mean()))
         seconds.append(fit.seconds)
         iterations += fit.iterations
         if fit.mixture is not None:

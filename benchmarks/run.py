@@ -50,6 +50,7 @@ GROUPS = {
         "constraints_cones",
         "constraints_least_squares",
         "constraints_experts",
+        "constraints_systems",
     ),
     "pinn": ("pinn_engine", "pinn_accuracy", "pinn_spectrum", "pinn_ritz", "pinn_peer"),
 }

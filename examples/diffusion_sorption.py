@@ -19,6 +19,7 @@ from torch import Tensor
 
 import physim
 from constraints.systems import diffusion_sorption as ds
+from constraints.systems import relative_errors
 from solvers.figures import draw_curves, open_figure, save_figure
 
 ARMS = {
@@ -48,12 +49,12 @@ def main(steps: int = 10, output: Path = Path("out")) -> dict[str, float]:
     shown: dict[str, Tensor] = {"reference": solution}
     print(f"{'':28s} untrained  trained   worst  training [s]  one field [ms]")
     for name, arm in ARMS.items():
-        before = ds.relative_errors(ds.train(arm, steps=0).predict(test), solution).mean()
+        before = relative_errors(ds.train(arm, steps=0).predict(test), solution).mean()
         fit = ds.train(arm, steps=steps)
         clock = time.process_time()
         shown[name] = fit.predict(test)
         milliseconds = 1e3 * (time.process_time() - clock) / len(test)
-        found = ds.relative_errors(shown[name], solution)
+        found = relative_errors(shown[name], solution)
         errors[name] = float(found.mean())
         print(
             f"{name:28s} {before:9.2%} {found.mean():8.2%} {found.max():7.2%} {fit.seconds:13.1f}"
@@ -63,7 +64,7 @@ def main(steps: int = 10, output: Path = Path("out")) -> dict[str, float]:
         known = torch.linspace(0, 0.2, count, dtype=torch.float64)
         guess = ds.interpolate_snapshots(test, known, ds.reference(known))
         name = f"{count} solutions, interpolated"
-        errors[name] = float(ds.relative_errors(guess, solution).mean())
+        errors[name] = float(relative_errors(guess, solution).mean())
         print(f"{name:28s} {'':9s} {errors[name]:8.2%}")
     print(f"{'LSODA, 1024 cells':28s} {'':40s} {1e3 * classical:15.1f}")
 

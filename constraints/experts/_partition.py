@@ -64,9 +64,11 @@ class Partition:
         *,
         edges: Sequence[Tensor] = (),
         overlap: float = 0.0,
+        periodic: Sequence[int] = (),
     ):
         self.experts, self.dimension = experts, dimension
         self._index, self._edges, self._overlap = index, tuple(edges), overlap
+        self._periodic = frozenset(periodic)
         self.interfaces = tuple(self._find_interfaces())
 
     @staticmethod
@@ -76,6 +78,7 @@ class Partition:
         counts: Sequence[int],
         *,
         overlap: float = 0.0,
+        periodic: Sequence[int] = (),
     ) -> Partition:
         """Cut a box into equal boxes.
 
@@ -85,9 +88,11 @@ class Partition:
             counts: Number of boxes along each axis. Experts are numbered with the last axis first.
             overlap: By how much of its width a box reaches into its neighbours, 0 to 0.5: there
                 both experts see the points, and a blended field passes from one to the other.
+            periodic: Axes along which the last box also meets the first; functions of the basis
+                must be periodic along them. Boxes that overlap do not do so there.
 
         Raises:
-            SettingsError: If the corners, counts or overlap make no boxes.
+            SettingsError: If the corners, counts or overlap make no boxes, or an axis is unknown.
 
         Example:
             >>> partition = Partition.boxes([0.0, 0.0], [1.0, 2.0], [2, 1])
@@ -110,6 +115,8 @@ class Partition:
                 )
         if not 0 <= overlap < 0.5:
             raise SettingsError(f"overlap: got {overlap}, expected 0 to below 0.5 of a width")
+        if not set(periodic) <= set(range(d)):
+            raise SettingsError(f"periodic: got {tuple(periodic)}, expected axes below {d}")
         edges = [
             torch.linspace(a, b, n + 1, dtype=torch.float64)
             for a, b, n in zip(lower, upper, counts, strict=True)
@@ -122,7 +129,9 @@ class Partition:
                 number = number * counts[j] + cell.clamp(0, counts[j] - 1)
             return number
 
-        return Partition(math.prod(counts), d, index, edges=edges, overlap=overlap)
+        return Partition(
+            math.prod(counts), d, index, edges=edges, overlap=overlap, periodic=periodic
+        )
 
     @staticmethod
     def from_index(index: Callable[[Tensor], Tensor], experts: int, dimension: int) -> Partition:
@@ -228,6 +237,8 @@ class Partition:
         for cell, k in number.items():
             for axis, edge in enumerate(self._edges):
                 above = tuple(i + (j == axis) for j, i in enumerate(cell))
+                if axis in self._periodic and len(edge) > 2:
+                    above = (*above[:axis], above[axis] % (len(edge) - 1), *above[axis + 1 :])
                 if above not in number:
                     continue
                 lower = torch.stack([e[i] for e, i in zip(self._edges, cell, strict=True)])

@@ -108,7 +108,8 @@ class ConeProgram(nn.Module):
         """Solve a batch; a tensor without batch axis is shared by all items.
 
         Args:
-            Q: Hessian ``(n, n)`` or ``(B, n, n)``, positive semidefinite.
+            Q: Hessian ``(n, n)`` or ``(B, n, n)``, positive semidefinite; an item whose cost curves
+                downwards by more than rounding in single precision ends ``BREAKDOWN``.
             q: Slope ``(n,)`` or ``(B, n)``.
             G: Rows of inequalities and cones ``(m, n)`` or ``(B, m, n)``.
             h: Their right-hand sides ``(m,)`` or ``(B, m)``; above 1e15, infinity included, a row

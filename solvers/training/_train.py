@@ -15,6 +15,7 @@ from torch import Tensor
 from solvers.core import (
     CheckpointError,
     NonFiniteError,
+    NotConvergedError,
     OnFailure,
     Progress,
     Report,
@@ -28,6 +29,7 @@ from solvers.core import (
     open_progress,
     save_checkpoint,
 )
+from solvers.training._clock import Clock
 from solvers.training._methods import Evaluation, GuiltyError
 from solvers.training._objective import Objective
 from solvers.training._schedule import Phase, Plateau
@@ -138,7 +140,9 @@ def train(
 
     Raises:
         NonFiniteError: If the loss is not finite at the first parameters.
-        NotConvergedError: If ``on_failure="raise"`` and training failed.
+        NotConvergedError: If ``on_failure="raise"`` and training failed, or if a solve inside of a
+            step did: the message names step and items, and parameters, random numbers and
+            checkpoint are those before that step.
         CheckpointError: If the file belongs to another run.
         SettingsError: If no limit was given, or a setting is out of range.
 
@@ -169,7 +173,12 @@ def train(
     ):
         saved = time.monotonic()
         while status is None and not interrupt.is_requested:
-            status = run.advance(limits, display)
+            try:
+                status = run.advance(limits, display)
+            except NotConvergedError as error:
+                if checkpoint is not None and error is run.failed:
+                    run.write(checkpoint)
+                raise
             display.update(run.step, **run.shown)
             if checkpoint is not None and time.monotonic() - saved > checkpoint_every:
                 run.write(checkpoint)
@@ -196,25 +205,6 @@ class _Limits:
     record_every: int | float
 
 
-class _Clock:
-    """Wall and CPU time of a training, which stand still while it is looked at."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._wall
-
-    @property
-    def cpu_seconds(self) -> float:
-        return time.process_time() - self._cpu
-
-    def set(self, seconds: float, cpu_seconds: float) -> None:
-        self._wall = time.perf_counter() - seconds
-        self._cpu = time.process_time() - cpu_seconds
-
-
 class _Run:
     """A training at work."""
 
@@ -231,11 +221,12 @@ class _Run:
         self.history: list[Record] = []
         self.guilty = ""
         self.shown: dict[str, float] = {}
+        self.failed: NotConvergedError | None = None
         self._best_held_out: float | None = None
         self._is_refused = False
         self._kept: list[Tensor] = []
         self._enter(0)
-        self._clock, self._next = _Clock(), _FIRST_RECORD
+        self._clock, self._next = Clock(), _FIRST_RECORD
 
     @property
     def seconds(self) -> float:
@@ -246,21 +237,19 @@ class _Run:
         """Take one step and look around; gives a status at the end."""
         if limits.steps is not None and self.step >= limits.steps:
             return self._spent(limits)
-        kept = self.objective.snapshot()
+        before = self.objective.state_dict()
         try:
-            if self._is_resampling_due(limits):
-                self._resample()
-        except (GuiltyError, NonFiniteError) as error:
-            return self._fail(error, kept)
-        try:
-            evaluation = self.method.step()
-        except (GuiltyError, NonFiniteError) as error:
-            # A loss that is not finite comes of the step before, everything else of this one.
-            is_late = not error.name.startswith(("parameter", "gradient"))
-            return self._fail(error, self._kept if is_late else kept)
+            evaluation = self._take_step(limits, before["parameters"])
+        except NotConvergedError as error:
+            self.objective.load_state_dict(before)
+            what = f"train: step {self.step + 1} failed, the state before it is kept. {error}"
+            self.failed = type(error)(what, solution=error.solution)
+            raise self.failed from error
+        if isinstance(evaluation, Status):
+            return evaluation
         self._is_refused = evaluation.is_refused
         if not self._is_refused:
-            self._kept = kept
+            self._kept = before["parameters"]
             self.step += 1
             self.phase_step += 1
         is_over = self._is_over(limits)
@@ -281,6 +270,20 @@ class _Run:
             return None
         self._look(evaluation, limits)
         return self._spent(limits) if is_through else Status.STALLED
+
+    def _take_step(self, limits: _Limits, kept: list[Tensor]) -> Evaluation | Status:
+        """One step of the method, or a status if a number is not finite."""
+        try:
+            if self._is_resampling_due(limits):
+                self._resample()
+        except (GuiltyError, NonFiniteError) as error:
+            return self._fail(error, kept)
+        try:
+            return self.method.step()
+        except (GuiltyError, NonFiniteError) as error:
+            # A loss that is not finite comes of the step before, everything else of this one.
+            is_late = not error.name.startswith(("parameter", "gradient"))
+            return self._fail(error, self._kept if is_late else kept)
 
     def result(self, status: Status, is_interrupted: bool) -> Training:
         """What is reached."""

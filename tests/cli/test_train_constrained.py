@@ -16,10 +16,13 @@ import torch
 from typer.testing import CliRunner
 
 from constraints.systems import diffusion_sorption as ds
+from constraints.systems import navier_stokes as ns
+from constraints.systems import relative_errors
 from physim.cli._app import app
 from solvers.core import NotConvergedError
 
 SMALL = ("--functions", 8, "--width", 8, "--points", 128)
+FLOWS = ("--functions", 8, "--width", 4, "--points", 64, "--slabs", 4)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +39,8 @@ def run(*arguments: object, code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
-def train(*arguments: object) -> dict[str, Any]:
-    out, _ = run("diffusion-sorption", *arguments, "--json", "-")
+def train(*arguments: object, system: str = "diffusion-sorption") -> dict[str, Any]:
+    out, _ = run(system, *arguments, "--json", "-")
     record: dict[str, Any] = json.loads(out)
     return record
 
@@ -64,9 +67,27 @@ def test_everything_is_written(tmp_path: Path) -> None:
     # What was saved has the error that was told.
     fit = ds.Fit.load(tmp_path / "fit.safetensors")
     test = torch.linspace(0.01, 0.19, 8, dtype=torch.float64)
-    errors = ds.relative_errors(fit.predict(test), ds.reference(test))
+    errors = relative_errors(fit.predict(test), ds.reference(test))
     assert float(errors.mean()) == pytest.approx(record["relative_l2"], rel=1e-9)
     assert float(errors.max()) == pytest.approx(record["relative_l2_worst"], rel=1e-9)
+
+
+def test_vorticity_is_written_too(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run(
+        "navier-stokes", "--experts", 2, *FLOWS, "--steps", 2, "--seed", 5, "--family", "rough",
+        "--optimizer", "diffgrad", "--save", tmp_path / "fit.safetensors",
+        "--picture", tmp_path / "fit.png", "--json", tmp_path / "fit.json",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "fit.json").read_text())
+    assert (record["status"], record["steps"]) == ("complete", 2)
+    settings = record["settings"]
+    assert (settings["functions"], settings["slabs"], settings["width"]) == (8, 4, 4)
+    assert (settings["family"], settings["optimizer"]) == ("rough", "diffgrad")
+    assert record["jump"] is not None
+    assert (tmp_path / "fit.png").stat().st_size > 20_000
+    fit = ns.Fit.load(tmp_path / "fit.safetensors")
+    assert (fit.arm.experts, fit.arm.is_held, fit.family) == ((2, 1), True, "rough")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +123,13 @@ def test_a_spent_budget_is_told_and_the_rest_follows(tmp_path: Path) -> None:
         (["diffusion-sorption", "--arm", "hard", "--experts", "4"], "--arm experts"),
         (["diffusion-sorption", "--arm", "soft", "--apart"], "--arm experts"),
         (["diffusion-sorption", "--arm", "soft", "--functions", "8"], "functions"),
+        (["diffusion-sorption", "--slabs", "4"], "slabs"),
+        (["diffusion-sorption", "--family", "wave"], "did you mean 'waves'"),
+        (["diffusion-sorption", "--optimizer", "lbfgs"], "optimizer"),
+        (["navier-stokes", "--functions", "7"], "multiple of 2"),
+        (["navier-stokes", "--functions", "4"], "at least 6"),
+        (["navier-stokes", "--family", "waves"], "family"),
+        (["navier-stokes", "--slabs", "0"], "slabs"),
         (["diffusion-sorption", "--save", "fit.pt"], ".safetensors"),
         (["diffusion-sorption", "--checkpoint", "/nowhere/run.safetensors"], "does not exist"),
     ],
@@ -131,23 +159,28 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals and signals are POSIX's")
-@pytest.mark.parametrize("executor", ["serial", "ray"])
-def test_ctrl_c_in_a_terminal_and_going_on(executor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("system", "executor"),
+    [("diffusion-sorption", "serial"), ("diffusion-sorption", "ray"), ("navier-stokes", "ray")],
+)
+def test_ctrl_c_in_a_terminal_and_going_on(system: str, executor: str, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
-    options = ["--experts", "4", *map(str, SMALL), "--steps", "30"]
+    steps = 30 if system == "diffusion-sorption" else 10
+    sizes = SMALL if system == "diffusion-sorption" else (*FLOWS, "--apart")
+    options = ["--experts", "4", *map(str, sizes), "--steps", str(steps)]
     code = "import torch; torch.set_num_threads(1); from physim.cli import main; main()"
     command = [
-        sys.executable, "-c", code, "train", "constrained", "diffusion-sorption", *options,
+        sys.executable, "-c", code, "train", "constrained", system, *options,
         "--executor", executor, "--checkpoint", str(path), "--json", str(tmp_path / "fit.json"),
     ]  # fmt: skip
     assert interrupt(command, after="loss") == 130
     torn = json.loads((tmp_path / "fit.json").read_text())
     assert torn["status"] == "interrupted"
-    assert 1 <= torn["steps"] < 30
-    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=120)
+    assert 1 <= torn["steps"] < steps
+    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=600)
     resumed = json.loads((tmp_path / "fit.json").read_text())
     assert resumed["status"] == "complete"
-    whole = train(*options)
+    whole = train(*options, system=system)
     assert losses(torn) == losses(whole)[: torn["steps"]]
     assert losses(resumed) == losses(whole)
     assert resumed["relative_l2"] == whole["relative_l2"]
@@ -175,7 +208,7 @@ def interrupt(command: list[str], *, after: str) -> int:
                 os.killpg(process.pid, signal.SIGINT)
                 is_pressed = True
         assert is_pressed, shown
-        return process.wait(timeout=120)
+        return process.wait(timeout=600)
     finally:
         process.kill()
         os.close(terminal)

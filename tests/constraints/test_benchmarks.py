@@ -41,6 +41,20 @@ def test_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["3 solutions, interpolated"]["trained"] < 0.01
 
 
+def test_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = answer("constraints_systems", tmp_path, monkeypatch)
+    systems = {row["system"] for row in record["rows"]}
+    assert len(systems) == len(record["verdict"]) == 3
+    for system in systems:
+        rows = {row["arm"]: row for row in record["rows"] if row["system"] == system}
+        hard = next(row for arm, row in rows.items() if arm.startswith("hard"))
+        assert hard["trained"] < 0.7 * rows["soft"]["trained"]
+        assert any("interpolated" in arm for arm in rows)
+        assert rows["classical solver"]["predict"] > 0
+    flow = {row["arm"]: row for row in record["rows"] if "navier" in row["system"]}
+    assert flow["spectral, 32 x 32"]["trained"] < 0.15 < 0.5 < flow["initial field"]["trained"]
+
+
 def test_example(tmp_path: Path) -> None:
     path = ROOT / "examples" / "diffusion_sorption.py"
     spec = importlib.util.spec_from_file_location("diffusion_sorption_example", path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from constraints.systems import diffusion_sorption as ds
-from solvers.core import CheckpointError, SettingsError
+from solvers.core import CheckpointError, NotConvergedError, SettingsError
 from solvers.parallel import Executor, RayExecutor, SerialExecutor, ThreadExecutor
 from solvers.training import Record
 
@@ -113,6 +113,43 @@ def test_a_saved_fit_predicts_the_same(arm: ds.Arm, tmp_path: Path) -> None:
     sizes = {"points": 8, "times": 3}
     assert torch.equal(loaded.predict(initial, **sizes), fit.predict(initial, **sizes))
     assert not loaded.losses
+
+
+def test_a_saved_fit_knows_its_family(tmp_path: Path) -> None:
+    fit = train(HARD, family="waves", steps=1)
+    loaded = ds.Fit.load(fit.save(tmp_path / "fit.safetensors"))
+    waves = ds.draw_initial(2, family="waves")
+    assert loaded.family == "waves"
+    assert torch.equal(loaded.predict(waves, times=3), fit.predict(waves, times=3))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "diffgrad", "rmsprop", "sgd"])
+def test_every_optimizer_trains_and_goes_on(optimizer: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"optimizer": optimizer, "learning_rate": 1e-2, "steps": 6}
+    whole = train(SOFT, **options)
+    path = tmp_path / "run.safetensors"
+    train(SOFT, checkpoint=path, callback=press_ctrl_c_at(3), **options)
+    assert_same(train(SOFT, checkpoint=path, **options), whole)
+    assert whole.losses[1:] != train(SOFT, **(options | {"optimizer": "adam"})).losses[1:]
+
+
+def test_a_solve_that_fails_leaves_the_state_before_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, calls, solve = tmp_path / "run.safetensors", [], ds.Fit.solve
+
+    def fail_third(fit: ds.Fit, initial: torch.Tensor, *, seed: int = 0) -> Any:
+        calls.append(seed)
+        if len(calls) == 3:
+            assert fit.mixture is not None
+            fit.mixture.solver = type(fit.mixture.solver)(tolerance=1e-300, max_iterations=1)
+        return solve(fit, initial, seed=seed)
+
+    monkeypatch.setattr(ds.Fit, "solve", fail_third)
+    with pytest.raises(NotConvergedError, match=r"step 3 failed(.|\n)*MAX_ITERATIONS 2"):
+        train(HELD, checkpoint=path)
+    monkeypatch.undo()
+    assert_same(train(HELD, checkpoint=path), train(HELD))
 
 
 def test_no_network_is_read_from_a_checkpoint_of_a_run(tmp_path: Path) -> None:

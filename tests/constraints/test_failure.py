@@ -76,12 +76,21 @@ def ray(data, bad, g):
     return Status.UNBOUNDED
 
 
+def downward_cost(data, bad, g):
+    n = data["q"].shape[1]
+    d = torch.nn.functional.normalize(normal(g, len(bad), n), dim=1)
+    bend = 10 ** (-3 * torch.rand(len(bad), generator=g, dtype=torch.float64))
+    along = (d * times(data["Q"], d)).sum(1) + bend
+    data["Q"][bad] -= (along[:, None, None] * d[:, :, None] * d[:, None, :])[bad]
+    return Status.BREAKDOWN
+
+
 def not_a_number(data, bad, g):
     data["h"][bad, 0] = torch.nan
     return Status.NON_FINITE
 
 
-KINDS = (opposed_rows, combined_rows, contradicting_equalities, ray, not_a_number)
+KINDS = (opposed_rows, combined_rows, contradicting_equalities, ray, downward_cost, not_a_number)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,6 +115,36 @@ def test_failures_are_named_and_leave_the_others_alone(backend, kind):
         y.square().sum().backward()
         torch.testing.assert_close(x[~bad], y, atol=1e-12, rtol=1e-12)
         torch.testing.assert_close(q.grad[~bad], alone.grad, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_flat_directions_and_rounding_are_no_downward_cost(backend):
+    """Costs of low rank, computed in single precision, have eigenvalues of either sign at zero."""
+    g = torch.Generator().manual_seed(0)
+    for n, batch in ((12, 20), (60, 4)):
+        root = normal(g, batch, n, n // 3).float()
+        Q = root @ root.mT
+        assert (torch.linalg.eigvalsh(Q.double())[:, 0] < 0).any()
+        G = torch.cat([torch.eye(n), -torch.eye(n)])
+        layer = QuadraticProgram(on_failure="mask", backend=backend)
+        _, report = layer(Q=Q, q=normal(g, batch, n).float(), G=G, h=torch.ones(2 * n))
+        assert report.all_converged
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("batch", [1, 9])
+def test_a_shared_downward_cost_fails_every_item(backend, batch):
+    Q = torch.diag(torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64))
+    box = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    q = torch.ones(batch, 3, dtype=torch.float64, requires_grad=True)
+    x, report = layer(Q=Q, q=q, G=box, h=torch.ones(6).double())
+    assert (report.status == Status.BREAKDOWN).all()
+    x.sum().backward()
+    assert (q.grad == 0).all()
+    contradiction = torch.tensor([-2.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    _, report = layer(Q=Q, q=q, G=box, h=contradiction)
+    assert (report.status == Status.INFEASIBLE).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -17,10 +17,11 @@ __all__ = ["SimilarityBasis"]
 
 
 class SimilarityBasis(JetBasis):
-    """Jets of a network on ``(x, x / sqrt(t + delta), sqrt(t + delta))`` and the initial value.
+    """Jets of a network on ``(x, x / sqrt(t + delta), sqrt(t + delta))`` and the initial profile.
 
     Args:
         functions: Basis functions.
+        conditions: Parameters of the initial profile.
         delta: Time from which on the layer is resolved.
         **options: As for `JetBasis`.
 
@@ -31,9 +32,11 @@ class SimilarityBasis(JetBasis):
         torch.Size([1, 5, 2, 4])
     """
 
-    def __init__(self, functions: int, *, delta: float = 1e-2, **options: float):
+    def __init__(
+        self, functions: int, *, conditions: int = 1, delta: float = 1e-2, **options: float
+    ):
         check_positive("delta", delta)
-        super().__init__("xt", functions, conditions=1, lifted=3, **options)  # type: ignore[arg-type]
+        super().__init__("xt", functions, conditions=conditions, lifted=3, **options)  # type: ignore[arg-type]
         self.delta = delta
 
     def lift(self, points: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

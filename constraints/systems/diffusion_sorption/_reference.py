@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from constraints.systems.diffusion_sorption._equation import DiffusionSorption
+from constraints.systems.diffusion_sorption._initial import profiles
 from solvers.core import NotConvergedError, SettingsError, ShapeError, check_positive
 
 __all__ = ["interpolate_snapshots", "reference"]
@@ -27,7 +28,7 @@ def reference(
     """Integrate the finite-volume equations with LSODA and a banded Jacobian.
 
     Args:
-        initial: Initial values: ``(S,)`` for constants, or ``(S, cells)`` at the centres of cells.
+        initial: Parameters of profiles, ``(S,)`` or ``(S, 5)``, see `profiles`.
         system: Parameters.
         cells: Cells of the grid.
         times: Output times, from 0 to the duration.
@@ -57,12 +58,8 @@ def reference(
         check_positive(name, value)
     if cells % points:
         raise SettingsError(f"points: got {points}, expected a divisor of cells = {cells}")
-    if initial.ndim not in {1, 2} or (initial.ndim == 2 and initial.shape[1] != cells):
-        raise ShapeError(
-            f"initial: got shape {tuple(initial.shape)}, expected (S,) or (S, {cells})"
-        )
-    starts = initial.detach().double()
-    starts = starts[:, None].expand(-1, cells) if starts.ndim == 1 else starts
+    centres = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    starts = profiles(initial.detach().double(), centres)
     at = np.linspace(0.0, system.duration, times)
     solutions = []
     for start in starts.numpy():

@@ -66,6 +66,7 @@ class Slot(IntEnum):
 CONSTANTS: Final = {
     "PENALTY": 1e6,  # weight of an active row against a Hessian of size one
     "SHIFT": 1e-10,
+    "DOWNWARD": 1e-7,  # curvature, times the size of Q and its order, that may be rounding
     "TINY_PIVOT": 1e-30,
     "HUGE_PIVOT": 1e64,  # what replaces a pivot that is not positive: its unknown stays
     "TO_THE_BOUNDARY": 0.995,

@@ -107,6 +107,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         rows, K, R, q, h = self._rows, self._K, self._R, self._q, self._h
         x, s, z = self._start()
         batch, device = len(q), q.device
+        is_bent = self._is_bent()
         status = torch.full((batch,), int(Status.MAX_ITERATIONS), device=device)
         iterations = torch.zeros_like(status)
         residual = q.new_full((batch,), torch.inf)
@@ -122,6 +123,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
             residual = torch.where(live, error, residual)
             ended = self._certificates(x, z, Kx, Rtz, Rx)
             ended = ended.masked_fill(~error.isfinite(), int(Status.NON_FINITE))
+            ended = ended.masked_fill((ended == 0) & is_bent, int(Status.BREAKDOWN))
             exact = (ended == 0) & (error < CONSTANTS["EXACT"])
             ended = ended.masked_fill(exact, int(Status.STALLED))
             status = torch.where(live & (ended != 0), ended, status)
@@ -151,6 +153,13 @@ class ReferenceInteriorPoint(SolvedPrograms):
                 proven = ~done & self._growth_contradicts(x, dz)
                 status, done = status.masked_fill(proven, int(Status.INFEASIBLE)), done | proven
         return x, s, z, status, iterations, residual
+
+    def _is_bent(self) -> Tensor:
+        """Whether the cost curves downwards along a direction."""
+        n = self._K.shape[-1]
+        shift = n * CONSTANTS["DOWNWARD"] * torch.eye(n, dtype=self._K.dtype, device=self._K.device)
+        failed: Tensor = torch.linalg.cholesky_ex(self._K + shift)[1] != 0
+        return failed
 
     def _start(self) -> tuple[Tensor, Tensor, Tensor]:
         """Least squares with all rows active, moved into the cones."""

@@ -25,8 +25,9 @@ def solve_cone_programs(
     r"""Solve a batch of quadratic programs with second-order cones.
 
     An item is ``CONVERGED`` only if its exact active set was found: optimality conditions to 1e-11
-    of the data. Other items end ``INFEASIBLE`` or ``UNBOUNDED`` with a certificate, or as the
-    iteration left them.
+    of the data. An item whose Q has a negative eigenvalue, below ``-1e-7 n`` times its largest
+    entry, is not iterated and ends ``BREAKDOWN``. Other items end ``INFEASIBLE`` or ``UNBOUNDED``
+    with a certificate, or as the iteration left them.
 
     With the gradient g of a loss with respect to x, `SolvedPrograms.adjoint` gives u, v, w of
 

@@ -10,6 +10,7 @@
     E *h, *scale, *tolerance, *orthant, *cone, *unit;  // rows: data and masks
     E *z, *s, *dz, *ds, *rp, *t, *Rx, *kz, *ks, *kt, *lambda, *weight, *axis;
     S curvature, cost, penalty;  // largest entry of Q, one over it or over q, weight of active rows
+    Mask is_bent;                // whether the cost curves downwards along a direction
   };
   INLINED V* vec(E* p) { return (V*)p; }
   INLINED E larger(E a, E b) { return a > b ? a : b; }

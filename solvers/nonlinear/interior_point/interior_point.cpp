@@ -64,6 +64,12 @@
     }
     SECOND_ORDER(r, k) w.unit[r] = E(1.0);
   }
+  // A factor that met a pivot that is not positive shows it in the pivot that replaced it.
+  static void find_curvature(Work& w, const long long* t, L n) {
+    factor(w.K, n, w.R, 0, w.U, w.inverse, DOWNWARD * t[SLOT_N]);
+    for (L i = 0; i < n / CHUNK; i++) vec(w.dx)[i] = 1.0 / vec(w.inverse)[i];
+    w.is_bent = max_abs(w.dx, n) > 1e30;
+  }
   static void load_vector(E* a, const double* source, L step, L size, const long long* t, L first) {
     for (int l = 0; l < GROUP; l++) {
       const L item = first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1;
@@ -288,6 +294,8 @@
       status = choose(live & contradicts, S(INFEASIBLE), status);
       status = choose(live & neither(finite), S(NON_FINITE), status);
       done = done | falls | contradicts | neither(finite);
+      status = choose(neither(done) & w.is_bent, S(BREAKDOWN), status);
+      done = done | w.is_bent;
       live = neither(done);
       const Mask exact = live & (error < EXACT);
       status = choose(exact, S(STALLED), status);
@@ -390,7 +398,9 @@
     const bool shared = !t[SLOT_Q_STEP] && !t[SLOT_G_STEP] && !t[SLOT_A_STEP];
     const L from = groups * block / t[SLOT_BLOCKS], to = groups * (block + 1) / t[SLOT_BLOCKS];
     for (L group = from; group < to; group++) {
-      if (group == from || !shared) load_matrices(w, t, c, n, group * GROUP);
+      const bool is_new = group == from || !shared;
+      if (is_new) load_matrices(w, t, c, n, group * GROUP);
+      if (is_new && t[SLOT_OP] == 0) find_curvature(w, t, n);
       if (t[SLOT_OP] == 0) solve(w, t, c, n, group);
       else adjoint(w, t, c, n, group);
     }
