@@ -13,21 +13,27 @@
 from __future__ import annotations
 
 from solvers.pde import problems
+from solvers.pinn._causal import CausalWeights
+from solvers.pinn._gradient_norm import GradientNormWeights
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._load import load
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn._tangent_kernel import TangentKernelWeights
 
 __all__ = [
     "MLP",
     "PINN",
+    "CausalWeights",
     "FieldNetwork",
+    "GradientNormWeights",
     "LagrangianPINN",
     "LagrangianResult",
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "TangentKernelWeights",
     "load",
     "problems",
 ]
