@@ -14,18 +14,24 @@ from __future__ import annotations
 
 from solvers.pde import problems
 from solvers.pinn._causal import CausalWeights
+from solvers.pinn._curriculum import Curriculum
 from solvers.pinn._gradient_norm import GradientNormWeights
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._load import load
+from solvers.pinn._marching import TimeMarching
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._pieces import PiecewiseResult
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn._subdomains import XPINN
 from solvers.pinn._tangent_kernel import TangentKernelWeights
 
 __all__ = [
     "MLP",
     "PINN",
+    "XPINN",
     "CausalWeights",
+    "Curriculum",
     "FieldNetwork",
     "GradientNormWeights",
     "LagrangianPINN",
@@ -33,7 +39,9 @@ __all__ = [
     "ModifiedMLP",
     "OwnNetwork",
     "PINNResult",
+    "PiecewiseResult",
     "TangentKernelWeights",
+    "TimeMarching",
     "load",
     "problems",
 ]

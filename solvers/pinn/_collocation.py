@@ -30,6 +30,7 @@ from solvers.pinn._terms import (
     interior_program,
     natural_scales,
 )
+from solvers.pinn._trace import Trace
 from solvers.pinn._weights import Linearized, LossWeights
 
 __all__ = ["Collocation", "Sampling"]
@@ -120,10 +121,14 @@ class Collocation:
         self._held_out = self._engine(sample(problem.domain, points, generator=generator))
         looks = sampling != "even" or bool(self._weights)
         self._probe = self._engine(self._points) if looks else self._held_out
-        self._places = [
-            self._place(condition, condition_points, condition_weight, ansatz, layers)
-            for condition in ansatz.rest
-        ]
+        self._places, self._traces = (
+            [
+                self._place(condition, condition_points, condition_weight, ansatz, layers)
+                for condition in ansatz.rest
+                if isinstance(condition, Trace) is is_trace
+            ]
+            for is_trace in (False, True)
+        )
         self.names = (*self._equations, *(name for p in self._places for name in p.names))
 
     def _engine(self, points: Tensor) -> ResidualEngine:
@@ -236,6 +241,16 @@ class Collocation:
             for place in self._places
             for name, row in zip(place.names, place.engine.residuals(theta), strict=True)
         }
+
+    def traces(self, theta: Float[Tensor, " P"]) -> list[tuple[Tensor, Tensor]]:
+        """What the fields are at each interface, in units of the loss, with the derivatives.
+
+        Laid out in rows, as they arrive from a worker: products with them then round alike.
+        """
+        return [
+            (place.engine.residuals(theta).flatten(), place.engine.jacobian(theta).contiguous())
+            for place in self._traces
+        ]
 
     def linear_terms(self, theta: Float[Tensor, " P"]) -> list[Linearized]:
         """Every term with its Jacobian, without adaptive weights."""

@@ -46,8 +46,8 @@ _METHODS: dict[str, Callable[[Objective], Method]] = {
     "gns": _gauss_newton(damping="gain"),
     "natural-gradient": _gauss_newton(damping="natural"),
     "lbfgs": _first_order(
-        torch.optim.LBFGS, max_iter=1, max_eval=25, history_size=_MEMORY, line_search_fn="strong_wolfe",
-        tolerance_grad=0.0, tolerance_change=0.0,
+        torch.optim.LBFGS, max_iter=1, max_eval=25, history_size=_MEMORY,
+        line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0,
     ),
     "adam": _first_order(torch.optim.Adam, lr=1e-3),
     "diffgrad": _first_order(DiffGrad, lr=2e-3),

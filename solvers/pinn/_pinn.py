@@ -153,6 +153,17 @@ class PINN:
         """Number of parameters, unknown coefficients included."""
         return self.collocation.parameter_count
 
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What a run is, so that a checkpoint of another one is refused."""
+        return {
+            "problem": self.problem.name,
+            "coefficients": dict(self.problem.coefficients),
+            "weights": self._weights,
+            "reweight_every": self.reweight_every,
+            **self.settings,
+        }
+
     def initial(self) -> Tensor:
         """First parameters, unknown coefficients last."""
         guesses = [self.problem.coefficients[name] for name in self.problem.unknown]
@@ -231,13 +242,7 @@ class PINN:
                 reweight_every=self.reweight_every, checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every, progress=progress, callback=callback,
                 description=self.problem.name,
-                settings={
-                    "problem": self.problem.name,
-                    "coefficients": dict(self.problem.coefficients),
-                    "weights": self._weights,
-                    "reweight_every": self.reweight_every,
-                    **self.settings,
-                },
+                settings=self.training_settings,
             )  # fmt: skip
         self.is_interrupted = run.is_interrupted
         theta = theta.detach()

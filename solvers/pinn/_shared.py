@@ -95,9 +95,10 @@ class SharedEngine:
         return torch.cat(parts, dim=1).flatten(0, 1)
 
     def linearize(self, theta: Float[Tensor, " P"]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Residuals and their Jacobian, part by part."""
+        """Residuals and their Jacobian, part by part, laid out alike wherever they come from."""
         residuals = list(self._ask("residuals", theta))
-        yield from zip((r.flatten() for r in residuals), self._ask("jacobian", theta), strict=True)
+        for r, rows in zip(residuals, self._ask("jacobian", theta), strict=True):
+            yield r.flatten(), rows.contiguous()
 
     def _ask(self, method: str, theta: Tensor) -> Iterator[Any]:
         theta = theta.detach().clone()
