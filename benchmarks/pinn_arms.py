@@ -31,7 +31,7 @@ from solvers.pinn import (
 __all__ = ["run"]
 
 TITLE = "Relative L2 error of each arm after the same CPU time, one thread"
-SECONDS = {"tiny": 0.2, "small": 8.0, "full": 30.0}
+SECONDS = {"tiny": 0.05, "small": 5.0, "full": 30.0}
 SEEDS = {"tiny": 1, "small": 1, "full": 3}
 OPTIMIZERS = {"adam": "adam", "broyden": "self-scaled-broyden"}
 SOLVED = 5e-2
@@ -48,13 +48,9 @@ class Case:
 
 
 CASES = (
-    Case(
-        "convection 30",
-        lambda: problems.Convection(beta=30.0),
-        "beta",
-        (5.0, 10.0, 15.0, 20.0, 25.0),
-    ),
-    Case("reaction 10", lambda: problems.Reaction(rho=10.0), "rho", (2.0, 4.0, 6.0, 8.0)),
+    Case("convection 30", lambda: problems.Convection(beta=30.0), "beta", (7.5, 15.0, 22.5)),
+    Case("convection 60", lambda: problems.Convection(beta=60.0), "beta", (15.0, 30.0, 45.0)),
+    Case("reaction 10", lambda: problems.Reaction(rho=10.0), "rho", (2.5, 5.0, 7.5)),
 )
 
 Arm = Callable[[Case, dict[str, Any]], Any]
@@ -103,8 +99,9 @@ def one_run(arm: Arm, case: Case, optimizer: str, seed: int, budget: float) -> d
 
 def run(size: Size, seed: int) -> Result:
     budget, seeds = SECONDS[size], range(seed, seed + SEEDS[size])
+    cases = CASES[:1] if size == "tiny" else CASES
     rows = []
-    for case in CASES:
+    for case in cases:
         for name, arm in ARMS.items():
             row: dict[str, Any] = {"problem": case.name, "name": name}
             for key, optimizer in OPTIMIZERS.items():
@@ -125,7 +122,7 @@ def run(size: Size, seed: int) -> Result:
         ),
         rows=rows,
         settings={"seconds": budget, "seeds": len(seeds), "torch": torch.__version__},
-        verdict=[_verdict(case, rows) for case in CASES],
+        verdict=[_verdict(case, rows) for case in cases],
     )
 
 

@@ -51,7 +51,7 @@ GROUPS = {
         "constraints_least_squares",
         "constraints_experts",
     ),
-    "pinn": ("pinn_engine", "pinn_accuracy"),
+    "pinn": ("pinn_engine", "pinn_accuracy", "pinn_arms"),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

@@ -7,14 +7,22 @@ modes in physics-informed neural networks, section 5 (sequence-to-sequence learn
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from solvers.core import OnFailure, SettingsError, Solution, apply_on_failure, check_positive
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    Solution,
+    apply_on_failure,
+    check_positive,
+)
 from solvers.pde import Problem, sample
 from solvers.pinn._boxes import check_divisible, conditions_within, cut, state_at
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -76,6 +84,7 @@ class TimeMarching:
         self._boxes = cut(box, {"t": windows})
         self._options: dict[str, Any] = {"network": network, **options}
         pinn = PINN(problem, **self._options)
+        self._size = pinn.parameter_count
         self.settings: dict[str, Any] = {
             **pinn.settings,
             "windows": windows,
@@ -123,6 +132,24 @@ class TimeMarching:
         solution = Solution(value=result.network.theta.detach(), report=found.report)
         apply_on_failure(found.report, on_failure, solution=solution, what="TimeMarching.fit")
         return result
+
+    def restore(
+        self,
+        theta: Tensor,
+        *,
+        report: Report,
+        history: Sequence[Mapping[str, float]],
+        settings: Mapping[str, Any],
+    ) -> PiecewiseResult:
+        """Put saved parameters and their story together; `load` calls it."""
+        results: list[PINNResult] = []
+        programs = []
+        for number, part in enumerate(theta.split(self._size)):
+            pinn = self._window(number, results)
+            results.append(pinn.result(part, report, []))
+            programs.append(pinn.collocation.program)
+        found = self._join(Stages(results, programs, list(history), report))
+        return replace(found, settings=settings)
 
     def _window(self, number: int, before: Sequence[PINNResult]) -> PINN:
         """The network of a window, given the results of those before it."""

@@ -47,7 +47,7 @@ class Stages:
 
     results: list[PINNResult]
     programs: list[ResidualProgram]
-    history: list[dict[str, float]]
+    history: Sequence[Mapping[str, float]]
     report: Report
 
 

@@ -27,7 +27,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import OnFailure, SettingsError, Solution, apply_on_failure, check_positive
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    Solution,
+    apply_on_failure,
+    check_positive,
+)
 from solvers.parallel import Actor, Executor, SerialExecutor
 from solvers.pde import Box, Periodic, Problem, unit_points
 from solvers.pinn._boxes import check_divisible, conditions_within, cut
@@ -208,13 +215,29 @@ class XPINN:
         solution = Solution(value=theta.detach(), report=report)
         what = f"XPINN.fit ({run.guilty} is not finite)" if run.guilty else "XPINN.fit"
         apply_on_failure(report, on_failure, solution=solution, what=what)
-        return PiecewiseResult(
-            problem=self.problem,
-            network=self.field(theta.detach()),
-            coefficients={},
+        return self.restore(
+            theta.detach(),
             report=report,
             history=[row_of(record) for record in run.history],
             settings=self.settings,
+        )
+
+    def restore(
+        self,
+        theta: Float[Tensor, " P"],
+        *,
+        report: Report,
+        history: Sequence[Mapping[str, float]],
+        settings: Mapping[str, Any],
+    ) -> PiecewiseResult:
+        """Put parameters and their story together; `load` calls it too."""
+        return PiecewiseResult(
+            problem=self.problem,
+            network=self.field(theta),
+            coefficients={},
+            report=report,
+            history=history,
+            settings=settings,
             joints=[interface.joint for interface in self._interfaces],
         )
 
