@@ -115,6 +115,12 @@ def test_files_are_written(tmp_path: Path) -> None:
     assert record["coefficients"] == {"nu": 0.25}
 
 
+def test_optimizers_reach_the_trainer_in_order() -> None:
+    run("pinn", "heat", "--optimizer", "adam, gns")
+    run("lpinn", "convection")
+    assert [call["optimizer"] for call in CALLS] == [["adam", "gns"], ["self-scaled-broyden"]]
+
+
 def test_a_missed_target_is_exit_code_one() -> None:
     out, _ = run("pinn", "heat", "--target", 1e-9, code=1)
     assert "MAX_ITERATIONS" in out
