@@ -15,12 +15,11 @@ Reference: Jagtap and Karniadakis (2020), Extended physics-informed neural netwo
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,16 +34,17 @@ from solvers.core import (
     apply_on_failure,
     check_positive,
 )
-from solvers.parallel import Actor, Executor, SerialExecutor
-from solvers.pde import Box, Periodic, Problem, unit_points
+from solvers.parallel import Executor, SerialExecutor
+from solvers.pde import Problem
 from solvers.pinn._boxes import check_divisible, conditions_within, cut
 from solvers.pinn._fit import Row, fit, row_of
+from solvers.pinn._interfaces import make_interfaces
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._optimizers import Optimizer
-from solvers.pinn._pieces import Joint, PiecewiseField, PiecewiseResult
+from solvers.pinn._pieces import PiecewiseField, PiecewiseResult
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import ErrorMeter
-from solvers.pinn._trace import Trace
+from solvers.pinn._team import Team
 from solvers.training import Objective
 
 __all__ = ["XPINN"]
@@ -98,7 +98,7 @@ class XPINN:
             )
         self.problem = problem
         self.boxes = cut(box, pieces)
-        self._interfaces, traces = _interfaces(problem, self.boxes, pieces, interface_points)
+        self._interfaces, traces = make_interfaces(problem, self.boxes, pieces, interface_points)
         self._recipes: list[dict[str, Any]] = [
             {
                 "problem": replace(
@@ -188,7 +188,7 @@ class XPINN:
             )
         first = self._pinns[0]
         with _opened(executor) as workers:
-            team = _Team(workers, self._recipes, self._sizes, self._interfaces)
+            team = Team(workers, self._recipes, self._sizes, self._interfaces)
             meter = ErrorMeter(self.problem) if measure or target is not None else None
             objective = Objective(
                 [theta.requires_grad_()],
@@ -240,154 +240,6 @@ class XPINN:
             settings=settings,
             joints=[interface.joint for interface in self._interfaces],
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Interface:
-    """Where two pieces meet, and which trace of each that is."""
-
-    joint: Joint
-    traces: tuple[int, int]
-
-
-def _interfaces(
-    problem: Problem, boxes: Sequence[Box], pieces: Mapping[str, int], count: int
-) -> tuple[list[_Interface], list[list[Trace]]]:
-    """All interfaces, and the traces of each piece."""
-    domain = problem.domain
-    shape = [pieces.get(axis, 1) for axis in domain.axes]
-    places = list(itertools.product(*map(range, shape)))
-    unit = unit_points("sobol", count if domain.dimension > 1 else 1, domain.dimension)
-    traces: list[list[Trace]] = [[] for _ in boxes]
-    found = []
-    for column, axis in enumerate(domain.axes):
-        rings = [c for c in problem.conditions if isinstance(c, Periodic) and c.axis == axis]
-        lower, upper = domain.bounds[axis]
-        length = (upper - lower) / (2 * shape[column])
-        for a, place in enumerate(places):
-            is_last = place[column] + 1 == shape[column]
-            if shape[column] == 1 or (is_last and not rings):
-                continue
-            step = list(place)
-            step[column] = (place[column] + 1) % shape[column]
-            b = places.index(tuple(step))
-            points = boxes[a].scale(unit), boxes[b].scale(unit)
-            points[0][:, column] = boxes[a].bounds[axis][1]
-            points[1][:, column] = boxes[b].bounds[axis][0]
-            orders = {
-                name: max(1, *(index[column] for index in problem.derivatives[name]))
-                for name in problem.fields
-            }
-            sides = []
-            for piece, there in zip((a, b), points, strict=True):
-                sides.append(len(traces[piece]))
-                traces[piece].append(Trace(there, axis, orders, length))
-            found.append(_Interface(Joint((a, b), points), (sides[0], sides[1])))
-    return found, traces
-
-
-class _Subdomain:
-    """A piece on its worker."""
-
-    def __init__(self, recipe: Mapping[str, Any]) -> None:
-        self._loss = PINN(**recipe).collocation
-
-    def evaluate(self, theta: Tensor) -> tuple[float, Tensor, list[tuple[Tensor, Tensor]]]:
-        loss, gradient = self._loss.loss_and_gradient(theta)
-        return loss, gradient, self._loss.traces(theta)
-
-    def held_out(self, theta: Tensor) -> tuple[float, list[tuple[Tensor, Tensor]]]:
-        return self._loss.held_out(theta), self._loss.traces(theta)
-
-    def terms(self, theta: Tensor) -> dict[str, float]:
-        return self._loss.terms(theta)
-
-    def move(self, theta: Tensor) -> None:
-        self._loss.move(theta)
-
-    def reweight(self, theta: Tensor) -> None:
-        self._loss.reweight(theta)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._loss.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._loss.load_state_dict(state)
-
-
-class _Team:
-    """All pieces on their workers, and their sum."""
-
-    def __init__(
-        self,
-        executor: Executor,
-        recipes: Sequence[Mapping[str, Any]],
-        sizes: Sequence[int],
-        interfaces: Sequence[_Interface],
-    ) -> None:
-        self._actors: list[Actor] = [
-            executor.spawn(_Subdomain, recipe, worker=number % executor.workers)
-            for number, recipe in enumerate(recipes)
-        ]
-        self._sizes, self._interfaces = list(sizes), interfaces
-
-    def each(self, method: str, theta: Tensor) -> list[Any]:
-        """Ask all pieces for something at their own parameters."""
-        parts = [part.clone() for part in theta.detach().split(self._sizes)]
-        pending = [
-            actor.call(method, part) for actor, part in zip(self._actors, parts, strict=True)
-        ]
-        return [answer.result() for answer in pending]
-
-    def loss_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Losses of all pieces and interfaces, and the gradient."""
-        answers = self.each("evaluate", theta)
-        total = sum(loss for loss, _, _ in answers)
-        gradients = [gradient for _, gradient, _ in answers]
-        for (a, rows), (b, others), jump in self._jumps([traces for _, _, traces in answers]):
-            total += 0.5 * float(jump.square().sum())
-            gradients[a] = gradients[a] + rows.T @ jump
-            gradients[b] = gradients[b] - others.T @ jump
-        return total, torch.cat(gradients)
-
-    def held_out(self, theta: Tensor) -> float:
-        """Root of the sum of all pieces' mean squares where they were not trained, and jumps."""
-        answers = self.each("held_out", theta)
-        squares = sum(size**2 for size, _ in answers)
-        for _, _, jump in self._jumps([traces for _, traces in answers]):
-            squares += float(jump.square().sum())
-        return math.sqrt(squares)
-
-    def terms(self, theta: Tensor) -> dict[str, Tensor]:
-        """Terms of all pieces by name and number, to name one that is not finite."""
-        return {
-            f"{name} of piece {number}": torch.tensor(size)
-            for number, terms in enumerate(self.each("terms", theta))
-            for name, size in terms.items()
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Points and weights of all pieces."""
-        pending = [actor.call("state_dict") for actor in self._actors]
-        return {"pieces": [answer.result() for answer in pending]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-        pending = [
-            actor.call("load_state_dict", part)
-            for actor, part in zip(self._actors, state["pieces"], strict=True)
-        ]
-        for answer in pending:
-            answer.result()
-
-    def _jumps(
-        self, traces: Sequence[Sequence[tuple[Tensor, Tensor]]]
-    ) -> Iterator[tuple[tuple[int, Tensor], tuple[int, Tensor], Tensor]]:
-        """Both pieces of each interface with their Jacobians, and what their fields differ by."""
-        for interface in self._interfaces:
-            (a, b), (i, j) = interface.joint.pieces, interface.traces
-            (values, rows), (others, other_rows) = traces[a][i], traces[b][j]
-            yield (a, rows), (b, other_rows), values - others
 
 
 @contextmanager

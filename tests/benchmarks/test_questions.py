@@ -116,3 +116,14 @@ def test_work_precision(answer: Any) -> None:
         assert coarse["timestep"] > fine["timestep"]
         assert coarse["time"] < fine["time"]
         assert 0.0 < fine["error_median"] < 10.0
+
+
+def test_pinn_arms(answer: Any) -> None:
+    record, _ = answer("pinn_arms")
+    names = [row["name"] for row in record["rows"]]
+    assert names[0] == "plain"
+    assert len(names) == len(set(names)) == 10
+    for row in record["rows"]:
+        for optimizer in ("adam", "broyden"):
+            assert 0 < row[optimizer] < 100
+            assert len(row[f"{optimizer}_runs"]) == 1

@@ -15,6 +15,7 @@ from solvers.pde import Ball, Box, Data, Dirichlet, Initial, Neumann, Periodic, 
 from solvers.pde.functions import cos, pi, sin
 from solvers.pinn import MLP, PINN, XPINN, Curriculum, PiecewiseResult, TimeMarching, load
 from solvers.pinn._boxes import conditions_within, cut
+from solvers.pinn._team import Team
 
 NET = MLP(width=6, depth=2)
 
@@ -144,10 +145,8 @@ def halves() -> XPINN:
 
 
 def test_the_gradient_of_joined_pieces_is_that_of_their_loss(halves: XPINN) -> None:
-    from solvers.pinn._subdomains import _Team
-
     with SerialExecutor() as executor:
-        team = _Team(executor, halves._recipes, halves._sizes, halves._interfaces)
+        team = Team(executor, halves._recipes, halves._sizes, halves._interfaces)
         theta = halves.initial()
         _, gradient = team.loss_and_gradient(theta)
         generator = torch.Generator().manual_seed(0)
