@@ -31,7 +31,7 @@ from solvers.pinn import (
 __all__ = ["run"]
 
 TITLE = "Relative L2 error of each arm after the same CPU time, one thread"
-SECONDS = {"tiny": 0.05, "small": 6.0, "full": 30.0}
+SECONDS = {"tiny": 0.05, "small": 5.0, "full": 30.0}
 SEEDS = {"tiny": 1, "small": 1, "full": 3}
 OPTIMIZERS = {"adam": "adam", "broyden": "self-scaled-broyden"}
 SOLVED = 5e-2
