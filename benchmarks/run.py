@@ -52,7 +52,14 @@ GROUPS = {
         "constraints_experts",
         "constraints_systems",
     ),
-    "pinn": ("pinn_engine", "pinn_accuracy", "pinn_spectrum", "pinn_ritz", "pinn_peer"),
+    "pinn": (
+        "pinn_engine",
+        "pinn_accuracy",
+        "pinn_arms",
+        "pinn_spectrum",
+        "pinn_ritz",
+        "pinn_peer",
+    ),
 }
 QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
 

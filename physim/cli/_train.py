@@ -37,6 +37,13 @@ Tolerance = Annotated[
 Target = Annotated[
     float | None, typer.Option(help="Stop when the error against the reference is below.")
 ]
+Optimizer = Annotated[
+    str,
+    typer.Option(
+        help="self-scaled-broyden, levenberg-marquardt, gns, natural-gradient, lbfgs, adam or "
+        "diffgrad; several with commas follow one another."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the network and of the points.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to write on the way, and to go on from if it is there.")
@@ -56,58 +63,48 @@ Json = Annotated[
 ]
 
 
-def pinn(
-    problem: ProblemName,
-    *,
-    settings: Settings = None,
-    budget: Budget = 60.0,
-    tolerance: Tolerance = None,
-    target: Target = None,
-    seed: Seed = 0,
-    checkpoint: Checkpoint = None,
-    save: Save = None,
-    picture: Picture = None,
-    report: Report = None,
-    export: Export = None,
-    json: Json = None,
-) -> None:
-    """Train a physics-informed network.
+def _command(kind: str, name: str, story: str) -> None:
+    """Add a command that trains one kind of network; both take the same options."""
+
+    def command(
+        problem: ProblemName,
+        *,
+        settings: Settings = None,
+        optimizer: Optimizer = "self-scaled-broyden",
+        budget: Budget = 60.0,
+        tolerance: Tolerance = None,
+        target: Target = None,
+        seed: Seed = 0,
+        checkpoint: Checkpoint = None,
+        save: Save = None,
+        picture: Picture = None,
+        report: Report = None,
+        export: Export = None,
+        json: Json = None,
+    ) -> None:
+        _train(
+            kind, problem, settings or [], optimizer=optimizer, budget=budget,
+            tolerance=tolerance, target=target, seed=seed, checkpoint=checkpoint, save=save,
+            picture=picture, report=report, export=export, json=json,
+        )  # fmt: skip
+
+    command.__doc__ = f"""{story}
 
     Exit code 1 if the tolerance or target was not met, 2 for bad input, 130 after Ctrl-C.
     """
-    _train(
-        "PINN", problem, settings or [], budget=budget, tolerance=tolerance, target=target,
-        seed=seed, checkpoint=checkpoint, save=save, picture=picture, report=report,
-        export=export, json=json,
-    )  # fmt: skip
+    train.command(name)(report_errors(command))
 
 
-def lpinn(
-    problem: ProblemName,
-    *,
-    settings: Settings = None,
-    budget: Budget = 60.0,
-    tolerance: Tolerance = None,
-    target: Target = None,
-    seed: Seed = 0,
-    checkpoint: Checkpoint = None,
-    save: Save = None,
-    picture: Picture = None,
-    report: Report = None,
-    export: Export = None,
-    json: Json = None,
-) -> None:
-    """Train a Lagrangian network: the solution on its characteristics.
-
-    Exit code 1 if the tolerance or target was not met, 2 for bad input, 130 after Ctrl-C.
-    """
-    _train(
-        "LagrangianPINN", problem, settings or [], budget=budget, tolerance=tolerance,
-        target=target, seed=seed, checkpoint=checkpoint, save=save, picture=picture, report=report,
-        export=export, json=json,
-    )  # fmt: skip
+_command("PINN", "pinn", "Train a physics-informed network.")
+_command(
+    "LagrangianPINN",
+    "lpinn",
+    "Train a Lagrangian network: the solution on its characteristics.",
+)
 
 
+@train.command()
+@report_errors
 def problems() -> None:
     """List the problems with their settings."""
     from rich.console import Console
@@ -120,10 +117,6 @@ def problems() -> None:
         known = problem_settings(name)
         table.add_row(name, " ".join(f"{key}={_text(value)}" for key, value in known.items()))
     Console().print(table)
-
-
-for _command in (pinn, lpinn, problems):
-    train.command()(report_errors(_command))
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -171,6 +164,7 @@ def _train(
     name: str,
     pairs: Sequence[str],
     *,
+    optimizer: str,
     budget: float,
     tolerance: float | None,
     target: float | None,
@@ -186,6 +180,7 @@ def _train(
         checkpoint=checkpoint, save=save, picture=picture, report=report, export=export, json=json
     )
     chosen = parse_settings(pairs)
+    optimizers = [part.strip() for part in optimizer.split(",")]
     import solvers.pinn as networks
     from physim.cli._train_html import write_report
     from physim.cli._train_report import (
@@ -201,8 +196,8 @@ def _train(
     network = getattr(networks, kind)(problem, seed=seed)
     reference_seconds = time_reference(problem)
     result = network.fit(
-        budget=budget, tolerance=tolerance, target=target, checkpoint=checkpoint,
-        on_failure="mask", measure=problem.reference is not None,
+        optimizer=optimizers, budget=budget, tolerance=tolerance, target=target,
+        checkpoint=checkpoint, on_failure="mask", measure=problem.reference is not None,
     )  # fmt: skip
     record = describe_training(
         problem,
@@ -212,6 +207,7 @@ def _train(
             "network": kind,
             "problem": name,
             "set": chosen,
+            "optimizer": optimizer,
             "budget": budget,
             "tolerance": tolerance,
             "target": target,

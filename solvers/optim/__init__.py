@@ -1,9 +1,9 @@
 """Optimizers and samplers in the style of ``torch.optim``, low-rank factors, design search.
 
 Which one: :class:`SelfScaledBroyden` for smooth losses of up to some thousand parameters; diffGrad
-or Adam to come near, then :class:`GNS` on residuals; Langevin samplers for
-uncertainty; :class:`NaturalGradient` for policies; :func:`maximize_through_surrogate` where a
-network stands between the input and the objective.
+or Adam to come near, then :class:`GNS` on residuals, or :class:`GaussNewton` where their
+Jacobian is at hand; Langevin samplers for uncertainty; :class:`NaturalGradient` for policies;
+:func:`maximize_through_surrogate` where a network stands between the input and the objective.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from solvers.optim._attack import AttackMethod, Bounds, attack
 from solvers.optim._average import IterateAverage
 from solvers.optim._diffgrad import DiffGrad
 from solvers.optim._direct_search import householder_directions
+from solvers.optim._gauss_newton import GaussNewton
 from solvers.optim._gns import GNS
 from solvers.optim._inverse import FusedInverse, InverseMatrix, PlainInverse
 from solvers.optim._langevin import (
@@ -49,6 +50,7 @@ __all__ = [
     "DesignMethod",
     "DiffGrad",
     "FusedInverse",
+    "GaussNewton",
     "InverseMatrix",
     "IterateAverage",
     "LowRankFactor",

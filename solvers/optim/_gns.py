@@ -156,7 +156,7 @@ class GNS(Optimizer):
         after, step, self.report = rule.search(model, graph.loss, trial)
         if step is None:
             self._place(kept, None)
-        state["rule"] = {"gamma": after.gamma, "failures": after.failures}
+        state["rule"] = after.numbers()
         state["report"] = asdict(self.report)
         return graph.loss
 

@@ -100,6 +100,10 @@ class DampingRule:
                 "expected grow >= 1 > shrink > 0 and at least one try"
             )
 
+    def numbers(self) -> dict[str, float]:
+        """What changes from step to step."""
+        return {"gamma": self.gamma, "failures": self.failures}
+
     def search(
         self, model: LocalModel, loss: float, trial: Trial
     ) -> tuple[DampingRule, Tensor | None, StepReport]:

@@ -13,7 +13,10 @@
 from __future__ import annotations
 
 from solvers.pde import problems
+from solvers.pinn._causal import CausalWeights
+from solvers.pinn._curriculum import Curriculum
 from solvers.pinn._export import check_export
+from solvers.pinn._gradient_norm import GradientNormWeights
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._lagrangian_branches import TwoBranchMLP
 from solvers.pinn._landscape import (
@@ -23,9 +26,13 @@ from solvers.pinn._landscape import (
     loss_landscape,
 )
 from solvers.pinn._load import load
+from solvers.pinn._marching import TimeMarching
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._pieces import PiecewiseResult
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import FieldNetwork, PINNResult
+from solvers.pinn._subdomains import XPINN
+from solvers.pinn._tangent_kernel import TangentKernelWeights
 from solvers.pinn.variational._descent import DescentResult, SobolevDescent
 from solvers.pinn.variational._quadrature import (
     Estimate,
@@ -43,7 +50,11 @@ __all__ = [
     "DeepRitz",
     "DescentResult",
     "Estimate",
+    "XPINN",
+    "CausalWeights",
+    "Curriculum",
     "FieldNetwork",
+    "GradientNormWeights",
     "LagrangianPINN",
     "LagrangianResult",
     "LossLandscape",
@@ -60,6 +71,9 @@ __all__ = [
     "gauss_legendre",
     "gauss_newton_operator",
     "hessian_operator",
+    "PiecewiseResult",
+    "TangentKernelWeights",
+    "TimeMarching",
     "load",
     "loss_landscape",
     "problems",

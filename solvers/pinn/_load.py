@@ -12,9 +12,11 @@ from solvers.core import Report
 from solvers.pde import Problem
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._lagrangian_branches import TwoBranchMLP
+from solvers.pinn._marching import TimeMarching
 from solvers.pinn._networks import MLP, ModifiedMLP
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import PINNResult, read_result
+from solvers.pinn._subdomains import XPINN
 
 __all__ = ["load"]
 
@@ -55,6 +57,10 @@ def load(
             network=moving.pinn.field(theta),
             **story,
         )
+    for mark, arm in (("windows", TimeMarching), ("pieces", XPINN)):
+        if mark in settings:
+            pieces: TimeMarching | XPINN = arm(problem, made, **settings)
+            return pieces.restore(theta, **story)
     pinn = PINN(problem, made, **settings)
     return PINNResult(
         problem=problem, network=pinn.field(theta), coefficients=metadata["found"], **story

@@ -1,14 +1,15 @@
 """Physics-informed networks in the Eulerian frame: one network from coordinates to fields.
 
 Source: Raissi, Perdikaris and Karniadakis (2019). Conditions hold by construction where they can;
-training is self-scaled Broyden on residuals in float64, as in Urbán, Stefanou and Pons (2025), on
-points that are drawn again by residual, as in Wu, Zhu, Tan, Kartha and Lu (2023).
+by default training is self-scaled Broyden on residuals in float64, as in Urbán, Stefanou and Pons
+(2025), on points that are drawn again by residual, as in Wu, Zhu, Tan, Kartha and Lu (2023).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
@@ -18,26 +19,28 @@ from torch import Tensor, nn
 from solvers.core import (
     OnFailure,
     Report,
+    SettingsError,
     Solution,
     apply_on_failure,
     check_choice,
     check_positive,
 )
 from solvers.derivatives import Backend
-from solvers.optim import SelfScaledBroyden
+from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
-from solvers.pinn._collocation import Collocation
+from solvers.pinn._collocation import Collocation, Sampling
+from solvers.pinn._fit import Row, fit, row_of
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._optimizers import Optimizer
 from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
-from solvers.training import Objective, Phase, Record, Search, train
+from solvers.pinn._weights import LossWeights
+from solvers.training import Objective
 
 __all__ = ["PINN"]
 
 _FEWEST_POINTS, _MOST_POINTS = 1000, 5000
 _POINTS_PER_PARAMETER = 4.5
-_RECORDS = 1.05
-"""Factor between the times of two rows of the history."""
 
 
 class PINN:
@@ -53,9 +56,13 @@ class PINN:
         condition_weight: Weight of a condition in the loss against that of the equations.
         points: Points inside the domain; 4.5 per parameter, 1000 to 5000, by default.
         condition_points: Points of each condition in the loss.
-        sampling: Where new points come from: ``"adaptive"`` prefers large residuals, ``"even"``
-            does not.
+        sampling: Where new points come from: ``"adaptive"`` prefers large residuals (RAD),
+            ``"refined"`` adds points at the largest ones until there are twice as many (RAR),
+            ``"even"`` looks at no residual.
         resample_every: Steps between two draws of points.
+        weights: Adaptive weights of the loss: `CausalWeights`, `GradientNormWeights`,
+            `TangentKernelWeights`; several multiply.
+        reweight_every: Steps between two choices of these.
         residual_scales: Factor of each equation; by default one over the size that it has when
             fields of order one vary over half the domain.
         backend: Engine of the derivatives.
@@ -88,17 +95,20 @@ class PINN:
         condition_weight: float = 10.0,
         points: int | None = None,
         condition_points: int = 200,
-        sampling: str = "adaptive",
+        sampling: Sampling = "adaptive",
         resample_every: int = 500,
+        weights: LossWeights | Sequence[LossWeights] = (),
+        reweight_every: int = 50,
         residual_scales: Sequence[float] | None = None,
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
-        check_choice("sampling", sampling, ("adaptive", "even"))
+        check_choice("sampling", sampling, ("adaptive", "refined", "even"))
         for name, value in (
             ("condition_weight", condition_weight),
             ("condition_points", condition_points),
             ("resample_every", resample_every),
+            ("reweight_every", reweight_every),
             ("points", 1 if points is None else points),
         ):
             check_positive(name, value)
@@ -106,6 +116,10 @@ class PINN:
         chosen = MLP() if network is None else network
         self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
         self.seed, self.resample_every = seed, resample_every
+        given = (weights,) if isinstance(weights, LossWeights) else tuple(weights)
+        self.reweight_every = reweight_every if given else None
+        self._weights = [each.settings for each in given]
+        self.is_interrupted = False
         bare = make_ansatz(problem, exact)
         waves = self.network.waves(bare.inputs, seed)
         ansatz = make_ansatz(problem, exact, frequencies=waves)
@@ -130,7 +144,7 @@ class PINN:
         self.collocation = Collocation(
             problem, ansatz, self._layers, points=self.points, condition_points=condition_points,
             condition_weight=condition_weight, scales=residual_scales,
-            is_adaptive=sampling == "adaptive", backend=backend, threads=threads,
+            sampling=sampling, weights=deepcopy(given), backend=backend, threads=threads,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
 
@@ -138,6 +152,17 @@ class PINN:
     def parameter_count(self) -> int:
         """Number of parameters, unknown coefficients included."""
         return self.collocation.parameter_count
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What a run is, so that a checkpoint of another one is refused."""
+        return {
+            "problem": self.problem.name,
+            "coefficients": dict(self.problem.coefficients),
+            "weights": self._weights,
+            "reweight_every": self.reweight_every,
+            **self.settings,
+        }
 
     def initial(self) -> Tensor:
         """First parameters, unknown coefficients last."""
@@ -155,15 +180,17 @@ class PINN:
         budget: float = 60.0,
         tolerance: float | None = None,
         *,
+        optimizer: Optimizer = "self-scaled-broyden",
         steps: int | None = None,
         cpu_budget: float | None = None,
         target: float | None = None,
         start: Tensor | None = None,
+        executor: Executor | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 30.0,
         measure: bool = False,
         progress: bool | None = None,
-        callback: Callable[[Mapping[str, float]], object] | None = None,
+        callback: Callable[[Row], object] | None = None,
         on_failure: OnFailure = "warn",
     ) -> PINNResult:
         """Train.
@@ -171,10 +198,16 @@ class PINN:
         Args:
             budget: Wall time [s].
             tolerance: Stop when the held-out residual, see `PINNResult.report`, is below.
+            optimizer: ``"self-scaled-broyden"``, ``"levenberg-marquardt"``, ``"gns"``,
+                ``"natural-gradient"``, ``"lbfgs"``, ``"adam"``, ``"diffgrad"``, a
+                `solvers.training.Phase`, or several of these one after the other; a named one gives
+                way to the next when the loss has not fallen by a hundredth over 500 steps.
             steps: Stop after so many steps.
             cpu_budget: CPU time of the process [s], beside ``budget``.
             target: Stop when the error against the reference is below; measures it.
             start: First parameters, unknown coefficients last; drawn from the seed by default.
+            executor: Workers that share the points inside the domain; executors with equally many
+                give the same numbers.
             checkpoint: File of the run. If it is there, training goes on from it with the same
                 numbers as without the interruption.
             checkpoint_every: Seconds between two checkpoints.
@@ -196,35 +229,29 @@ class PINN:
             CheckpointError: If the file belongs to another run.
         """
         theta = (self.initial() if start is None else start).detach().double().clone()
-        run = train(
-            self.objective(theta.requires_grad_(), measure=measure or target is not None),
-            Phase(name="self-scaled Broyden", method=lambda o: Search(o, SelfScaledBroyden)),
-            steps=steps,
-            budget=budget,
-            cpu_budget=cpu_budget,
-            tolerance=tolerance,
-            targets=None if target is None else {"relative_l2": target},
-            resample_every=self.resample_every,
-            record_every=_RECORDS,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            settings={
-                "problem": self.problem.name,
-                "coefficients": dict(self.problem.coefficients),
-                **self.settings,
-            },
-            callback=None if callback is None else lambda record: callback(_row(record)),
-            progress=progress,
-            description=self.problem.name,
-            on_failure="mask",
-        )
+        if theta.shape != (self.parameter_count,):
+            raise SettingsError(
+                f"start: got shape {tuple(theta.shape)}, expected ({self.parameter_count},): the "
+                "network's parameters, unknown coefficients last"
+            )
+        with self.collocation.shared(executor):
+            run = fit(
+                self.objective(theta.requires_grad_(), measure=measure or target is not None),
+                optimizer=optimizer, budget=budget, tolerance=tolerance, steps=steps,
+                cpu_budget=cpu_budget, target=target, resample_every=self.resample_every,
+                reweight_every=self.reweight_every, checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every, progress=progress, callback=callback,
+                description=self.problem.name,
+                settings=self.training_settings,
+            )  # fmt: skip
+        self.is_interrupted = run.is_interrupted
         theta = theta.detach()
         held_out = torch.tensor(self.collocation.held_out(theta), dtype=torch.float64)
         report = replace(run.report, residual=held_out)
         solution = Solution(value=theta, report=report)
         what = f"PINN.fit ({run.guilty} is not finite)" if run.guilty else "PINN.fit"
         apply_on_failure(report, on_failure, solution=solution, what=what)
-        return self.result(theta, report, [_row(record) for record in run.history])
+        return self.result(theta, report, [row_of(record) for record in run.history])
 
     def objective(self, theta: Tensor, *, measure: bool = False) -> Objective:
         """Make what `solvers.training.train` trains.
@@ -247,9 +274,11 @@ class PINN:
                 name: torch.tensor(size) for name, size in collocation.terms(theta.detach()).items()
             },
             loss_and_gradient=collocation.loss_and_gradient,
+            linearize=collocation.linearize,
             held_out=lambda: collocation.held_out(theta.detach()),
             measures=measures,
             resample=lambda _: collocation.move(theta.detach()),
+            reweight=lambda: collocation.reweight(theta.detach()),
             state=collocation,
         )
 
@@ -265,16 +294,3 @@ class PINN:
             history=history,
             settings=self.settings,
         )
-
-
-def _row(record: Record) -> dict[str, float]:
-    """A row of the history, numbers only."""
-    assert record.held_out is not None
-    return {
-        "step": float(record.step),
-        "seconds": record.seconds,
-        "cpu_seconds": record.cpu_seconds,
-        "loss": record.loss,
-        "held_out": record.held_out,
-        **record.measures,
-    }

@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from solvers.core import NonFiniteError, SettingsError
+from solvers.training._evaluation import (
+    GuiltyError,
+    Slope,
+    check_parameters,
+    differentiate,
+    evaluate,
+    gather,
+    guilty_terms,
+)
 from solvers.training._objective import Objective
 
-__all__ = ["Evaluation", "FirstOrder", "GuiltyError", "LeastSquares", "Method", "Search"]
+__all__ = ["Evaluation", "FirstOrder", "LeastSquares", "Method", "Search"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +42,6 @@ class Evaluation:
     loss: float
     terms: Mapping[str, float]
     is_refused: bool = False
-
-
-class GuiltyError(ArithmeticError):
-    """A term or gradient is not finite; carries its name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
 
 
 class Method(ABC):
@@ -86,46 +87,8 @@ class Method(ABC):
         """Go on from a state."""
 
 
-def evaluate(objective: Objective) -> tuple[Tensor, dict[str, float]]:
-    """Evaluate the terms and refuse those that are not finite."""
-    terms = objective.terms()
-    if not terms:
-        raise SettingsError("terms: gave no term, expected at least one by name")
-    for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.numel() != 1:
-            got = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
-            raise SettingsError(f"terms: {name} is {got}, expected a scalar tensor")
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise GuiltyError(name)
-    loss = torch.stack([term.reshape(()) for term in terms.values()]).sum()
-    if not loss.requires_grad:
-        raise SettingsError(
-            "terms: do not depend on the parameters, expected tensors with a graph; look for "
-            "detach, item or no_grad"
-        )
-    return loss, values
-
-
-def differentiate(objective: Objective, loss: Tensor, *, is_strict: bool = True) -> None:
-    """Fill the gradients of the parameters."""
-    gradients = torch.autograd.grad(loss, objective.parameters, materialize_grads=True)
-    for place, (p, gradient) in enumerate(zip(objective.parameters, gradients, strict=True)):
-        if is_strict and not bool(torch.isfinite(gradient).all()):
-            raise GuiltyError(f"gradient of parameter {place}")
-        p.grad = gradient
-
-
-def check_parameters(objective: Objective) -> None:
-    """Refuse parameters that are not finite."""
-    for place, p in enumerate(objective.parameters):
-        if not bool(torch.isfinite(p).all()):
-            raise GuiltyError(f"parameter {place}")
-
-
 class FirstOrder(Method):
-    """Any ``torch.optim`` optimizer, L-BFGS included.
+    """Any ``torch.optim`` optimizer, L-BFGS included, on the objective's own gradient or autograd.
 
     Args:
         objective: What is trained.
@@ -134,31 +97,33 @@ class FirstOrder(Method):
 
     def __init__(self, objective: Objective, make: Callable[[Sequence[Tensor]], Optimizer]) -> None:
         self._objective = objective
+        self._slope = Slope(objective)
         self._optimizer = make(objective.parameters)
 
     def step(self) -> Evaluation:
         """Take one step of the optimizer."""
-        first: list[dict[str, float]] = []
+        first: list[Evaluation] = []
 
         def closure() -> float:
-            with torch.enable_grad():
-                try:
-                    loss, values = evaluate(self._objective)
-                except GuiltyError:
-                    if not first:
-                        raise
-                    # A trial of a line search may go too far.
-                    return math.inf
-                differentiate(self._objective, loss, is_strict=not first)
-            first.append(values)
-            return float(loss.detach())
+            try:
+                loss, values = self._slope.fill(is_strict=not first)
+            except GuiltyError:
+                if not first:
+                    raise
+                # A trial of a line search may go too far.
+                return math.inf
+            first.append(Evaluation(loss=loss, terms=values))
+            return loss
 
         self._optimizer.step(closure)
         check_parameters(self._objective)
-        return Evaluation(loss=sum(first[0].values()), terms=first[0])
+        return first[0]
 
     def refresh(self) -> None:
-        """Do nothing: every step evaluates anew."""
+        """Evaluate anew; L-BFGS forgets, as its gradients are those of another loss."""
+        self._slope.forget()
+        if isinstance(self._optimizer, torch.optim.LBFGS):
+            self._optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """State of the optimizer."""
@@ -233,9 +198,11 @@ class Search(Method):
         self._now: dict[str, float] = {}
         try:
             self._evaluate()
-            self._search = make(objective.loss_and_gradient or self._differentiate, self._gather())
+            self._search = make(
+                objective.loss_and_gradient or self._differentiate, gather(objective)
+            )
         except (GuiltyError, NonFiniteError) as error:
-            guilty = error.name or self._guilty()
+            guilty = error.name or guilty_terms(self._objective)
             raise NonFiniteError(
                 f"{guilty} is not finite at the first parameters of a search, expected finite "
                 "numbers; start from others or look for division by zero",
@@ -261,7 +228,7 @@ class Search(Method):
             self._search.refresh()
         except NonFiniteError as error:
             self._scatter(self._search.point)
-            raise GuiltyError(self._guilty()) from error
+            raise GuiltyError(guilty_terms(self._objective)) from error
         self._settle()
 
     def state_dict(self) -> dict[str, Any]:
@@ -279,20 +246,11 @@ class Search(Method):
         if self._objective.loss_and_gradient is None:
             _, self._now = evaluate(self._objective)
 
-    def _guilty(self) -> str:
-        """Names of the terms that are not finite at the parameters."""
-        terms = {name: float(term.detach()) for name, term in self._objective.terms().items()}
-        names = [name for name, size in terms.items() if not math.isfinite(size)]
-        return ", ".join(names) or "gradient"
-
     def _settle(self) -> None:
         """Bring the parameters to the search's point, with the terms that were seen there."""
         self._scatter(self._search.point)
         self._now = self._seen.get(self._search.loss, self._now)
         self._seen.clear()
-
-    def _gather(self) -> Tensor:
-        return torch.cat([p.detach().reshape(-1) for p in self._objective.parameters]).double()
 
     def _scatter(self, vector: Tensor) -> None:
         for place, part in self._places:

@@ -36,11 +36,14 @@ class Objective:
         residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss, for methods that
             use their Jacobian.
         loss_and_gradient: Takes all parameters as one vector, gives loss and gradient, for searches
-            on a vector; by default autograd does.
+            on a vector and first-order methods; by default autograd does.
+        linearize: Takes all parameters as one vector, gives blocks of residuals with their
+            Jacobians, for :class:`solvers.optim.GaussNewton`.
         held_out: Gives a number that falls with the true error, where nothing was trained.
         measures: Give further numbers that fall with the true error, by name, for example the
             error against a reference.
         resample: Draws new points with a generator.
+        reweight: Chooses new weights of the terms.
         generator: Its source of random numbers, saved and restored with the run.
         state: Tensors that belong to a run beside the parameters, for example the points of now;
             they are written to checkpoints and filled in place when a run goes on. Or an object
@@ -64,9 +67,11 @@ class Objective:
         *,
         residual: Callable[[], Tensor] | None = None,
         loss_and_gradient: Callable[[Tensor], tuple[float, Tensor]] | None = None,
+        linearize: Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]] | None = None,
         held_out: Callable[[], float] | None = None,
         measures: Mapping[str, Callable[[], float]] | None = None,
         resample: Callable[[torch.Generator], object] | None = None,
+        reweight: Callable[[], object] | None = None,
         generator: torch.Generator | None = None,
         state: Mapping[str, Tensor] | Stateful | None = None,
     ) -> None:
@@ -81,9 +86,11 @@ class Objective:
         self.terms = terms
         self.residual = residual
         self.loss_and_gradient = loss_and_gradient
+        self.linearize = linearize
         self.held_out = held_out
         self.measures = dict(measures or {})
         self._resample = resample
+        self.reweight = reweight
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.state = _Tensors(state or {}) if state is None or isinstance(state, Mapping) else state
 

@@ -19,18 +19,18 @@ from solvers.core import (
     OnFailure,
     Progress,
     Report,
-    SettingsError,
     Solution,
     Status,
     apply_on_failure,
     catch_interrupt,
-    check_positive,
     load_checkpoint,
     open_progress,
     save_checkpoint,
 )
 from solvers.training._clock import Clock
-from solvers.training._methods import Evaluation, GuiltyError
+from solvers.training._evaluation import GuiltyError
+from solvers.training._limits import Limits
+from solvers.training._methods import Evaluation
 from solvers.training._objective import Objective
 from solvers.training._schedule import Phase, Plateau
 from solvers.training._state import pack, unpack
@@ -97,6 +97,7 @@ def train(
     tolerance: float | None = None,
     targets: Mapping[str, float] | None = None,
     resample_every: int | None = None,
+    reweight_every: int | None = None,
     overfit: float | None = None,
     record_every: int | float = 100,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -119,6 +120,7 @@ def train(
         targets: Stop when a measure of the objective is below, by name.
         resample_every: Steps between two draws of points; they are also drawn after a step that was
             refused.
+        reweight_every: Steps between two choices of weights, the first before the first step.
         overfit: Draw points anew when the held-out residual is this many times its best, and stop
             with ``STALLED`` where points cannot be drawn; off by default.
         record_every: Steps between two records. A float is the factor between their times, from
@@ -157,11 +159,11 @@ def train(
         tensor(True)
     """
     phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
-    limits = _Limits(
-        steps, budget, cpu_budget, tolerance, dict(targets or {}), resample_every, overfit,
-        record_every,
+    limits = Limits(
+        steps, budget, cpu_budget, tolerance, dict(targets or {}), resample_every, reweight_every,
+        overfit, record_every,
     )  # fmt: skip
-    _check(objective, phases, limits)
+    limits.check(objective, phases)
     run = _Run(objective, phases, dict(settings or {}), callback)
     if checkpoint is not None:
         run.read(checkpoint)
@@ -193,18 +195,6 @@ def train(
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    steps: int | None
-    budget: float | None
-    cpu_budget: float | None
-    tolerance: float | None
-    targets: Mapping[str, float]
-    resample_every: int | None
-    overfit: float | None
-    record_every: int | float
-
-
 class _Run:
     """A training at work."""
 
@@ -233,7 +223,7 @@ class _Run:
         """Wall time of training up to here [s]."""
         return self._clock.seconds
 
-    def advance(self, limits: _Limits, display: Progress) -> Status | None:
+    def advance(self, limits: Limits, display: Progress) -> Status | None:
         """Take one step and look around; gives a status at the end."""
         if limits.steps is not None and self.step >= limits.steps:
             return self._spent(limits)
@@ -271,9 +261,11 @@ class _Run:
         self._look(evaluation, limits)
         return self._spent(limits) if is_through else Status.STALLED
 
-    def _take_step(self, limits: _Limits, kept: list[Tensor]) -> Evaluation | Status:
+    def _take_step(self, limits: Limits, kept: list[Tensor]) -> Evaluation | Status:
         """One step of the method, or a status if a number is not finite."""
         try:
+            if self._is_reweighting_due(limits):
+                self._reweight()
             if self._is_resampling_due(limits):
                 self._resample()
         except (GuiltyError, NonFiniteError) as error:
@@ -368,29 +360,40 @@ class _Run:
         self.plateau = Plateau(self.phases[phase])
         self._kept = self.objective.snapshot()
 
-    def _is_over(self, limits: _Limits) -> bool:
+    def _is_over(self, limits: Limits) -> bool:
         return (
             (limits.steps is not None and self.step >= limits.steps)
             or (limits.budget is not None and self._clock.seconds >= limits.budget)
             or (limits.cpu_budget is not None and self._clock.cpu_seconds >= limits.cpu_budget)
         )
 
-    def _is_record_due(self, limits: _Limits) -> bool:
+    def _is_record_due(self, limits: Limits) -> bool:
         if isinstance(limits.record_every, float):
             return self._clock.seconds >= self._next
         return self.step == 1 or self.step % limits.record_every == 0
 
-    def _is_resampling_due(self, limits: _Limits) -> bool:
+    def _is_resampling_due(self, limits: Limits) -> bool:
         if not limits.resample_every:
             return False
         return self._is_refused or (self.step > 0 and self.step % limits.resample_every == 0)
+
+    def _is_reweighting_due(self, limits: Limits) -> bool:
+        if not limits.reweight_every or self._is_refused:
+            return False
+        return self.step % limits.reweight_every == 0
+
+    def _reweight(self) -> None:
+        assert self.objective.reweight is not None
+        self.objective.reweight()
+        self.method.refresh()
+        self.plateau.restart()
 
     def _resample(self) -> None:
         self.objective.resample()
         self.method.refresh()
         self.plateau.restart()
 
-    def _look(self, evaluation: Evaluation, limits: _Limits) -> Status | None:
+    def _look(self, evaluation: Evaluation, limits: Limits) -> Status | None:
         """Record with the clock stopped, and stop where what is seen says so."""
         if self.history and self.history[-1].step == self.step:
             return None
@@ -403,7 +406,7 @@ class _Run:
     def _record(
         self,
         evaluation: Evaluation,
-        limits: _Limits,
+        limits: Limits,
         seconds: float,
         cpu_seconds: float,
     ) -> Status | None:
@@ -458,42 +461,7 @@ class _Run:
             ) from error
         return Status.NON_FINITE
 
-    def _spent(self, limits: _Limits) -> Status:
+    def _spent(self, limits: Limits) -> Status:
         """A budget without a tolerance or target is there to be spent."""
         is_asked = limits.tolerance is not None or limits.targets
         return Status.MAX_ITERATIONS if is_asked else Status.CONVERGED
-
-
-def _check(objective: Objective, phases: Sequence[Phase], limits: _Limits) -> None:
-    if not phases:
-        raise SettingsError("schedule: got no phase, expected at least one")
-    numbers = {
-        "steps": limits.steps, "budget": limits.budget, "cpu_budget": limits.cpu_budget,
-        "tolerance": limits.tolerance, "resample_every": limits.resample_every,
-        "record_every": limits.record_every,
-        **{f"targets[{name!r}]": target for name, target in limits.targets.items()},
-    }  # fmt: skip
-    for name, value in numbers.items():
-        if value is not None:
-            check_positive(name, value)
-    limited = (limits.steps, limits.budget, limits.cpu_budget)
-    if all(limit is None for limit in limited) and any(phase.steps is None for phase in phases):
-        raise SettingsError("steps, budget, cpu_budget: got none, expected a limit of one kind")
-    unknown = sorted(set(limits.targets) - set(objective.measures))
-    if unknown:
-        raise SettingsError(
-            f"targets: got {unknown}, expected names among {sorted(objective.measures)}; give the "
-            "function to Objective(measures=...)"
-        )
-    if isinstance(limits.record_every, float) and limits.record_every <= 1:
-        raise SettingsError(
-            f"record_every: got {limits.record_every}, expected a factor above 1 or steps as an int"
-        )
-    if limits.resample_every is not None and not objective.can_resample:
-        raise SettingsError(
-            "resample_every: the objective cannot draw points, expected Objective(resample=...)"
-        )
-    if limits.overfit is not None and (limits.overfit <= 1 or objective.held_out is None):
-        raise SettingsError(
-            f"overfit: got {limits.overfit}, expected more than 1 and an objective with held_out"
-        )

@@ -147,3 +147,14 @@ def test_pinn_spectrum(answer: Any) -> None:
     assert slopes["pinn_start"] == pytest.approx(2.0, abs=0.15)
     assert slopes["lpinn_start"] == pytest.approx(0.0, abs=0.15)
     assert slopes["lpinn_end"] == pytest.approx(0.0, abs=0.15)
+
+
+def test_pinn_arms(answer: Any) -> None:
+    record, _ = answer("pinn_arms")
+    names = [row["name"] for row in record["rows"]]
+    assert names[0] == "plain"
+    assert len(names) == len(set(names)) == 10
+    for row in record["rows"]:
+        for optimizer in ("adam", "broyden"):
+            assert 0 < row[optimizer] < 100
+            assert len(row[f"{optimizer}_runs"]) == 1

@@ -126,6 +126,12 @@ def test_files_are_written(tmp_path: Path) -> None:
     assert record["coefficients"] == {"nu": 0.25}
 
 
+def test_optimizers_reach_the_trainer_in_order() -> None:
+    run("pinn", "heat", "--optimizer", "adam, gns")
+    run("lpinn", "convection")
+    assert [call["optimizer"] for call in CALLS] == [["adam", "gns"], ["self-scaled-broyden"]]
+
+
 def test_a_missed_target_is_exit_code_one() -> None:
     out, _ = run("pinn", "heat", "--target", 1e-9, code=1)
     assert "MAX_ITERATIONS" in out
@@ -179,7 +185,8 @@ def test_a_report_is_one_file_that_tells_all(tmp_path: Path) -> None:
     assert base64.b64decode(image[1]) == b"drawn"
     # Nothing is fetched from elsewhere.
     assert not re.search(r'(?:src|href)="(?!data:)', page)
-    assert "physim train pinn heat --set diffusivity=0.1 --budget 60 --seed 3" in page
+    command = "physim train pinn heat --set diffusivity=0.1 --optimizer self-scaled-broyden"
+    assert f"{command} --budget 60 --seed 3" in page
     cells = re.findall(r"<th>(.*?)</th><td>(.*?)</td>", page)
     assert ("relative L2 error", "0.5") in cells
     assert "reference takes" in dict(cells)
