@@ -309,7 +309,7 @@ def test_without_a_compiler_tensors_give_the_same_answers(
     monkeypatch: pytest.MonkeyPatch, build_scene: Scene
 ) -> None:
     from solvers.kernels import KernelBuildError
-    from solvers.linear.preconditioners import _compiled
+    from solvers.linear.preconditioners import _levels
 
     A, b = build_scene("smoke", (14, 13, 12))
     expected = linear_solve(A, b, solver("kernel")).value
@@ -317,7 +317,7 @@ def test_without_a_compiler_tensors_give_the_same_answers(
     def refuse() -> None:
         raise KernelBuildError("no compiler", source="")
 
-    monkeypatch.setattr(_compiled, "multigrid_kernel", refuse)
+    monkeypatch.setattr(_levels, "multigrid_kernel", refuse)
     with pytest.warns(PerformanceWarning, match="no compiler"):
         found = linear_solve(A, b).value
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -158,9 +159,11 @@ class AggregationMultigrid:
         visits = 2 if self.cycle == "W" else 1
 
         def build(grid: PoissonOperator) -> PreparedPreconditioner:
-            from solvers.linear.preconditioners._aggregated import CompiledAggregation
+            from solvers.linear.preconditioners._aggregated import AggregateLevels
+            from solvers.linear.preconditioners._compiled import CompiledMultigrid
 
-            return CompiledAggregation(grid, rule=self.rule, cycle=visits)
+            make = partial(AggregateLevels, rule=self.rule, cycle=visits)
+            return CompiledMultigrid(grid, make)
 
         compiled = prepare_compiled(
             operator, build, backend=self.backend, what="AggregationMultigrid"

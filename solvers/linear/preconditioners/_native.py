@@ -50,6 +50,7 @@ class Op(IntEnum):
     FILL = auto()
     FIND_RUNS = auto()
     COARSEN = auto()
+    INVERT = auto()
     IS_HELD = auto()
     SOLVE = auto()
     CYCLE = auto()
@@ -112,6 +113,7 @@ class Number(IntEnum):
     RTOL = auto()
     WALL = auto()
     PATIENCE = auto()
+    LEAST_PIVOT = auto()
 
 
 @cache
@@ -136,16 +138,25 @@ class Level:
         systems: Number of systems.
         is_mask: Whether all couplings are equal, so that a byte a cell is enough.
         has_mass: Whether there is a mass term.
+        is_sketch: Whether vectors are left out.
     """
 
-    def __init__(self, shape: tuple[int, ...], systems: int, *, is_mask: bool, has_mass: bool):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        systems: int,
+        *,
+        is_mask: bool,
+        has_mass: bool = False,
+        is_sketch: bool = False,
+    ):
         nx, ny, nz = self.shape = shape
         self.is_mask = is_mask
         self.pitch = nz + 1
         self.plane = (ny + 1) * self.pitch
         self.cells = (nx + 2) * self.plane
         names = ["x", "b"] if is_mask else ["x", "b", "di", "cx", "cy", "cz", "e"]
-        sizes = dict.fromkeys(names, self.cells)
+        sizes = dict.fromkeys(() if is_sketch else names, self.cells)
         if is_mask:
             sizes["d8"] = self.cells // 4 + 1
         elif has_mass:

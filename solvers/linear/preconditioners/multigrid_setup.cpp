@@ -90,7 +90,8 @@
     return 1.0;
   }
   // Fill a mask level; whether all couplings between unknowns are `unit` and the excess a multiple.
-  static bool fill_mask(const Level& l, const Input& in, double unit, double* work) {
+  // `changed` is added to where a byte is not what it was.
+  static bool fill_mask(const Level& l, const Input& in, double unit, double* work, double& changed) {
     const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
     const Rows w = rows_at(work, nz);
     L faces = 0, pairs = 0;
@@ -99,7 +100,7 @@
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
         const double* __restrict m = w.m;
         unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
-        int bad = 0, count = 0;
+        int bad = 0, count = 0, other = 0;
         for (L k = 0; k < nz; k++) {
           const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
           const double d = s + w.e[k];
@@ -111,11 +112,13 @@
           bad |= whole > 6;
           bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(w.e[k] > -1e-12);
           count += x + y + z;
+          other += d8[k] != (unsigned char)whole;
           d8[k] = (unsigned char)whole;
         }
         if (in.has_mass) for (L k = 0; k < nz; k++) bad |= m[k] != 0.0;
         if (bad) return false;
         faces += count;
+        changed += other;
       }
     for (L i = 1; i <= nx; i++) {
       const unsigned char* d8 = l.d8 + i * PP;
@@ -128,6 +131,7 @@
     }
     return pairs == faces;
   }
+  // stats: sums and numbers of the positive couplings of the axes, and how many zeros came or went.
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
@@ -136,6 +140,14 @@
       for (L j = 0; j < ny; j++) {
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
         const L at = (i + 1) * l.PP + j * l.P;
+        int changed = 0;
+        for (L k = 0; k < nz; k++) {
+          const L q = at + k;
+          changed += ((l.cx[q] > 0.f) != ((float)w.x[k] > 0.f)) + ((l.cy[q] > 0.f) != ((float)w.y[k] > 0.f))
+                     + ((l.cz[q] > 0.f) != ((float)w.z[k+1] > 0.f))
+                     + ((l.e[q] > 0.f) != ((float)(w.e[k] + w.m[k]) > 0.f));
+        }
+        stats[6] += changed;
         for (L k = 0; k < nz; k++) {
           const L q = at + k;
           const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
@@ -235,6 +247,49 @@
     }
   }
 
+  // The inverse of the coarsest level by elimination, scaled to a diagonal of one so that pivots say
+  // how nearly singular it is; rows without an unknown are zero. False if a pivot is too small.
+  static bool invert(const Level& l, double* a, double least) {
+    const L P = l.P, PP = l.PP, n = l.nx * l.ny * l.nz;
+    double scale[128];
+    for (L q = 0; q < n * n; q++) a[q] = 0.0;
+    for (L i = 1, m = 0; i <= l.nx; i++)
+      for (L j = 0; j < l.ny; j++)
+        for (L k = 0; k < l.nz; k++, m++) {
+          const L q = i * PP + j * P + k;
+          const double d = l.mask ? (l.d8[q] > 0 ? 1.0 / l.d8[q] : 0.0) : (double)l.di[q];
+          scale[m] = __builtin_sqrt(d);
+          a[m * n + m] = 1.0;
+          const L at[3] = {q + PP, q + P, q + 1}, next[3] = {m + l.ny * l.nz, m + l.nz, m + 1};
+          const bool there[3] = {i < l.nx, j + 1 < l.ny, k + 1 < l.nz};
+          for (int f = 0; f < 3; f++) {
+            if (!there[f]) continue;
+            const double c = l.mask ? (double)(l.d8[q] > 0 && l.d8[at[f]] > 0)
+                                    : (double)(f == 0 ? l.cx : f == 1 ? l.cy : l.cz)[q];
+            a[m * n + next[f]] = a[next[f] * n + m] = -c;
+          }
+        }
+    for (L i = 0; i < n; i++)
+      for (L j = 0; j < n; j++) if (i != j) a[i * n + j] *= scale[i] * scale[j];
+    for (L k = 0; k < n; k++) {
+      double* __restrict pivot = a + k * n;
+      if (!(pivot[k] > least)) return false;
+      const double over = 1.0 / pivot[k];
+      pivot[k] = 1.0;
+      for (L j = 0; j < n; j++) pivot[j] *= over;
+      for (L i = 0; i < n; i++) {
+        double* __restrict row = a + i * n;
+        const double factor = row[k];
+        if (i == k || factor == 0.0) continue;
+        row[k] = 0.0;
+        for (L j = 0; j < n; j++) row[j] -= factor * pivot[j];
+      }
+    }
+    for (L i = 0; i < n; i++)
+      for (L j = 0; j < n; j++) a[i * n + j] *= scale[i] * scale[j];
+    return true;
+  }
+
   // ---- is every unknown connected to a known value or to mass? ----
   struct Runs { int *start, *stop, *parent, *held, *row; };  // row: first run of every row of cells
   INLINED int root(const Runs& u, int a) {
@@ -271,7 +326,7 @@
         const unsigned char* d8 = l.d8 + at;
         const float *cz = l.cz + at, *e = l.e + at;
         for (L k = 0; k < l.nz;) {
-          if (!is_unknown(l, at + k)) { k++; continue; }
+          if (!is_unknown(l.mask, l, at + k)) { k++; continue; }
           L end = k + 1;
           if (l.mask) while (d8[end] > 0) end++;
           else while (cz[end-1] > 0.f) end++;
@@ -345,8 +400,7 @@ if (op == OP_SOLVE) {
   Multigrid::scan(in, l.nx, l.ny, l.nz, out);
 } else if (op == OP_FILL_MASK) {
   unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
-  out[0] = Multigrid::fill_mask(l, in, unit, work);
-  Multigrid::find_runs(l);
+  out[0] = Multigrid::fill_mask(l, in, unit, work, out[1]);
 } else if (op == OP_FILL) {
   Multigrid::fill_general(l, in, unit, work, fine.d, fine.cx, fine.cy, fine.cz, out);
   Multigrid::find_runs(l);
@@ -356,6 +410,9 @@ if (op == OP_SOLVE) {
   const Multigrid::Level c = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
   Multigrid::coarsen(l, c, numbers[NUMBER_WALL], (float*)work, out);
   Multigrid::find_runs(c);
+} else if (op == OP_INVERT) {
+  out[0] = Multigrid::invert(l, (double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
+                             numbers[NUMBER_LEAST_PIVOT]);
 } else if (op == OP_IS_HELD) {
   int* const memory = (int*)a[SLOT_RUNS] + a[SLOT_RUNS_STEP] * system;
   out[0] = Multigrid::is_held(l, memory, a[SLOT_MOST_RUNS]);
