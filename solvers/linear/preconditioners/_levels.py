@@ -35,6 +35,8 @@ __all__ = ["GridLevels"]
 
 _IN_ORDER = (0, 1, 2)
 _MOST_LEVELS = 32
+# Couplings further from one than this are brought back to it: their squares stay in range.
+_FAR = 1e6
 
 
 class GridLevels:
@@ -105,13 +107,14 @@ class GridLevels:
                 return False
             if not report[:, 1].any():
                 return True
+        stats = None
         before = [level.runs().clone() for level in self.levels]
         used = self._reuse_levels()
         if self.is_mask:
             self._turn_sketch(self.order)
         else:
-            self._fill_couplings(operator)
-        self._complete(operator)
+            stats = self._fill_couplings(operator)
+        self._complete(operator, stats)
         for level, runs in zip(used, before, strict=True):
             if level in self.levels and not _covers(level.runs(), runs):
                 self._forget(level)
@@ -121,6 +124,7 @@ class GridLevels:
 
     def _make(self, operator: PoissonOperator) -> None:
         self._describe_inputs(operator)
+        stats = None
         self._sketch = Level(self._shape, self.systems, is_mask=True, is_sketch=True)
         self.order = _IN_ORDER
         self.is_mask = self._fill_sketch() is not None
@@ -134,8 +138,10 @@ class GridLevels:
             addresses = [part.data_ptr() for part in self._doubles]
             self.set(Slot.DIAGONALS, *addresses)
             self.table[Slot.CELLS] = cells + 64
-            self._fill_couplings(operator)
-        self._complete(operator)
+            # Powers of two leave all digits as they are.
+            self.units[:] = _power_of_two(self.units)
+            stats = self._fill_couplings(operator)
+        self._complete(operator, stats)
 
     def _describe_inputs(self, operator: PoissonOperator) -> None:
         axes = len(operator.domain)
@@ -167,24 +173,28 @@ class GridLevels:
         self._place(tuple(self._shape[axis] for axis in order), is_mask=True)
         turned = self._sketch.diagonal().permute(0, *(1 + axis for axis in order))
         self.levels[0].diagonal().copy_(turned)
-        self.run(Op.FIND_RUNS, 0)
 
-    def _fill_couplings(self, operator: PoissonOperator) -> None:
+    def _fill_couplings(self, operator: PoissonOperator) -> np.ndarray:
+        """The finest level with couplings of its own; statistics of every system."""
         if not self.levels:
             self._place(self._shape, is_mask=False)
-        report = self.run(Op.SCAN, 0)
-        if not np.isfinite(report[:, 2]).all() or (report[:, 1] < 0).any():
+        stats = self.run(Op.FILL, 0).copy()
+        if not np.isfinite(stats[:, 9]).all() or (stats[:, 8] < 0).any():
             operator.check()
-        self.units[:] = np.where(report[:, 0] > 0, report[:, 0], 1.0)
+        largest = np.where(stats[:, 7] > 0, stats[:, 7], 1.0)
+        is_far = (largest > _FAR) | (largest < 1 / _FAR)
+        if is_far.any():
+            self.units *= np.where(is_far, _power_of_two(largest), 1.0)
+            changed = stats[:, 6]
+            stats = self.run(Op.FILL, 0).copy()
+            stats[:, 6] += changed
+        return stats
 
     # The rest of the hierarchy
 
-    def _complete(self, operator: PoissonOperator) -> None:
-        stats = None
-        is_new = True
-        if not self.is_mask:
-            stats = self.run(Op.FILL, 0).copy()
-            is_new = bool(stats[:, 6].any())
+    def _complete(self, operator: PoissonOperator, stats: np.ndarray | None) -> None:
+        self.run(Op.FIND_RUNS, 0)
+        is_new = stats is None or bool(stats[:, 6].any())
         if not self.levels[0].runs().any():
             operator.check()
         self._coarsen(stats, is_new)
@@ -311,6 +321,12 @@ def _emptiest_first(sketch: Level) -> tuple[int, int, int]:
     if empty[axis] < empty[0] + 0.1:
         return _IN_ORDER
     return (_IN_ORDER, (1, 0, 2), (2, 0, 1))[axis]
+
+
+def _power_of_two(numbers: np.ndarray) -> np.ndarray:
+    """The power of two at or above positive numbers."""
+    power: np.ndarray = np.ldexp(1.0, np.frexp(numbers)[1])
+    return power
 
 
 def _covers(runs: Tensor, before: Tensor) -> bool:

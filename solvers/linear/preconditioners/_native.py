@@ -45,8 +45,7 @@ _TEXTS = (
 class Op(IntEnum):
     """What a call does."""
 
-    SCAN = 0
-    FILL_MASK = auto()
+    FILL_MASK = 0
     FILL = auto()
     FIND_RUNS = auto()
     COARSEN = auto()

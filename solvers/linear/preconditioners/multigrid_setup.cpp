@@ -12,47 +12,30 @@
     in.m = View::of(a + 20, system * a[24]);
     return in;
   }
-  // out: largest, least, sum (not finite if an entry is not), updated with a row.
-  INLINED void scan_row(const double* row, L n, L step, double* out) {
+  // Largest and least number and the sum, which is not finite if a number is not.
+  struct Span { double most, least, sum; };
+  INLINED void look(Span& s, const double* row, L n) {
     double hi[8], lo[8], part[8];
     for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
     L k = 0;
     for (; k + 8 <= n; k += 8)
       for (int c = 0; c < 8; c++) {
-        const double v = row[(k + c) * step];
+        const double v = row[k + c];
         hi[c] = v > hi[c] ? v : hi[c];
         lo[c] = v < lo[c] ? v : lo[c];
         part[c] += v;
       }
     for (; k < n; k++) {
-      const double v = row[k * step];
+      const double v = row[k];
       hi[0] = v > hi[0] ? v : hi[0];
       lo[0] = v < lo[0] ? v : lo[0];
       part[0] += v;
     }
     for (int c = 0; c < 8; c++) {
-      out[0] = hi[c] > out[0] ? hi[c] : out[0];
-      out[1] = lo[c] < out[1] ? lo[c] : out[1];
-      out[2] += part[c];
+      s.most = hi[c] > s.most ? hi[c] : s.most;
+      s.least = lo[c] < s.least ? lo[c] : s.least;
+      s.sum += part[c];
     }
-  }
-  // Largest coupling (largest coefficient if there is none), least coefficient, sum of all.
-  static void scan(const Input& in, L nx, L ny, L nz, double* out) {
-    const View views[5] = {in.c0, in.c1, in.c2, in.e, in.m};
-    double couplings[3] = {0, 0, 0}, others[3] = {0, 0, 0};
-    for (int a = 0; a < 4 + in.has_mass; a++) {
-      const View& v = views[a];
-      for (L i = 0; i < nx - (a == 0); i++)
-        for (L j = 0; j < ny - (a == 1); j++) {
-          const double* row = v.data + i * v.si + j * v.sj;
-          double* to = a < 3 ? couplings : others;
-          if (v.sk == 1) scan_row(row, nz - (a == 2), 1, to);
-          else scan_row(row, nz - (a == 2), v.sk, to);
-        }
-    }
-    out[0] = couplings[0] > 0.0 ? couplings[0] : others[0];
-    out[1] = couplings[1] < others[1] ? couplings[1] : others[1];
-    out[2] = couplings[2] + others[2];
   }
   // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
   struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
@@ -131,14 +114,21 @@
     }
     return pairs == faces;
   }
-  // stats: sums and numbers of the positive couplings of the axes, and how many zeros came or went.
+  // stats: sums and numbers of the positive couplings of the axes; how many zeros came or went; the
+  // largest coupling (number, if there is none), the least number, the sum of all.
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
     const Rows w = rows_at(work, nz);
+    Span couplings = {0, 0, 0}, others = {0, 0, 0};
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        look(couplings, w.x, nz);
+        look(couplings, w.y, nz);
+        look(couplings, w.z + 1, nz);
+        look(others, w.e, nz);
+        if (in.has_mass) look(others, w.m, nz);
         const L at = (i + 1) * l.PP + j * l.P;
         int changed = 0;
         for (L k = 0; k < nz; k++) {
@@ -166,6 +156,9 @@
         stats[0] += sx; stats[1] += sy; stats[2] += sz;
         stats[3] += nx_; stats[4] += ny_; stats[5] += nz_;
       }
+    stats[7] = couplings.most > 0.0 ? couplings.most : others.most;
+    stats[8] = couplings.least < others.least ? couplings.least : others.least;
+    stats[9] = couplings.sum + others.sum;
   }
   // First and last unknown of every plane.
   static void find_runs(const Level& l) {
@@ -396,14 +389,11 @@ if (op == OP_SOLVE) {
   Multigrid::precondition(plan, aggregates, recycled, alone);
 } else if (op == OP_ENERGIES) {
   Multigrid::energies(l, recycled, fine.p, (double*)a[SLOT_RECYCLED_WEIGHTS]);
-} else if (op == OP_SCAN) {
-  Multigrid::scan(in, l.nx, l.ny, l.nz, out);
 } else if (op == OP_FILL_MASK) {
   unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
   out[0] = Multigrid::fill_mask(l, in, unit, work, out[1]);
 } else if (op == OP_FILL) {
   Multigrid::fill_general(l, in, unit, work, fine.d, fine.cx, fine.cy, fine.cz, out);
-  Multigrid::find_runs(l);
 } else if (op == OP_FIND_RUNS) {
   Multigrid::find_runs(l);
 } else if (op == OP_COARSEN) {
