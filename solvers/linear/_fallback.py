@@ -46,15 +46,26 @@ class Fallback:
         Args:
             operator: An operator that suits both.
         """
-        return _PreparedFallback(operator, self)
+        return _PreparedFallback(operator, self, self.first.prepare(operator))
 
 
 class _PreparedFallback(Prepared):
-    def __init__(self, operator: LinearOperator, solver: Fallback):
-        self._first = solver.first.prepare(operator)
-        self._then: Prepared | None = None
+    def __init__(
+        self,
+        operator: LinearOperator,
+        solver: Fallback,
+        first: Prepared,
+        then: Prepared | None = None,
+    ):
+        self._first = first
+        self._then = then
         self._settings = solver
-        super().__init__(operator, solver, self._first.label)
+        super().__init__(operator, solver, first.label)
+
+    def update(self, operator: LinearOperator) -> Prepared:
+        """Update what is prepared."""
+        then = None if self._then is None else self._then.update(operator)
+        return _PreparedFallback(operator, self._settings, self._first.update(operator), then)
 
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         outcome = self._first.run(b, x0)

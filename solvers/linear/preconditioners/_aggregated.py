@@ -75,9 +75,9 @@ class AggregateLevels(GridLevels):
             graph = coarse
             self.rows.append(graph.rows)
             self._sparse.append(build.slice(graph))
-        self._inverse = graph.inverse().reshape(1, -1).contiguous()
+        self._inverse = graph.inverse().numpy()[None]
         self._rows = np.stack([level.row for level in self._sparse])
-        self.set(Slot.INVERSE, self._inverse.data_ptr(), 0)
+        self.set(Slot.INVERSE, self._inverse.ctypes.data, 0)
         self.table[Slot.LEVELS] = 1
         self.set(
             Slot.AGGREGATES,

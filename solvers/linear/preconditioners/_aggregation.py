@@ -237,6 +237,11 @@ class ReferenceAggregation(PreparedPreconditioner):
             self.rows.append(graph.rows)
         self._inverse = graph.inverse().numpy()
 
+    def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
+        """Keep the levels, which wear out, as long as the unknowns are the same."""
+        unknowns = np.flatnonzero(operator.diagonal().cpu().numpy())
+        return self if np.array_equal(unknowns, self._kept) else None
+
     def apply(self, r: Tensor) -> Tensor:
         """One cycle."""
         rows = r.reshape(-1, self._size).cpu().double().numpy()

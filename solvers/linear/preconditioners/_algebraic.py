@@ -53,6 +53,7 @@ class _PreparedAlgebraic(PreparedPreconditioner):
         pyamg = require_extra("pyamg", "amg")
         import scipy.sparse
 
+        operator.check()
         matrix = operator.to_scipy()
         self._kept = np.flatnonzero(np.diff(matrix.indptr))
         inner = scipy.sparse.csr_matrix(matrix[self._kept][:, self._kept], dtype=np.float64)
@@ -64,6 +65,11 @@ class _PreparedAlgebraic(PreparedPreconditioner):
         self._cycle = build(inner).aspreconditioner()
         self._size = operator.size
         self.label = f"algebraic multigrid ({method})"
+
+    def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
+        """Keep the levels, which wear out, as long as the unknowns are the same."""
+        unknowns = np.flatnonzero(operator.diagonal().cpu().numpy())
+        return self if np.array_equal(unknowns, self._kept) else None
 
     def apply(self, r: Tensor) -> Tensor:
         rows = r.reshape(-1, self._size).cpu().double().numpy()

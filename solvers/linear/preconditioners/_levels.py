@@ -87,8 +87,10 @@ class GridLevels:
     def fits(self, operator: PoissonOperator) -> bool:
         """Whether `refill` may be tried: the same grid, batch and kinds of numbers."""
         shape = (1,) * (3 - len(operator.domain)) + operator.domain
-        has_mass = operator.mass is not None
-        return (shape, operator.batch, has_mass) == (self._shape, self._batch, self._has_mass)
+        kind = (shape, operator.batch, operator.mass is not None)
+        is_native = operator.dtype == torch.float64 and operator.device.type == "cpu"
+        is_open = not any(operator.periodic)
+        return is_native and is_open and kind == (self._shape, self._batch, self._has_mass)
 
     def refill(self, operator: PoissonOperator) -> bool:
         """Make the levels of another operator in the memory of these.
