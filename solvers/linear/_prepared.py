@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import OnFailure, Solution
+from solvers.linear._adjoint import AdjointStart
 from solvers.linear.operators._operator import LinearOperator
 
 __all__ = ["LinearSolver", "Outcome", "Prepared", "expand_right_hand_side"]
@@ -64,6 +65,7 @@ class Prepared(ABC):
         b: Float[Tensor, "..."],
         *,
         x0: Float[Tensor, "..."] | None = None,
+        adjoint: AdjointStart | None = None,
         on_failure: OnFailure = "raise",
     ) -> Solution[Tensor]:
         """Solve ``A x = b``; see :func:`linear_solve`.
@@ -71,6 +73,7 @@ class Prepared(ABC):
         Args:
             b: Right-hand sides, shape ``(..., *codomain)``.
             x0: First guess, same shape; zero by default. It carries no gradient.
+            adjoint: Where the backward pass starts; from zero by default.
             on_failure: ``"raise"``, ``"warn"`` or ``"mask"``.
 
         Returns:
@@ -79,7 +82,13 @@ class Prepared(ABC):
         from solvers.linear._implicit import implicit_solve
 
         return implicit_solve(
-            self.solver, self.operator, b, x0=x0, on_failure=on_failure, prepared=self
+            self.solver,
+            self.operator,
+            b,
+            x0=x0,
+            adjoint=adjoint,
+            on_failure=on_failure,
+            prepared=self,
         )
 
     @abstractmethod

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import OnFailure, SettingsError, ShapeError, Solution
+from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
@@ -36,6 +37,7 @@ def linear_solve(
     solver: LinearSolver | None = None,
     *,
     x0: Float[Tensor, "..."] | None = None,
+    adjoint: AdjointStart | None = None,
     on_failure: OnFailure = "raise",
 ) -> Solution[Tensor]:
     r"""Solve ``A x = b``, differentiable in ``b`` and in every tensor of ``A``.
@@ -48,6 +50,8 @@ def linear_solve(
         solver: The method, for example ``ConjugateGradient(preconditioner=Multigrid())``. None
             takes `choose_solver`; ask that function what it picks.
         x0: First guess, shape of the solution; zero by default. It carries no gradient.
+        adjoint: Keeps adjoint solutions from one backward pass to the next, see `AdjointStart`; by
+            default every one starts from zero.
         on_failure: ``"raise"`` (default), ``"warn"`` or ``"mask"``, for items that fail.
 
     Returns:
@@ -81,7 +85,7 @@ def linear_solve(
             "solve the normal equations with A.T @ A"
         )
     chosen = choose_solver(operator) if solver is None else solver
-    return implicit_solve(chosen, operator, b, x0=x0, on_failure=on_failure)
+    return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
 
 
 def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:

@@ -165,8 +165,11 @@ class GridLevels:
 
     def _fill_sketch(self) -> np.ndarray | None:
         """Diagonals in bytes; None if couplings are not equal."""
-        self.table[HEADER : HEADER + ROW] = self._sketch.row
+        finest = self.table[HEADER : HEADER + ROW]
+        row = finest.copy()
+        finest[:] = self._sketch.row
         report = self.run(Op.FILL_MASK, 0)
+        finest[:] = row
         return report if bool((report[:, 0] != 0).all()) else None
 
     def _turn_sketch(self, order: tuple[int, int, int]) -> None:
