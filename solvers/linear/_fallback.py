@@ -69,7 +69,9 @@ class _PreparedFallback(Prepared):
 
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         outcome = self._first.run(b, x0)
-        failed = torch.zeros_like(outcome.status, dtype=torch.bool)
+        # What is not finite though the right-hand side is comes from the method.
+        axes = tuple(range(-len(self.operator.codomain), 0))
+        failed = (outcome.status == Status.NON_FINITE) & b.isfinite().all(dim=axes)
         for status in _CURABLE:
             failed = failed | (outcome.status == status)
         counts = {"handed_over": failed.to(torch.int64)}

@@ -292,7 +292,9 @@ def test_what_is_chosen() -> None:
     assert isinstance(first, ConjugateGradient)
     assert isinstance(first.preconditioner, Multigrid)
     large = SparseOperator.from_scipy(scipy.sparse.eye_array(30_000))
-    assert isinstance(choose_solver(large), ConjugateGradient)
+    chosen = choose_solver(large)
+    first = chosen.first if isinstance(chosen, Fallback) else chosen
+    assert isinstance(first, ConjugateGradient)
     free = CallableOperator(lambda x, c: c * x.roll(1, -1), (4,), {"c": torch.ones(1)})
     assert choose_solver(free) == GMRES()
 

@@ -15,6 +15,8 @@ from solvers.linear.preconditioners._preconditioner import PreparedPreconditione
 
 __all__ = ["AlgebraicMultigrid"]
 
+_DENSE = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgebraicMultigrid:
@@ -62,7 +64,11 @@ class _PreparedAlgebraic(PreparedPreconditioner):
             if method == "ruge-stuben"
             else pyamg.smoothed_aggregation_solver
         )
-        self._cycle = build(inner).aspreconditioner()
+        levels = build(inner)
+        if levels.levels[-1].A.shape[0] > _DENSE:
+            # Coarsening came to a stop; the dense inverse would take for ever.
+            levels.coarse_solver = pyamg.multilevel.coarse_grid_solver("splu")
+        self._cycle = levels.aspreconditioner()
         self._size = operator.size
         self.label = f"algebraic multigrid ({method})"
 
