@@ -80,6 +80,8 @@ class _PreparedAlgebraic(PreparedPreconditioner):
     def apply(self, r: Tensor) -> Tensor:
         rows = r.reshape(-1, self._size).cpu().double().numpy()
         result = np.zeros_like(rows)
-        for item, row in zip(result, rows, strict=True):
-            item[self._kept] = self._cycle.matvec(row[self._kept])
+        # What is not finite ends the item; it need not be said twice.
+        with np.errstate(all="ignore"):
+            for item, row in zip(result, rows, strict=True):
+                item[self._kept] = self._cycle.matvec(row[self._kept])
         return torch.from_numpy(result).to(r).reshape(r.shape)
