@@ -18,6 +18,7 @@ from solvers.linear.preconditioners._aggregation import (
     SLOW_COARSENING,
     AggregationRule,
     Graph,
+    choose_rule,
 )
 from solvers.linear.preconditioners._coarsening import COARSEST_CELLS, REVISIT_BELOW
 from solvers.linear.preconditioners._levels import GridLevels
@@ -40,29 +41,30 @@ class AggregateLevels(GridLevels):
 
     Args:
         operator: Operator without gradients, float64 on the CPU, not periodic, one system.
-        rule: Pairing and couplings.
+        rule: Pairing and couplings; chosen by the graph if None.
         cycle: Visits of a coarser level, 1 (V) or 2 (W).
     """
 
     label = "multigrid on aggregates (compiled)"
 
-    def __init__(self, operator: PoissonOperator, *, rule: AggregationRule, cycle: int):
+    def __init__(self, operator: PoissonOperator, *, rule: AggregationRule | None, cycle: int):
         self._rule = rule
         self._pairs: list[_Pairs] = []
         super().__init__(operator, cycle=cycle, threads=1)
 
     def _coarsen(self, stats: Array | None, is_new: bool) -> None:
         """Levels of aggregates below the finest level, which stays a grid."""
-        build = _Build(self.table[HEADER : HEADER + ROW], self._rule)
+        build = _Build(self.table[HEADER : HEADER + ROW])
         graph, row_of_cell = build.from_grid(self.levels[0].cells)
+        rule = choose_rule(graph) if self._rule is None else self._rule
         known = iter(() if is_new else self._pairs)
         self._pairs = []
         self.rows = [graph.rows]
         self._sparse: list[_SparseLevel] = []
-        strong = self._rule.strong
+        strong = rule.strong
         while not self._sparse or graph.rows > COARSEST_CELLS:
             pairs = next(known, None)
-            coarse, pairs = build.merge_twice(graph, strong, pairs)
+            coarse, pairs = build.merge_twice(graph, rule, strong, pairs)
             self._pairs.append(pairs)
             parent = np.where(pairs.parent < 0, np.int32(coarse.rows), pairs.parent)
             if self._sparse:
@@ -169,7 +171,6 @@ class _Build:
     """Calls of the native set-up; ``level`` is the row of the finest level."""
 
     level: Array
-    rule: AggregationRule
 
     def _run(self, step: _Step, graph: Graph | None = None, **places: Any) -> Array:
         result = np.zeros(2, dtype=np.int64)
@@ -208,38 +209,37 @@ class _Build:
         return Graph(start[: rows + 1], to[:entries], c, c, excess[:rows]), row_of_cell
 
     def merge_twice(
-        self, graph: Graph, strong: float, known: _Pairs | None
+        self, graph: Graph, rule: AggregationRule, strong: float, known: _Pairs | None
     ) -> tuple[Graph, _Pairs]:
         """The graph of pairs of pairs; pairs that are known are not sought again."""
-        rule = self.rule
-        first = known.first if known else self._match_enough(graph, strong)
+        first = known.first if known else self._match_enough(graph, strong, rule.join)
         graph.whole = graph.coupling
-        graph = self._contract(graph, *first)
+        graph = self._contract(graph, *first, rule)
         parent, second = first[0], None
         if known:
             second = known.second
         elif graph.rows > COARSEST_CELLS:
-            second = self._match(graph, strong)
+            second = self._match(graph, strong, rule.join)
             if second[1] > _TOO_MANY * graph.rows:
                 second = None
         if second is not None:
-            graph = self._contract(graph, *second)
+            graph = self._contract(graph, *second, rule)
             parent = np.where(parent >= 0, second[0][parent], np.int32(-1))
         if rule.scale > 0:
             np.maximum(graph.coupling, np.float32(rule.floor) * graph.whole, out=graph.coupling)
         return graph, _Pairs(first, second, parent)
 
-    def _match_enough(self, graph: Graph, strong: float) -> tuple[Array, int]:
+    def _match_enough(self, graph: Graph, strong: float, join: float) -> tuple[Array, int]:
         """Pairs of strongly coupled rows; weaker ones if there are hardly any."""
-        pairs = self._match(graph, strong)
+        pairs = self._match(graph, strong, join)
         while pairs[1] > _TOO_MANY * graph.rows and strong > 1e-4:
             strong *= 0.3
-            pairs = self._match(graph, strong)
+            pairs = self._match(graph, strong, join)
         return pairs
 
-    def _match(self, graph: Graph, strong: float) -> tuple[Array, int]:
+    def _match(self, graph: Graph, strong: float, join: float) -> tuple[Array, int]:
         parent = _integers(graph.rows)
-        numbers = np.array([strong, self.rule.join])
+        numbers = np.array([strong, join])
         result = self._run(
             _Step.MATCH,
             graph,
@@ -250,8 +250,7 @@ class _Build:
         )
         return parent, int(result[0])
 
-    def _contract(self, graph: Graph, parent: Array, count: int) -> Graph:
-        rule = self.rule
+    def _contract(self, graph: Graph, parent: Array, count: int, rule: AggregationRule) -> Graph:
         most = len(graph.to)
         start, to = _integers(count + 1), _integers(most)
         coupling, whole, excess = _reals(most), _reals(most), _reals(count)
