@@ -24,6 +24,8 @@ __all__ = ["CompiledMultigrid"]
 
 _SMALL = 1e-120
 _FRESH_STARTS = 3
+# Of the square of a residual, from its least value on: rounding of a drift has taken over.
+_GROWTH = 100.0
 # Threads of a team wait for each other: two teams at once could starve.
 _team_lock = threading.Lock()
 
@@ -109,6 +111,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         with self._lock:
             levels = self._levels()
             levels.numbers[Number.PATIENCE] = patience or 0
+            levels.numbers[Number.GROWTH] = 0 if levels.null_space is None else _GROWTH
             if levels.null_space is None:
                 return self._solve(b, x0, rtol, max_iterations)
             return self._solve_in_range(b, x0, rtol, max_iterations, levels.null_space)

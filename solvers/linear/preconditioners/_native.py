@@ -112,6 +112,7 @@ class Number(IntEnum):
     RTOL = auto()
     WALL = auto()
     PATIENCE = auto()
+    GROWTH = auto()
     LEAST_PIVOT = auto()
 
 

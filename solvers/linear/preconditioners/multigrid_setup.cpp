@@ -381,7 +381,7 @@ if (op == OP_SOLVE) {
     const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
     const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
     Multigrid::solve(plan, aggregates, recycled, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit,
-                     numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE],
+                     numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE], numbers[NUMBER_GROWTH],
                      (double*)a[SLOT_REPORT] + 4 * (system * count + i));
   }
 } else if (op == OP_CYCLE) {

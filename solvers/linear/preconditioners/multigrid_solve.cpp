@@ -245,9 +245,10 @@
   // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
   // unit: what the couplings were divided by.
   // patience: end as soon as the rate of the last steps foresees more than so many; 0 for none.
+  // growth: end where the square of the residual is so many times the least one; 0 for never.
   static void solve(const Plan& plan, const Aggregates& aggregates, const Recycled& recycled, Team& t, const Fine& f, const View& b,
                     const View& x, bool guess, double unit, double rtol, int limit, double patience,
-                    double* report) {
+                    double growth, double* report) {
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
@@ -302,6 +303,7 @@
         double& before = least[iteration % RATE_STEPS];
         const double earlier = before, last = least[(iteration + RATE_STEPS - 1) % RATE_STEPS];
         before = rr < last ? rr : last;
+        if (growth > 0.0 && rr > growth * before) { status = STALLED; break; }
         if (patience > 0.0 && iteration >= 2 * RATE_STEPS) {
           const double fall = __builtin_log(earlier / before), rest = __builtin_log(before / goal);
           if (iteration * fall + RATE_STEPS * rest > patience * fall) break;
