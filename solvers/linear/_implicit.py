@@ -93,10 +93,8 @@ class _Problem:
         prepared = self.prepare(tensors)
         if self.start is None:
             return prepared.run(b, self.x0)
-        apply = prepared.operator.detach().apply
-        guess = self.start.guess(apply, b, len(self.operator.domain))
-        outcome = prepared.run(b, guess)
-        self.start.keep(outcome.value, outcome.iterations, outcome.status == Status.CONVERGED)
+        outcome = prepared.run(b, self.start.guess(b, len(self.operator.domain)))
+        self.start.keep(b, outcome)
         return outcome
 
     def adjoint(self) -> _Problem:

@@ -165,26 +165,40 @@ def test_batches_are_refilled_together() -> None:
     torch.testing.assert_close(updated, new, rtol=0.0, atol=0.0)
 
 
+def log_normal(size: float) -> PoissonOperator:
+    beta = torch.exp(size * randn(20, 20, 20))
+    return PoissonOperator.from_cells(torch.zeros(20, 20, 20), coefficient=beta, outside=2)
+
+
+def turned(A: PoissonOperator, power: float) -> PoissonOperator:
+    """Strong couplings where there were weak ones."""
+    couplings = [c.flip(0).pow(power) for c in A.couplings]
+    return PoissonOperator(couplings, A.boundary)
+
+
 def test_pairs_are_kept_while_solves_stay_fast_and_sought_again_when_not() -> None:
-    A = PoissonOperator.from_cells(
-        torch.zeros(20, 20, 20), coefficient=torch.exp(2 * randn(20, 20, 20)), outside=2
-    )
-    b = randn(20, 20, 20, seed=1)
+    A, b = log_normal(3.0), randn(20, 20, 20, seed=1)
     solver = ConjugateGradient(preconditioner=AggregationMultigrid())
-    first = solver.prepare(A)
-    same = first.update(A.with_coefficients(A.coefficients))
+    same = solver.prepare(A).update(A.with_coefficients(A.coefficients))
     fresh = int(solver.prepare(A).solve(b).iterations)
     assert int(same.solve(b).iterations) == fresh
-    # Other strong couplings altogether: pairs across them are poor, and after one slow solve new.
-    other = A.with_coefficients(
-        {k: v.flip(0).flip(1).pow(2) if k != "boundary" else v for k, v in A.coefficients.items()}
-    )
+    # Pairs across other strong couplings are poor, and after one slow solve they are new.
+    other = turned(A, 1.0)
     worn = same.update(other)
     slow = int(worn.solve(b).iterations)
     renewed = worn.update(other.with_coefficients(other.coefficients))
     quick = int(renewed.solve(b).iterations)
     assert quick == int(solver.prepare(other).solve(b).iterations)
     assert quick < slow / 1.5
+
+
+def test_a_worn_preconditioner_that_fails_is_made_anew() -> None:
+    """Pairs across torn couplings are not even definite."""
+    A, b = log_normal(2.0), randn(20, 20, 20, seed=1)
+    other = turned(A, 1.6)
+    solver = ConjugateGradient(preconditioner=AggregationMultigrid())
+    updated = solver.prepare(A).update(other).solve(b)
+    assert int(updated.iterations) == int(solver.prepare(other).solve(b).iterations)
 
 
 def test_algebraic_levels_are_kept_for_small_changes() -> None:
@@ -259,7 +273,7 @@ def test_an_unrelated_start_is_never_worse_than_none() -> None:
         linear_solve(A, b, solver, adjoint=start).value.backward(A.mask(randn(*SHAPE, seed=seed)))
         if seed == 0:
             cold = start.iterations
-    assert start.iterations <= cold + 1
+    assert start.iterations == cold
 
 
 def test_gradients_from_a_start_are_right() -> None:
@@ -297,4 +311,4 @@ def test_a_failed_backward_pass_leaves_no_start() -> None:
     assert int(solution.iterations) == 0
     solution.value.backward(A.mask(randn(*SHAPE, seed=1)))
     assert start.iterations == 1
-    assert start.guess(A.apply, b.detach(), 3) is None
+    assert start.guess(b.detach(), 3) is None

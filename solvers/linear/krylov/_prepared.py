@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from solvers.core import Status
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.preconditioners._preconditioner import (
@@ -33,8 +34,8 @@ class PreconditionedSolver(LinearSolver, Protocol):
 class Pace:
     """Steps that a digit takes, since a preconditioner was made and in the last solve.
 
-    A preconditioner that keeps costly parts of earlier ones wears out. It is time for a new one as
-    soon as a digit takes 1.5 times the steps that it took at first.
+    A preconditioner with parts of earlier ones wears out. It is time for a new one as soon as a
+    digit takes 1.5 times the steps that it took at first.
     """
 
     def __init__(self) -> None:
@@ -76,21 +77,27 @@ class PreparedKrylov(Prepared):
     ):
         self._plain = operator.detach()
         self._settings: Any = solver
-        if preconditioner is None:
-            settings = solver.preconditioner
-            preconditioner = Identity() if settings is None else settings.prepare(self._plain)
-        self.preconditioner = preconditioner
+        self.preconditioner = self._precondition() if preconditioner is None else preconditioner
         self._pace = Pace() if pace is None else pace
         self._is_checked = False
-        inner = preconditioner.label
+        inner = self.preconditioner.label
         name = type(solver).__name__
         super().__init__(operator, solver, f"{name} with {inner}" if inner else name)
 
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         outcome = self._solve(b, x0)
+        failed = outcome.status != Status.CONVERGED
+        if self.preconditioner.is_worn and bool(failed.any()):
+            self.preconditioner = self._precondition()
+            self._pace = Pace()
+            outcome = self._solve(b, x0)
         if x0 is None:
             self._pace.observe(outcome)
         return outcome
+
+    def _precondition(self) -> PreparedPreconditioner:
+        settings: Preconditioner | None = self._settings.preconditioner
+        return Identity() if settings is None else settings.prepare(self._plain)
 
     @abstractmethod
     def _solve(self, b: Tensor, x0: Tensor | None) -> Outcome:
@@ -103,7 +110,10 @@ class PreparedKrylov(Prepared):
             self._is_checked = True
 
     def update(self, operator: LinearOperator) -> Prepared:
-        """Go on with the preconditioner, unless its solves have become slow."""
+        """Go on with the preconditioner, unless its solves have become slow.
+
+        Where a solve fails with a worn preconditioner, a new one gets a try.
+        """
         is_alike = (operator.domain, operator.is_symmetric) == (
             self.operator.domain,
             self.operator.is_symmetric,

@@ -58,6 +58,7 @@ class AggregateLevels(GridLevels):
         graph, row_of_cell = build.from_grid(self.levels[0].cells)
         rule = choose_rule(graph) if self._rule is None else self._rule
         known = iter(() if is_new else self._pairs)
+        self.is_worn = not is_new
         self._pairs = []
         self.rows = [graph.rows]
         self._sparse: list[_SparseLevel] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -264,7 +265,11 @@ class ReferenceAggregation(PreparedPreconditioner):
     def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
         """Keep the levels, which wear out, as long as the unknowns are the same."""
         unknowns = np.flatnonzero(operator.diagonal().cpu().numpy())
-        return self if np.array_equal(unknowns, self._kept) else None
+        if not np.array_equal(unknowns, self._kept):
+            return None
+        worn = copy(self)
+        worn.is_worn = True
+        return worn
 
     def apply(self, r: Tensor) -> Tensor:
         """One cycle."""

@@ -50,6 +50,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self._held: GridLevels | None = make(operator) if levels is None else levels
         self.label = self._held.label
         self.is_mask = self._held.is_mask
+        self.is_worn = self._held.is_worn
         self._lead = 3 - len(operator.domain)
         self._systems = math.prod(operator.batch)
         self._weighed: tuple[Directions, np.ndarray] | None = None
@@ -59,7 +60,7 @@ class CompiledMultigrid(PreparedPreconditioner):
     def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
         """Move the levels to another operator; if this one is asked again, it makes its own anew.
 
-        The levels are those that a new preparation would make, to the last bit.
+        Levels of grids are those that a new preparation would make, to the last bit.
         """
         if not isinstance(operator, PoissonOperator):
             return None

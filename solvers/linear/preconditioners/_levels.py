@@ -58,6 +58,7 @@ class GridLevels:
     """
 
     label = "multigrid (compiled)"
+    is_worn = False
 
     def __init__(self, operator: PoissonOperator, *, cycle: int, threads: int):
         self._kernel = multigrid_kernel()
