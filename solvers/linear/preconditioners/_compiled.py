@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from solvers.linear._prepared import Outcome
 from solvers.linear.operators._operator import LinearOperator, NullSpace
 from solvers.linear.operators._poisson import PoissonOperator
 from solvers.linear.preconditioners._levels import GridLevels
-from solvers.linear.preconditioners._native import Number, Op, Slot, rest_address
+from solvers.linear.preconditioners._native import Level, Number, Op, Slot, rest_address
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
 from solvers.linear.preconditioners._trail import Directions, Trail
 
@@ -53,7 +54,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         self.is_worn = self._held.is_worn
         self._lead = 3 - len(operator.domain)
         self._systems = math.prod(operator.batch)
-        self._weighed: tuple[Directions, np.ndarray] | None = None
+        self._weighed: tuple[Directions, Directions, np.ndarray[Any, Any]] | None = None
         # Table and memory serve one call at a time; every public call takes it.
         self._lock = threading.RLock()
 
@@ -157,8 +158,8 @@ class CompiledMultigrid(PreparedPreconditioner):
             numbers = np.zeros((max(kept, 1), 3))
             layout = ("compiled", self._operator.domain, levels.order)
             if directions is not None and directions.layout == layout:
-                weights = self._weigh(levels, directions)
-                levels.set(Slot.RECYCLED, len(weights), directions.vectors.data_ptr())
+                fitted, weights = self._weigh(levels, directions)
+                levels.set(Slot.RECYCLED, len(weights), fitted.vectors.data_ptr())
                 levels.table[Slot.RECYCLED_WEIGHTS] = weights.ctypes.data
             levels.set(Slot.TRAIL, vectors.data_ptr(), kept, numbers.ctypes.data)
             try:
@@ -176,15 +177,18 @@ class CompiledMultigrid(PreparedPreconditioner):
         )
         return outcome, trail
 
-    def _weigh(self, levels: GridLevels, directions: Directions) -> np.ndarray:
-        """Weights for this operator, kept as long as the directions are the same."""
+    def _weigh(
+        self, levels: GridLevels, directions: Directions
+    ) -> tuple[Directions, np.ndarray[Any, Any]]:
+        """Directions and weights for this operator, kept as long as the directions are the same."""
         if self._weighed is None or self._weighed[0] is not directions:
-            energies = np.zeros(len(directions.shares))
-            levels.set(Slot.RECYCLED, len(energies), directions.vectors.data_ptr())
+            fitted = _without_solids(directions, levels.levels[0])
+            energies = np.zeros(len(fitted.shares))
+            levels.set(Slot.RECYCLED, len(energies), fitted.vectors.data_ptr())
             levels.table[Slot.RECYCLED_WEIGHTS] = energies.ctypes.data
             levels.run(Op.ENERGIES, 0)
-            self._weighed = directions, directions.weights(energies)
-        return self._weighed[1]
+            self._weighed = directions, fitted, fitted.weights(energies)
+        return self._weighed[1:]
 
     def _solve_free(
         self, b: Tensor, x0: Tensor | None, rtol: float, max_iterations: int, free: NullSpace
@@ -289,3 +293,13 @@ class CompiledMultigrid(PreparedPreconditioner):
 
 def _trail_memory(kept: int, cells: int) -> Tensor:
     return torch.from_numpy(np.empty((kept, cells), dtype=np.float32))
+
+
+def _without_solids(directions: Directions, finest: Level) -> Directions:
+    """The directions with zeros in cells that have become solid since they were found."""
+    solid = ~finest.unknowns()[0]
+    if not bool(solid.any()):
+        return directions
+    vectors = directions.vectors.clone()
+    finest.view(vectors).masked_fill_(solid, 0)
+    return replace(directions, vectors=vectors)

@@ -179,18 +179,23 @@ class Level:
 
     def field(self, name: str) -> Tensor:
         """A view of the cells of one array, shape ``(systems, *shape)``."""
-        return self._view(self.memory, self.offsets[name])
+        return self.view(self.memory, self.offsets[name])
 
     def diagonal(self) -> Tensor:
         """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
-        return self._view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
+        return self.view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
 
     def runs(self) -> Tensor:
         """A view of the first and last unknowns of all planes."""
         start = self.offsets["run"]
         return self.memory[:, start : start + 2 * (self.shape[0] + 2)].view(torch.int32)
 
-    def _view(self, memory: Tensor, start: int) -> Tensor:
+    def unknowns(self) -> Tensor:
+        """Which cells are unknowns, shape ``(systems, *shape)``."""
+        return (self.diagonal() if self.is_mask else self.field("di")) > 0
+
+    def view(self, memory: Tensor, start: int = 0) -> Tensor:
+        """The cells of arrays that lie in rows of memory from some place on."""
         stride = (memory.stride(0), self.plane, self.pitch, 1)
         return memory.as_strided((len(memory), *self.shape), stride, start + self.plane)
 
