@@ -28,6 +28,7 @@ from solvers.linear import (
     LinearSolver,
     Multigrid,
     PoissonOperator,
+    PreparedPreconditioner,
     Preconditioner,
     SparseLU,
     SparseOperator,
@@ -352,23 +353,18 @@ def test_noise_of_contrast_a_million_is_solved() -> None:
 
 
 def test_a_preconditioner_that_breaks_leaves_a_finite_iterate() -> None:
-    class Broken:
+    class Broken(PreparedPreconditioner):
         def __init__(self) -> None:
             self.calls = 0
 
-        def prepare(self, operator: object) -> object:
+        def prepare(self, operator: object) -> PreparedPreconditioner:
             return self
-
-        label = "broken"
-
-        def conjugate_gradient(self, *_: object, **__: object) -> None:
-            return None
 
         def apply(self, r: Tensor) -> Tensor:
             self.calls += 1
             return r if self.calls < 4 else torch.full_like(r, torch.nan)
 
-    solver = ConjugateGradient(preconditioner=Broken())  # type: ignore[arg-type]
+    solver = ConjugateGradient(preconditioner=Broken())
     solution = linear_solve(DenseOperator(matrix(30)), randn(30), solver, on_failure="mask")
     assert int(solution.status) == Status.NON_FINITE
     assert torch.isfinite(solution.value).all()
