@@ -60,7 +60,7 @@ def _follow(name: str, n: int, length: int, seed: int) -> dict[str, object]:
     A, _ = build_family(name, n, seed)
     rng = np.random.default_rng(seed)
     plain = ConjugateGradient(preconditioner=Multigrid(), rtol=RTOL)
-    plain.prepare(A)
+    ordinary = plain.prepare(A)
     steps, times = np.zeros((2, length)), np.zeros((2, length))
     prepared: Prepared | None = None
     directions = 0
@@ -68,7 +68,8 @@ def _follow(name: str, n: int, length: int, seed: int) -> dict[str, object]:
         moved = A if k == 0 else move_coefficients(A, rng)
         b = torch.from_numpy(rng.normal(size=A.domain))
         start = time.process_time()
-        outcome = plain.prepare(moved).run(b, None)
+        ordinary = plain.prepare(moved) if k == 0 else ordinary.update(moved)
+        outcome = ordinary.run(b, None)
         times[0, k], steps[0, k] = time.process_time() - start, int(outcome.iterations)
         start = time.process_time()
         if prepared is None:

@@ -3,12 +3,17 @@
 Set-up and solve of one system, one thread, CPU time. Every answer is checked: the residual is
 computed again in float64 with SciPy's product. The memory bound is what 104 bytes a cell and
 iteration (equal couplings) or 180 (general) take at the rate of a triad measured in the same run.
+
+AMGCL (``pip install pyamgcl``) is compiled where it is installed, with the headers of Boost: set
+``CFLAGS="-O3 -DNDEBUG"`` for that, else it is several times slower, and OMP_NUM_THREADS=1 here.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +52,7 @@ def run(size: Size, seed: int = 0) -> Result:
             Column("scipy", "x SciPy", ".3g"),
             Column("ruge_stuben", "x PyAMG RS", ".3g"),
             Column("aggregation", "x PyAMG SA", ".3g"),
+            Column("amgcl", "x AMGCL", ".3g"),
             Column("residual", "largest residual", ".1e"),
         ),
         rows=rows,
@@ -59,6 +65,7 @@ def run(size: Size, seed: int = 0) -> Result:
                     ("scipy", "SciPy's Jacobi-CG"),
                     ("ruge_stuben", "PyAMG's Ruge-Stüben"),
                     ("aggregation", "PyAMG's aggregation"),
+                    ("amgcl", "AMGCL"),
                 )
                 if row[key] is not None
             )
@@ -120,33 +127,51 @@ def _residual(matrix: Any, b: np.ndarray, x: np.ndarray) -> float:
 
 def _peers() -> dict[str, Callable[[Any, np.ndarray], np.ndarray] | None]:
     """Solvers by name; None where the package is not installed."""
+    pyamg, pyamgcl = _import("pyamg"), _import("pyamgcl")
+    return {
+        "scipy": _scipy_cg,
+        "ruge_stuben": pyamg and _pyamg(pyamg.ruge_stuben_solver),
+        "aggregation": pyamg and _pyamg(pyamg.smoothed_aggregation_solver),
+        "amgcl": pyamgcl and partial(_amgcl, pyamgcl),
+    }
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _scipy_cg(matrix: Any, b: np.ndarray) -> np.ndarray:
     from scipy.sparse.linalg import LinearOperator, cg
 
-    def scipy_cg(matrix: Any, b: np.ndarray) -> np.ndarray:
-        inverse = 1.0 / matrix.diagonal()
-        jacobi = LinearOperator(matrix.shape, lambda r: inverse * r.ravel(), dtype=float)
-        return cg(matrix, b, rtol=RTOL, maxiter=20_000, M=jacobi)[0]
+    inverse = 1.0 / matrix.diagonal()
+    jacobi = LinearOperator(matrix.shape, lambda r: inverse * r.ravel(), dtype=float)
+    return cg(matrix, b, rtol=RTOL, maxiter=20_000, M=jacobi)[0]
 
-    try:
-        import pyamg
-    except ImportError:
-        return {"scipy": scipy_cg, "ruge_stuben": None, "aggregation": None}
 
-    def multigrid(build: Callable[[Any], Any]) -> Callable[[Any, np.ndarray], np.ndarray]:
-        def solve(matrix: Any, b: np.ndarray) -> np.ndarray:
-            narrow = matrix.copy()
-            narrow.indices = narrow.indices.astype(np.int32)
-            narrow.indptr = narrow.indptr.astype(np.int32)
-            x: np.ndarray = build(narrow).solve(b, tol=RTOL, accel="cg", maxiter=200)
-            return x
+def _pyamg(build: Callable[[Any], Any]) -> Callable[[Any, np.ndarray], np.ndarray]:
+    def solve(matrix: Any, b: np.ndarray) -> np.ndarray:
+        x: np.ndarray = build(_narrow(matrix)).solve(b, tol=RTOL, accel="cg", maxiter=200)
+        return x
 
-        return solve
+    return solve
 
-    return {
-        "scipy": scipy_cg,
-        "ruge_stuben": multigrid(pyamg.ruge_stuben_solver),
-        "aggregation": multigrid(pyamg.smoothed_aggregation_solver),
-    }
+
+def _amgcl(pyamgcl: Any, matrix: Any, b: np.ndarray) -> np.ndarray:
+    """Smoothed aggregation with a sparse approximate inverse as smoother, which is its default."""
+    cycle = pyamgcl.amg(_narrow(matrix), {"relax.type": "spai0"})
+    x: np.ndarray = pyamgcl.solver(cycle, {"type": "cg", "tol": RTOL, "maxiter": 500})(b)
+    return x
+
+
+def _narrow(matrix: Any) -> Any:
+    """The same matrix with indices of 32 bits."""
+    narrow = matrix.copy()
+    narrow.indices = narrow.indices.astype(np.int32)
+    narrow.indptr = narrow.indptr.astype(np.int32)
+    return narrow
 
 
 def _triad_rate(size: Size) -> float:

@@ -64,7 +64,7 @@ def _decode(point: np.ndarray) -> AggregationRule:
 
 def _cost(rule: AggregationRule, problems: list) -> float:
     solver = ConjugateGradient(
-        preconditioner=AggregationMultigrid(rule=rule), max_iterations=_LIMIT
+        preconditioner=AggregationMultigrid(rule=rule, cycle="V"), max_iterations=_LIMIT
     )
     logs = []
     for A, b in problems:

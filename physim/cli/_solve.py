@@ -158,7 +158,7 @@ _METHODS: dict[str, Callable[[Any, float, int | None], LinearSolver]] = {
 
 
 def _limited(solver: LinearSolver, iterations: int | None) -> LinearSolver:
-    """The same method with another limit, where it has one."""
+    """The same method with another limit, where it has one; no second method beyond it."""
     from dataclasses import replace
 
     from solvers.linear import Fallback
@@ -166,7 +166,7 @@ def _limited(solver: LinearSolver, iterations: int | None) -> LinearSolver:
     if iterations is None:
         return solver
     if isinstance(solver, Fallback):
-        return Fallback(_limited(solver.first, iterations), _limited(solver.then, iterations))
+        return _limited(replace(solver.first, patience=None), iterations)  # type: ignore[type-var]
     has_limit = hasattr(solver, "max_iterations")
     return replace(solver, max_iterations=iterations) if has_limit else solver  # type: ignore[type-var]
 

@@ -15,6 +15,13 @@ from solvers.linear import PoissonOperator, SparseOperator
 
 __all__ = ["describe_solve", "show_solve"]
 
+_ADVICE = {
+    Status.INFEASIBLE: (
+        "The source does not add up to zero in a region closed by walls, so nothing solves the "
+        "system; the solution of the nearest one is given. Balance the source, open a side "
+        "(outside) or hold a value (cells of 2)."
+    )
+}
 _VERSIONS = ("torch", "warp-lang", "scipy", "pyamg", "numpy")
 
 
@@ -49,7 +56,7 @@ def describe_solve(
         "items": [
             {
                 "status": Status(status).name,
-                "advice": Status(status).advice,
+                "advice": _ADVICE.get(Status(status), Status(status).advice),
                 "iterations": iterations,
                 "residual": residual,
             }

@@ -167,8 +167,14 @@ def _right_side(
         # Columns are items, as in Matrix Market.
         array = array.T if array.shape[1] > 1 else array[:, 0]
     if array.ndim not in (axes, axes + 1) or array.shape[array.ndim - axes :] != domain:
-        wanted = f"{domain} or {(domain[0], 'k')}" if axes == 1 else f"{domain} or {('k', *domain)}"
-        raise ShapeError(f"{where}: has shape {array.shape}, expected {wanted}")
+        sizes = " x ".join(map(str, domain))
+        wanted = (
+            f"{sizes} numbers, or {sizes} x k for k right-hand sides"
+            if axes == 1
+            else f"{sizes} as cells, or k x {sizes} for k right-hand sides"
+        )
+        found = " x ".join(map(str, array.shape)) or "no axes"
+        raise ShapeError(f"{where}: holds {found} numbers, expected {wanted}")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)), where
 
 

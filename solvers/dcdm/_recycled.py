@@ -2,6 +2,7 @@ r"""Conjugate gradients that learn their slow directions from the first solve of
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ _FEWEST_STEPS = 25
 _LEAST_RISE = 10.0
 _LEAST_GAIN = 1.3
 # What a direction costs in a step, as part of the step without any.
-_COST = 0.03
+_COST = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,8 @@ class RecycledConjugateGradient:
     cost of the directions by 1.3. A solve that they do not make cheaper drops them.
 
     Prepare for the first operator, solve, and go on with ``prepared = prepared.update(A)`` when the
-    coefficients have moved; directions stay.
+    coefficients have moved; directions stay. Threads may share a preparation: they also share what
+    it learns, from the first solve that ends.
 
     Args:
         preconditioner: The one to improve.
@@ -59,7 +61,7 @@ class RecycledConjugateGradient:
     Raises:
         SettingsError: If a number is not positive, or there are more than 64 directions.
 
-    Cost: a step passes twice over every direction, about 3 % of a multigrid step each; memory of
+    Cost: a step passes twice over every direction, about 5 % of a multigrid step each; memory of
     the first solve four bytes a cell and step, afterwards two a cell and direction.
     Reference: in the spirit of Kaneda et al. 2023, directions learned from the problem and reused;
     Gratton, Sartenaer & Tshimanga 2011, "On a class of limited memory preconditioners for large
@@ -104,28 +106,33 @@ class RecycledConjugateGradient:
 
 
 class _Memory:
-    """What a sequence has learned; shared by all its preparations."""
+    """What a sequence has learned; shared by all its preparations, and by threads."""
 
     def __init__(self) -> None:
         self.directions: Directions | None = None
         self.plain_steps = 0
         self.is_settled = False
+        self._lock = threading.Lock()
 
     def learn(self, trail: Trail, steps: int, most: int) -> None:
-        """Decide after the first solve."""
-        self.is_settled = True
-        self.plain_steps = steps
-        if steps <= _FEWEST_STEPS or len(trail.lengths) < 3:
-            return
-        count = _choose_count(trail.ritz_values()[0], most)
-        if count:
-            self.directions = trail.directions(count)
+        """Decide after the first solve to end."""
+        with self._lock:
+            if self.is_settled:
+                return
+            self.is_settled = True
+            self.plain_steps = steps
+            if steps <= _FEWEST_STEPS or len(trail.lengths) < 3:
+                return
+            count = _choose_count(trail.ritz_values()[0], most)
+            if count:
+                self.directions = trail.directions(count)
 
-    def judge(self, steps: int) -> None:
+    def judge(self, directions: Directions, steps: int) -> None:
         """Drop directions that cost more than they save."""
-        assert self.directions is not None
-        if steps * (1.0 + _COST * len(self.directions.shares)) > self.plain_steps:
-            self.directions = None
+        with self._lock:
+            is_worse = steps * (1.0 + _COST * len(directions.shares)) > self.plain_steps
+            if is_worse and self.directions is directions:
+                self.directions = None
 
 
 def _choose_count(values: np.ndarray[Any, Any], most: int) -> int:
@@ -140,17 +147,22 @@ def _choose_count(values: np.ndarray[Any, Any], most: int) -> int:
 
 class _PreparedRecycled(Prepared):
     def __init__(
-        self, operator: LinearOperator, solver: RecycledConjugateGradient, memory: _Memory
+        self,
+        operator: LinearOperator,
+        solver: RecycledConjugateGradient,
+        memory: _Memory,
+        inner: PreparedPreconditioner | None = None,
     ):
         self._plain = operator.detach()
-        self._inner = solver.preconditioner.prepare(self._plain)
+        self._inner = solver.preconditioner.prepare(self._plain) if inner is None else inner
         super().__init__(operator, solver, f"RecycledConjugateGradient with {self._inner.label}")
         self._settings = solver
         self._memory = memory
 
     def update(self, operator: LinearOperator) -> Prepared:
         """Prepare for moved coefficients, with what the sequence has learned."""
-        return _PreparedRecycled(operator, self._settings, self._memory)
+        inner = self._inner.update(operator.detach())
+        return _PreparedRecycled(operator, self._settings, self._memory, inner)
 
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         memory, settings = self._memory, self._settings
@@ -162,7 +174,7 @@ class _PreparedRecycled(Prepared):
         if kept:
             memory.learn(trail, steps, settings.directions)
         elif directions is not None and x0 is None:
-            memory.judge(steps)
+            memory.judge(directions, steps)
         used = torch.full_like(
             outcome.iterations, 0 if directions is None else len(directions.shares)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._fast import FastDiagonalization
@@ -24,6 +25,7 @@ from solvers.linear.preconditioners._preconditioner import Preconditioner, Prepa
 from solvers.linear.preconditioners._trail import Directions, Trail
 
 __all__ = [
+    "AdjointStart",
     "AggregationMultigrid",
     "AggregationRule",
     "AlgebraicMultigrid",

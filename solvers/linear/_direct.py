@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,43 @@ from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
 
-__all__ = ["Cholesky", "SparseLU"]
+__all__ = ["Cholesky", "PreparedDirect", "SparseLU"]
+
+
+class PreparedDirect(Prepared):
+    """A direct method with its factors; what it gives is judged by the true residual.
+
+    Args:
+        operator: The operator, with gradients.
+        solver: The settings, which have an ``rtol``.
+    """
+
+    def __init__(self, operator: LinearOperator, solver: Any):
+        super().__init__(operator, solver, type(solver).__name__)
+        self._plain = operator.detach()
+        self._plain.check()
+        self._rtol = solver.rtol
+        self._null_space = self._plain.null_space()
+        self._factor()
+
+    @abstractmethod
+    def _factor(self) -> None:
+        """Do everything that does not depend on the right-hand side."""
+
+    @abstractmethod
+    def _solve(self, items: Items) -> Tensor:
+        """Solve for ``items.b``, and end items that have no solution."""
+
+    @torch.no_grad()
+    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        items = Items(self._plain, b, self._rtol, self._null_space)
+        x = torch.where(items.spread(items.b_norm == 0), 0.0, self._solve(items))
+        norm = items.norm(items.residual(x))
+        items.end(~torch.isfinite(norm), Status.NON_FINITE)
+        items.iterations = items.iterations + items.running
+        items.accept(norm <= items.limit)
+        items.end(norm > items.limit, Status.STALLED)
+        return items.finish(x)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,27 +86,19 @@ class Cholesky:
         return _PreparedCholesky(operator, self)
 
 
-class _PreparedCholesky(Prepared):
-    def __init__(self, operator: LinearOperator, solver: Cholesky):
-        super().__init__(operator, solver, "Cholesky")
-        self._plain = operator.detach()
-        self._plain.check()
-        self._rtol = solver.rtol
+class _PreparedCholesky(PreparedDirect):
+    def _factor(self) -> None:
         matrix = _dense(self._plain)
         # Empty rows are no unknowns; one on their diagonal keeps them apart.
         empty = (matrix == 0).all(-1)
         matrix = matrix + torch.diag_embed(empty.to(matrix.dtype))
-        self._null_space = self._plain.null_space()
-        self._factor, self._info = torch.linalg.cholesky_ex(matrix)
+        self._lower, self._info = torch.linalg.cholesky_ex(matrix)
 
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
-        operator = self._plain
-        items = Items(operator, b, self._rtol, self._null_space)
+    def _solve(self, items: Items) -> Tensor:
         items.end(self._info.expand(items.batch) != 0, Status.BREAKDOWN)
-        flat = items.b.reshape(*items.batch, operator.size, 1)
-        x = torch.cholesky_solve(flat, self._factor).reshape(items.b.shape)
-        x = torch.where(items.spread(items.running), x, 0.0)
-        return _judge(items, x)
+        flat = items.b.reshape(*items.batch, self._plain.size, 1)
+        x = torch.cholesky_solve(flat, self._lower).reshape(items.b.shape)
+        return torch.where(items.spread(items.running), x, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,26 +146,20 @@ class SparseLU:
         return _PreparedLU(operator, self)
 
 
-class _PreparedLU(Prepared):
-    def __init__(self, operator: LinearOperator, solver: SparseLU):
-        super().__init__(operator, solver, "SparseLU")
-        self._plain = operator.detach()
-        self._plain.check()
-        self._rtol = solver.rtol
-        self._null_space = self._plain.null_space()
+class _PreparedLU(PreparedDirect):
+    def _factor(self) -> None:
         flat = _items_of(self._plain)
         self._factors = [_FactoredItem(item, self._null_space) for item in flat]
 
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
-        items = Items(self._plain, b, self._rtol, self._null_space)
+    def _solve(self, items: Items) -> Tensor:
         flat = items.b.reshape(-1, self._plain.size).cpu().double().numpy()
         index = torch.arange(len(self._factors)).reshape(self._plain.batch)
         which = index.expand(items.batch).flatten().tolist()
         solved = [self._factors[i].solve(row) for i, row in zip(which, flat, strict=True)]
         broken = torch.tensor([s is None for s in solved]).reshape(items.batch)
-        items.end(broken.to(b.device), Status.BREAKDOWN)
+        items.end(broken.to(items.b.device), Status.BREAKDOWN)
         values = np.stack([np.zeros(self._plain.size) if s is None else s for s in solved])
-        return _judge(items, torch.from_numpy(values).to(b).reshape(items.b.shape))
+        return torch.from_numpy(values).to(items.b).reshape(items.b.shape)
 
 
 class _FactoredItem:
@@ -197,15 +220,3 @@ def _items_of(operator: LinearOperator) -> list[LinearOperator]:
         )
         for index in np.ndindex(*operator.batch)
     ]
-
-
-def _judge(items: Items, x: Tensor) -> Outcome:
-    """Measure the residual."""
-    zero = items.b_norm == 0
-    x = torch.where(items.spread(zero), 0.0, x)
-    norm = items.norm(items.residual(x))
-    items.end(~torch.isfinite(norm), Status.NON_FINITE)
-    items.iterations = items.iterations + items.running
-    items.accept(norm <= items.limit)
-    items.end(norm > items.limit, Status.STALLED)
-    return items.finish(x)

@@ -46,19 +46,32 @@ class Fallback:
         Args:
             operator: An operator that suits both.
         """
-        return _PreparedFallback(operator, self)
+        return _PreparedFallback(operator, self, self.first.prepare(operator))
 
 
 class _PreparedFallback(Prepared):
-    def __init__(self, operator: LinearOperator, solver: Fallback):
-        self._first = solver.first.prepare(operator)
-        self._then: Prepared | None = None
+    def __init__(
+        self,
+        operator: LinearOperator,
+        solver: Fallback,
+        first: Prepared,
+        then: Prepared | None = None,
+    ):
+        self._first = first
+        self._then = then
         self._settings = solver
-        super().__init__(operator, solver, self._first.label)
+        super().__init__(operator, solver, first.label)
+
+    def update(self, operator: LinearOperator) -> Prepared:
+        """Update what is prepared."""
+        then = None if self._then is None else self._then.update(operator)
+        return _PreparedFallback(operator, self._settings, self._first.update(operator), then)
 
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         outcome = self._first.run(b, x0)
-        failed = torch.zeros_like(outcome.status, dtype=torch.bool)
+        # What is not finite though the right-hand side is comes from the method.
+        axes = tuple(range(-len(self.operator.codomain), 0))
+        failed = (outcome.status == Status.NON_FINITE) & b.isfinite().all(dim=axes)
         for status in _CURABLE:
             failed = failed | (outcome.status == status)
         counts = {"handed_over": failed.to(torch.int64)}

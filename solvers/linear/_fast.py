@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
-from solvers.linear._prepared import Outcome, Prepared
+from solvers.core import SettingsError, check_positive
+from solvers.linear._direct import PreparedDirect
+from solvers.linear._prepared import Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
@@ -67,13 +68,9 @@ class FastDiagonalization:
         return _PreparedFast(operator, self)
 
 
-class _PreparedFast(Prepared):
-    def __init__(self, operator: PoissonOperator, solver: FastDiagonalization):
-        super().__init__(operator, solver, "FastDiagonalization")
-        self._plain = operator.detach()
-        self._plain.check()
-        self._rtol = solver.rtol
-        self._null_space = self._plain.null_space()
+class _PreparedFast(PreparedDirect):
+    def _factor(self) -> None:
+        assert isinstance(self._plain, PoissonOperator)
         parts = _separate(self._plain)
         assert parts is not None
         profiles, excesses, constant = parts
@@ -86,18 +83,10 @@ class _PreparedFast(Prepared):
         floor = 1e-13 * total.max()
         self._inverse = torch.where(total > floor, 1.0 / total, 0.0)
 
-    @torch.no_grad()
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
-        items = Items(self._plain, b, self._rtol, self._null_space)
+    def _solve(self, items: Items) -> Tensor:
         x = self._invert(items.b)
         # One refinement gains the digits that large grids lose.
-        x = x + self._invert(items.residual(x))
-        norm = items.norm(items.residual(x))
-        items.end(~torch.isfinite(norm), Status.NON_FINITE)
-        items.iterations = items.iterations + items.running
-        items.accept(norm <= items.limit)
-        items.end(norm > items.limit, Status.STALLED)
-        return items.finish(x)
+        return x + self._invert(items.residual(x))
 
     def _invert(self, b: Tensor) -> Tensor:
         axes = len(self._bases)

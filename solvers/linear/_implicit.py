@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers.core import OnFailure, Report, Solution, Status, apply_on_failure
+from solvers.linear._adjoint import AdjointStart
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared, expand_right_hand_side
 from solvers.linear.operators._operator import LinearOperator
 
@@ -55,6 +56,8 @@ class _Problem:
         *,
         is_transposed: bool = False,
         x0: Tensor | None = None,
+        start: AdjointStart | None = None,
+        adjoint_start: AdjointStart | None = None,
         on_failure: OnFailure = "mask",
     ):
         self.solver = solver
@@ -62,6 +65,8 @@ class _Problem:
         self.preparation = preparation
         self.is_transposed = is_transposed
         self.x0 = x0
+        self.start = start
+        self.adjoint_start = adjoint_start
         self.on_failure = on_failure
         self.names = tuple(operator.coefficients)
         self.counts: dict[str, Tensor] = {}
@@ -83,10 +88,23 @@ class _Problem:
             preparation.prepared = self.solver.prepare(operator)
         return preparation.prepared.transpose() if self.is_transposed else preparation.prepared
 
+    def run(self, b: Tensor, tensors: Sequence[Tensor]) -> Outcome:
+        """Solve plain tensors."""
+        prepared = self.prepare(tensors)
+        if self.start is None:
+            return prepared.run(b, self.x0)
+        outcome = prepared.run(b, self.start.guess(b, len(self.operator.domain)))
+        self.start.keep(b, outcome)
+        return outcome
+
     def adjoint(self) -> _Problem:
         """The transposed problem, with the same preparation."""
         return _Problem(
-            self.solver, self.operator, self.preparation, is_transposed=not self.is_transposed
+            self.solver,
+            self.operator,
+            self.preparation,
+            is_transposed=not self.is_transposed,
+            start=self.adjoint_start,
         )
 
     def tangent(self) -> _Problem:
@@ -112,8 +130,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(problem: _Problem, b: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        prepared = problem.prepare(tensors)
-        outcome = prepared.run(b.detach(), problem.x0)
+        outcome = problem.run(b.detach(), tensors)
         problem.counts = dict(outcome.counts)
         if problem.on_failure != "mask":
             solution = Solution(value=outcome.value, report=_report(outcome, problem.counts))
@@ -121,7 +138,7 @@ class _Solve(torch.autograd.Function):
                 solution.report,
                 problem.on_failure,
                 solution=solution,
-                what=prepared.label,
+                what=problem.prepare(tensors).label,
                 stacklevel=4,
             )
         return outcome.value, outcome.status, outcome.iterations, outcome.residual
@@ -212,6 +229,7 @@ def implicit_solve(
     b: Tensor,
     *,
     x0: Tensor | None = None,
+    adjoint: AdjointStart | None = None,
     on_failure: OnFailure = "raise",
     prepared: Prepared | None = None,
 ) -> Solution[Tensor]:
@@ -222,6 +240,7 @@ def implicit_solve(
         operator: The operator, with gradients in its coefficients.
         b: Right-hand sides, with gradients.
         x0: First guess.
+        adjoint: Where the backward pass starts.
         on_failure: What to do about items that fail.
         prepared: The solver prepared for this operator, if it is at hand.
 
@@ -232,7 +251,14 @@ def implicit_solve(
     if x0 is not None:
         operator.check_vector("x0", x0, shape=operator.domain)
         x0 = x0.detach()
-    problem = _Problem(solver, operator, _Preparation(prepared), x0=x0, on_failure=on_failure)
+    problem = _Problem(
+        solver,
+        operator,
+        _Preparation(prepared),
+        x0=x0,
+        adjoint_start=adjoint,
+        on_failure=on_failure,
+    )
     b = expand_right_hand_side(operator, b)
     tensors = tuple(operator.coefficients.values())
     value, status, iterations, residual = _solve(problem, b, tensors)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import OnFailure, SettingsError, ShapeError, Solution
+from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
@@ -19,6 +21,7 @@ from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
 from solvers.linear.preconditioners._aggregation import AggregationMultigrid
+from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
 
@@ -36,6 +39,7 @@ def linear_solve(
     solver: LinearSolver | None = None,
     *,
     x0: Float[Tensor, "..."] | None = None,
+    adjoint: AdjointStart | None = None,
     on_failure: OnFailure = "raise",
 ) -> Solution[Tensor]:
     r"""Solve ``A x = b``, differentiable in ``b`` and in every tensor of ``A``.
@@ -48,6 +52,8 @@ def linear_solve(
         solver: The method, for example ``ConjugateGradient(preconditioner=Multigrid())``. None
             takes `choose_solver`; ask that function what it picks.
         x0: First guess, shape of the solution; zero by default. It carries no gradient.
+        adjoint: Keeps adjoint solutions from one backward pass to the next, see `AdjointStart`; by
+            default every one starts from zero.
         on_failure: ``"raise"`` (default), ``"warn"`` or ``"mask"``, for items that fail.
 
     Returns:
@@ -81,7 +87,7 @@ def linear_solve(
             "solve the normal equations with A.T @ A"
         )
     chosen = choose_solver(operator) if solver is None else solver
-    return implicit_solve(chosen, operator, b, x0=x0, on_failure=on_failure)
+    return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
 
 
 def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:
@@ -107,7 +113,9 @@ def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:
     )
 
 
-def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolver:
+def choose_solver(
+    operator: LinearOperator, *, rtol: float = 1e-8, direct_size: int = _DIRECT_SIZE
+) -> LinearSolver:
     """Pick a method by the kind, symmetry and size of an operator.
 
     ========================================  =====================================================
@@ -117,14 +125,17 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU)
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
-    other matrix of moderate size             `SparseLU` (up to 20 000 unknowns, on the CPU)
-    symmetric, positive diagonal, larger      `ConjugateGradient` with `Jacobi`
+    other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU)
+    symmetric, positive diagonal, larger      `ConjugateGradient` with `AlgebraicMultigrid` if the
+                                              extra is installed, as long as no more than 200 steps
+                                              are foreseen; else with `Jacobi`
     anything else                             `GMRES`, with `Jacobi` if there is a full diagonal
     ========================================  =====================================================
 
     Args:
         operator: The operator.
         rtol: Relative tolerance of the residual.
+        direct_size: Most unknowns for sparse direct factors.
 
     Returns:
         The settings; print them to see the choice.
@@ -145,10 +156,16 @@ def choose_solver(operator: LinearOperator, *, rtol: float = 1e-8) -> LinearSolv
     on_cpu = operator.device.type == "cpu"
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
         return Cholesky(rtol=rtol)
-    if has_matrix and on_cpu and operator.size <= _DIRECT_SIZE:
+    if has_matrix and on_cpu and operator.size <= direct_size:
         return SparseLU(rtol=rtol)
     if is_positive:
-        return ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
+        simple = ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
+        if not (has_matrix and on_cpu) or operator.batch or find_spec("pyamg") is None:
+            return simple
+        algebraic = ConjugateGradient(
+            preconditioner=AlgebraicMultigrid(), rtol=rtol, patience=_PATIENCE
+        )
+        return Fallback(algebraic, simple)
     return GMRES(preconditioner=Jacobi() if has_diagonal else None, rtol=rtol)
 
 

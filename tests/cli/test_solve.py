@@ -167,6 +167,13 @@ def test_a_failed_item_is_said_and_its_iterate_kept(market: Path, tmp_path: Path
     assert np.isfinite(np.load(output)).all()
 
 
+def test_a_limit_ends_the_choice_of_a_method_too(tmp_path: Path) -> None:
+    path = tmp_path / "box.npz"
+    np.savez(path, cells=np.zeros((20, 20), int), source=np.eye(20), outside=2)
+    record = solved(path, "--iterations", 2, code=1)
+    assert record["items"][0]["iterations"] == 2
+
+
 def test_walls_all_round_need_sources_that_add_up_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "box.npz"
     source = np.zeros((8, 8))
@@ -174,7 +181,9 @@ def test_walls_all_round_need_sources_that_add_up_to_nothing(tmp_path: Path) -> 
     np.savez(path, cells=np.zeros((8, 8), int), source=source)
     assert solved(path)["summary"]["converged"] == 1
     np.savez(path, cells=np.zeros((8, 8), int), source=source + 0.1)
-    assert solved(path, code=1)["items"][0]["status"] == "INFEASIBLE"
+    item = solved(path, code=1)["items"][0]
+    assert item["status"] == "INFEASIBLE"
+    assert "add up to zero" in item["advice"]
 
 
 def test_an_indefinite_matrix_breaks_conjugate_gradients_down(tmp_path: Path) -> None:
@@ -236,7 +245,7 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         ("seven", [], "expected 0 fluid, 1 solid, 2 air"),
         ("solid", [], "there is no fluid"),
         ("no_source", [], "no 'source'"),
-        ("shape", [], r"has shape (3, 4), expected (4, 4)"),
+        ("shape", [], r"holds 3 x 4 numbers, expected 4 x 4 as cells"),
         ("negative", [], "expected zero or more"),
         ("objects", [], "is no readable archive"),
         ("unsymmetric", ["--rtol", "0"], "rtol"),

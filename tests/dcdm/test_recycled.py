@@ -76,6 +76,46 @@ def test_later_solves_take_far_fewer_steps(backend: str) -> None:
         assert true_residual(changed, solution.value, b) <= 1.01e-8
 
 
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_directions_outlive_moving_solids(backend: str) -> None:
+    """A solid on its way through the plates: directions reach into it until they are cut."""
+    A = plates(20, seed=1)
+    inner = Multigrid(backend=backend)  # type: ignore[arg-type]
+    prepared = RecycledConjugateGradient(preconditioner=inner).prepare(A)
+    prepared.solve(white(A, 0))
+    for step in range(3):
+        solid = torch.zeros(A.domain, dtype=torch.bool)
+        solid[6:10, 3 + 4 * step : 8 + 4 * step, 5:11] = True
+        inside = {f"coupling{axis}": _between(~solid, axis) for axis in range(3)}
+        inside["boundary"] = ~solid
+        changed = A.with_coefficients({k: c * inside[k] for k, c in A.coefficients.items()})
+        b = white(changed, step)
+        prepared = prepared.update(changed)
+        solution = prepared.solve(b)
+        assert int(solution.report.counts["directions"]) > 0
+        assert float(solution.value[solid].abs().max()) == 0.0
+        assert true_residual(changed, solution.value, b) <= 1.01e-8
+        plain = linear_solve(changed, b, ConjugateGradient(preconditioner=inner))
+        assert int(solution.iterations) < 0.8 * int(plain.iterations)
+
+
+def _between(fluid: Tensor, axis: int) -> Tensor:
+    size = fluid.shape[axis] - 1
+    return fluid.narrow(axis, 0, size) & fluid.narrow(axis, 1, size)
+
+
+def test_threads_may_share_what_is_learned() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    A = plates(16, seed=1)
+    prepared = RecycledConjugateGradient().prepare(A)
+    right = [white(A, seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda b: prepared.solve(b).value, right))
+    for b, x in zip(right, found, strict=True):
+        assert true_residual(A, x, b) <= 1.01e-8
+
+
 def test_the_unit_of_the_coefficients_does_not_matter() -> None:
     A = plates(20, seed=1)
     steps = []

@@ -85,10 +85,11 @@ def test_both_forms_agree_on_noise(decades: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cycle", ["V", "W"])
 @pytest.mark.parametrize("build", [lambda: channels(12, 1e5), lambda: noise(12, 4.0)])
-def test_the_v_cycle_is_symmetric_and_positive(build: Any, form: Any) -> None:
+def test_the_cycle_is_symmetric_and_positive(build: Any, cycle: Any, form: Any) -> None:
     A = build()
-    cycle = AggregationMultigrid(backend=form).prepare(A).apply
+    cycle = AggregationMultigrid(cycle=cycle, backend=form).prepare(A).apply
     u, v = white(A, 2), white(A, 3)
     scale = float(((u * cycle(u)).sum() * (v * cycle(v)).sum()).sqrt())
     assert abs(float((u * cycle(v)).sum() - (v * cycle(u)).sum())) < 1e-4 * scale
@@ -104,14 +105,45 @@ def test_steps_hardly_depend_on_the_contrast(contrast: float, residual_of: Resid
     assert residual_of(A, solution.value, b) <= 1.01e-8
 
 
+def binary(n: int, seed: int) -> PoissonOperator:
+    """Cells of 1e6 among cells of 1."""
+    rng = np.random.default_rng(seed)
+    beta = torch.from_numpy(np.where(rng.random((n, n, n)) < 0.3, 1e6, 1.0))
+    return PoissonOperator.from_cells(torch.zeros(n, n, n), coefficient=beta, outside=2)
+
+
+@pytest.mark.parametrize("build", [lambda: channels(14, 1e5), lambda: binary(14, 0)])
+def test_the_w_cycle_lifts_no_error_twofold(build: Any) -> None:
+    """Eigenvalues of the preconditioned matrix stay below two: the cycle alone converges."""
+    A = build()
+    cycle = AggregationMultigrid().prepare(A).apply
+    x = white(A)
+    for _ in range(40):
+        x = cycle(A.apply(x))
+        x = x / x.norm()
+    assert 0 < float((x * A.apply(cycle(A.apply(x)))).sum() / (x * A.apply(x)).sum()) < 2
+
+
+def test_noise_of_contrast_1e6(residual_of: Residual) -> None:
+    """Single systems take 35 to 70 steps, as the pairs happen to fall."""
+    counts = []
+    for seed in range(3):
+        A = binary(28, seed)
+        b = white(A)
+        solution = linear_solve(A, b, ConjugateGradient(preconditioner=AggregationMultigrid()))
+        counts.append(int(solution.iterations))
+        assert residual_of(A, solution.value, b) <= 1.01e-8
+    assert sum(counts) / len(counts) <= 60
+
+
 def test_on_a_uniform_grid_the_rule_beats_sums_of_couplings() -> None:
     A = PoissonOperator.from_cells(torch.zeros(24, 24, 24), outside=2)
     b = white(A)
     rule, sums = (
         int(linear_solve(A, b, ConjugateGradient(preconditioner=cycle)).iterations)
         for cycle in (
-            AggregationMultigrid(),
-            AggregationMultigrid(rule=AggregationRule.galerkin()),
+            AggregationMultigrid(cycle="V"),
+            AggregationMultigrid(rule=AggregationRule.galerkin(), cycle="V"),
         )
     )
     assert rule <= 13
@@ -123,7 +155,7 @@ def test_on_a_uniform_grid_the_rule_beats_sums_of_couplings() -> None:
 def test_channels_of_64_cells(seed: int) -> None:
     A = channels(64, 1e5, seed)
     solution = linear_solve(A, white(A), ConjugateGradient(preconditioner=AggregationMultigrid()))
-    assert int(solution.iterations) <= 38
+    assert int(solution.iterations) <= 35
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -29,6 +29,7 @@ from solvers.linear import (
     Multigrid,
     PoissonOperator,
     Preconditioner,
+    PreparedPreconditioner,
     SparseLU,
     SparseOperator,
     choose_solver,
@@ -292,7 +293,9 @@ def test_what_is_chosen() -> None:
     assert isinstance(first, ConjugateGradient)
     assert isinstance(first.preconditioner, Multigrid)
     large = SparseOperator.from_scipy(scipy.sparse.eye_array(30_000))
-    assert isinstance(choose_solver(large), ConjugateGradient)
+    chosen = choose_solver(large)
+    first = chosen.first if isinstance(chosen, Fallback) else chosen
+    assert isinstance(first, ConjugateGradient)
     free = CallableOperator(lambda x, c: c * x.roll(1, -1), (4,), {"c": torch.ones(1)})
     assert choose_solver(free) == GMRES()
 
@@ -350,23 +353,18 @@ def test_noise_of_contrast_a_million_is_solved() -> None:
 
 
 def test_a_preconditioner_that_breaks_leaves_a_finite_iterate() -> None:
-    class Broken:
+    class Broken(PreparedPreconditioner):
         def __init__(self) -> None:
             self.calls = 0
 
-        def prepare(self, operator: object) -> object:
+        def prepare(self, operator: object) -> PreparedPreconditioner:
             return self
-
-        label = "broken"
-
-        def conjugate_gradient(self, *_: object, **__: object) -> None:
-            return None
 
         def apply(self, r: Tensor) -> Tensor:
             self.calls += 1
             return r if self.calls < 4 else torch.full_like(r, torch.nan)
 
-    solver = ConjugateGradient(preconditioner=Broken())  # type: ignore[arg-type]
+    solver = ConjugateGradient(preconditioner=Broken())
     solution = linear_solve(DenseOperator(matrix(30)), randn(30), solver, on_failure="mask")
     assert int(solution.status) == Status.NON_FINITE
     assert torch.isfinite(solution.value).all()

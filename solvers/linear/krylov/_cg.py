@@ -10,8 +10,9 @@ from torch import Tensor
 from solvers.core import SettingsError, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
+from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
-from solvers.linear.preconditioners._preconditioner import Identity, Preconditioner
+from solvers.linear.preconditioners._preconditioner import Preconditioner
 
 __all__ = ["ConjugateGradient"]
 
@@ -81,20 +82,8 @@ class ConjugateGradient:
         return _PreparedConjugateGradient(operator, self)
 
 
-class _PreparedConjugateGradient(Prepared):
-    def __init__(self, operator: LinearOperator, solver: ConjugateGradient):
-        plain = operator.detach()
-        preconditioner = solver.preconditioner
-        self.preconditioner = (
-            Identity() if preconditioner is None else preconditioner.prepare(plain)
-        )
-        inner = self.preconditioner.label
-        super().__init__(operator, solver, f"ConjugateGradient{f' with {inner}' if inner else ''}")
-        self._plain = plain
-        self._settings = solver
-        self._is_checked = False
-
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+class _PreparedConjugateGradient(PreparedKrylov):
+    def _solve(self, b: Tensor, x0: Tensor | None) -> Outcome:
         settings = self._settings
         if not settings.is_flexible:
             outcome = self.preconditioner.conjugate_gradient(
@@ -106,9 +95,7 @@ class _PreparedConjugateGradient(Prepared):
             )
             if outcome is not None:
                 return outcome
-        if not self._is_checked:
-            self._plain.check()
-            self._is_checked = True
+        self._check()
         with torch.no_grad():
             return self._iterate(b, x0)
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from solvers.core import SettingsError, Status, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
+from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
-from solvers.linear.preconditioners._preconditioner import Identity, Preconditioner
+from solvers.linear.preconditioners._preconditioner import Preconditioner
 
 __all__ = ["GMRES"]
 
@@ -66,19 +67,10 @@ class GMRES:
         return _PreparedGMRES(operator, self)
 
 
-class _PreparedGMRES(Prepared):
-    def __init__(self, operator: LinearOperator, solver: GMRES):
-        super().__init__(operator, solver, "GMRES")
-        self._plain = operator.detach()
-        self._plain.check()
-        self._settings = solver
-        preconditioner = solver.preconditioner
-        self.preconditioner = (
-            Identity() if preconditioner is None else preconditioner.prepare(self._plain)
-        )
-
+class _PreparedGMRES(PreparedKrylov):
     @torch.no_grad()
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+    def _solve(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        self._check()
         A, settings = self._plain, self._settings
         items = Items(A, b, settings.rtol, A.null_space())
         x = items.start(x0)

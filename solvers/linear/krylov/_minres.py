@@ -10,8 +10,9 @@ from torch import Tensor
 from solvers.core import SettingsError, Status, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
+from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
-from solvers.linear.preconditioners._preconditioner import Identity, Preconditioner
+from solvers.linear.preconditioners._preconditioner import Preconditioner
 
 __all__ = ["MINRES"]
 
@@ -65,19 +66,10 @@ class MINRES:
         return _PreparedMINRES(operator, self)
 
 
-class _PreparedMINRES(Prepared):
-    def __init__(self, operator: LinearOperator, solver: MINRES):
-        super().__init__(operator, solver, "MINRES")
-        self._plain = operator.detach()
-        self._plain.check()
-        self._settings = solver
-        preconditioner = solver.preconditioner
-        self.preconditioner = (
-            Identity() if preconditioner is None else preconditioner.prepare(self._plain)
-        )
-
+class _PreparedMINRES(PreparedKrylov):
     @torch.no_grad()
-    def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
+    def _solve(self, b: Tensor, x0: Tensor | None) -> Outcome:
+        self._check()
         A, precondition, settings = self._plain, self.preconditioner.apply, self._settings
         items = Items(A, b, settings.rtol, A.null_space())
         dot, spread = items.dot, items.spread

@@ -18,46 +18,56 @@ from solvers.linear.preconditioners._aggregation import (
     SLOW_COARSENING,
     AggregationRule,
     Graph,
+    choose_rule,
 )
 from solvers.linear.preconditioners._coarsening import COARSEST_CELLS, REVISIT_BELOW
-from solvers.linear.preconditioners._compiled import CompiledMultigrid
+from solvers.linear.preconditioners._levels import GridLevels
 from solvers.linear.preconditioners._native import HEADER, ROW, Slot
 
-__all__ = ["CompiledAggregation"]
+__all__ = ["AggregateLevels"]
 
 _SPARSE_ROW = 12
 _LANES = 16
+# A pairing that leaves more of the rows is none.
+_TOO_MANY = 0.98
 
 Array = np.ndarray[Any, Any]
 
 
-class CompiledAggregation(CompiledMultigrid):
-    """Aggregates of a grid operator; see `AggregationMultigrid`.
+class AggregateLevels(GridLevels):
+    """Aggregates of a grid operator below its finest level; see `AggregationMultigrid`.
+
+    A refill keeps the pairs as long as no coupling vanishes or appears; only couplings are new.
 
     Args:
         operator: Operator without gradients, float64 on the CPU, not periodic, one system.
-        rule: Pairing and couplings.
+        rule: Pairing and couplings; chosen by the graph if None.
         cycle: Visits of a coarser level, 1 (V) or 2 (W).
     """
 
     label = "multigrid on aggregates (compiled)"
 
-    def __init__(self, operator: PoissonOperator, *, rule: AggregationRule, cycle: int):
+    def __init__(self, operator: PoissonOperator, *, rule: AggregationRule | None, cycle: int):
         self._rule = rule
+        self._pairs: list[_Pairs] = []
         super().__init__(operator, cycle=cycle, threads=1)
 
-    def _coarsen(self, stats: Array | None) -> None:
+    def _coarsen(self, stats: Array | None, is_new: bool) -> None:
         """Levels of aggregates below the finest level, which stays a grid."""
-        build = _Build(self._table[HEADER : HEADER + ROW])
-        graph, row_of_cell = build.from_grid(self._levels[0].cells)
-        rule = self._rule
+        build = _Build(self.table[HEADER : HEADER + ROW])
+        graph, row_of_cell = build.from_grid(self.levels[0].cells)
+        rule = choose_rule(graph) if self._rule is None else self._rule
+        known = iter(() if is_new else self._pairs)
+        self.is_worn = not is_new
+        self._pairs = []
         self.rows = [graph.rows]
         self._sparse: list[_SparseLevel] = []
         strong = rule.strong
-        parent = np.zeros(0, dtype=np.int32)
         while not self._sparse or graph.rows > COARSEST_CELLS:
-            coarse, parent = build.merge_twice(graph, rule, strong)
-            parent[parent < 0] = coarse.rows
+            pairs = next(known, None)
+            coarse, pairs = build.merge_twice(graph, rule, strong, pairs)
+            self._pairs.append(pairs)
+            parent = np.where(pairs.parent < 0, np.int32(coarse.rows), pairs.parent)
             if self._sparse:
                 self._sparse[-1].set_parent(parent, coarse.rows)
             else:
@@ -68,11 +78,11 @@ class CompiledAggregation(CompiledMultigrid):
             graph = coarse
             self.rows.append(graph.rows)
             self._sparse.append(build.slice(graph))
-        self._inverse = graph.inverse().reshape(1, -1).contiguous()
+        self._inverse = graph.inverse().numpy()[None]
         self._rows = np.stack([level.row for level in self._sparse])
-        self._set(Slot.INVERSE, self._inverse.data_ptr(), 0)
-        self._table[Slot.LEVELS] = 1
-        self._set(
+        self.set(Slot.INVERSE, self._inverse.ctypes.data, 0)
+        self.table[Slot.LEVELS] = 1
+        self.set(
             Slot.AGGREGATES,
             self._rows.ctypes.data,
             len(self._sparse),
@@ -82,7 +92,16 @@ class CompiledAggregation(CompiledMultigrid):
 
     def _first_visits(self) -> int:
         is_small = self.rows[1] <= REVISIT_BELOW * self.rows[0]
-        return int(self._table[Slot.VISITS]) if is_small and len(self._sparse) > 1 else 1
+        return int(self.table[Slot.VISITS]) if is_small and len(self._sparse) > 1 else 1
+
+
+@dataclass(slots=True)
+class _Pairs:
+    """Aggregates of a level: those of single rows, perhaps paired again, and both in one."""
+
+    first: tuple[Array, int]
+    second: tuple[Array, int] | None
+    parent: Array
 
 
 class _SparseLevel:
@@ -191,23 +210,33 @@ class _Build:
         return Graph(start[: rows + 1], to[:entries], c, c, excess[:rows]), row_of_cell
 
     def merge_twice(
-        self, graph: Graph, rule: AggregationRule, strong: float
-    ) -> tuple[Graph, Array]:
-        """Pairs of pairs, and the row of the coarse graph for every row, -1 for none."""
-        parent, count = self._match(graph, strong, rule.join)
-        while count > 0.98 * graph.rows and strong > 1e-4:
-            strong *= 0.3
-            parent, count = self._match(graph, strong, rule.join)
+        self, graph: Graph, rule: AggregationRule, strong: float, known: _Pairs | None
+    ) -> tuple[Graph, _Pairs]:
+        """The graph of pairs of pairs; pairs that are known are not sought again."""
+        first = known.first if known else self._match_enough(graph, strong, rule.join)
         graph.whole = graph.coupling
-        graph = self._contract(graph, parent, count, rule)
-        if count > COARSEST_CELLS:
-            second, count = self._match(graph, strong, rule.join)
-            if count <= 0.98 * graph.rows:
-                graph = self._contract(graph, second, count, rule)
-                parent = np.where(parent >= 0, second[parent], np.int32(-1))
+        graph = self._contract(graph, *first, rule)
+        parent, second = first[0], None
+        if known:
+            second = known.second
+        elif graph.rows > COARSEST_CELLS:
+            second = self._match(graph, strong, rule.join)
+            if second[1] > _TOO_MANY * graph.rows:
+                second = None
+        if second is not None:
+            graph = self._contract(graph, *second, rule)
+            parent = np.where(parent >= 0, second[0][parent], np.int32(-1))
         if rule.scale > 0:
             np.maximum(graph.coupling, np.float32(rule.floor) * graph.whole, out=graph.coupling)
-        return graph, parent
+        return graph, _Pairs(first, second, parent)
+
+    def _match_enough(self, graph: Graph, strong: float, join: float) -> tuple[Array, int]:
+        """Pairs of strongly coupled rows; weaker ones if there are hardly any."""
+        pairs = self._match(graph, strong, join)
+        while pairs[1] > _TOO_MANY * graph.rows and strong > 1e-4:
+            strong *= 0.3
+            pairs = self._match(graph, strong, join)
+        return pairs
 
     def _match(self, graph: Graph, strong: float, join: float) -> tuple[Array, int]:
         parent = _integers(graph.rows)

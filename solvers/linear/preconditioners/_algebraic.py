@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
 
 __all__ = ["AlgebraicMultigrid"]
+
+_DENSE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class _PreparedAlgebraic(PreparedPreconditioner):
         pyamg = require_extra("pyamg", "amg")
         import scipy.sparse
 
+        operator.check()
         matrix = operator.to_scipy()
         self._kept = np.flatnonzero(np.diff(matrix.indptr))
         inner = scipy.sparse.csr_matrix(matrix[self._kept][:, self._kept], dtype=np.float64)
@@ -61,13 +65,28 @@ class _PreparedAlgebraic(PreparedPreconditioner):
             if method == "ruge-stuben"
             else pyamg.smoothed_aggregation_solver
         )
-        self._cycle = build(inner).aspreconditioner()
+        levels = build(inner)
+        if levels.levels[-1].A.shape[0] > _DENSE:
+            # Coarsening came to a stop; the dense inverse would take for ever.
+            levels.coarse_solver = pyamg.multilevel.coarse_grid_solver("splu")
+        self._cycle = levels.aspreconditioner()
         self._size = operator.size
         self.label = f"algebraic multigrid ({method})"
+
+    def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
+        """Keep the levels, which wear out, as long as the unknowns are the same."""
+        unknowns = np.flatnonzero(operator.diagonal().cpu().numpy())
+        if not np.array_equal(unknowns, self._kept):
+            return None
+        worn = copy(self)
+        worn.is_worn = True
+        return worn
 
     def apply(self, r: Tensor) -> Tensor:
         rows = r.reshape(-1, self._size).cpu().double().numpy()
         result = np.zeros_like(rows)
-        for item, row in zip(result, rows, strict=True):
-            item[self._kept] = self._cycle.matvec(row[self._kept])
+        # What is not finite ends the item; it need not be said twice.
+        with np.errstate(all="ignore"):
+            for item, row in zip(result, rows, strict=True):
+                item[self._kept] = self._cycle.matvec(row[self._kept])
         return torch.from_numpy(result).to(r).reshape(r.shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 __all__ = [
     "CHEBYSHEV_INTERVAL",
     "COARSEST_CELLS",
+    "LEAST_PIVOT",
     "REVISIT_BELOW",
     "choose_axes",
     "coarse_shape",
@@ -27,8 +28,10 @@ REVISIT_BELOW = 0.45
 CHEBYSHEV_INTERVAL = (0.5, 2.0)
 """Eigenvalues of the scaled operator that the smoother aims at."""
 
+LEAST_PIVOT = 1e-11
+"""A matrix with a diagonal of one and a smaller pivot is taken for singular."""
+
 _WEAK = 0.4
-_SINGULAR = 1e-11
 
 
 def choose_axes(shape: Sequence[int], strengths: Sequence[float]) -> tuple[int, ...]:
@@ -79,10 +82,10 @@ def symmetric_inverse(matrix: Tensor) -> Tensor:
     filled = scaled + torch.diag_embed((diagonal <= 0).to(matrix.dtype))
     factor, info = torch.linalg.cholesky_ex(filled)
     pivots = factor.diagonal(dim1=-2, dim2=-1).amin(-1)
-    if bool(((info == 0) & (pivots > math.sqrt(_SINGULAR))).all()):
+    if bool(((info == 0) & (pivots > math.sqrt(LEAST_PIVOT))).all()):
         inverse = torch.cholesky_inverse(factor)
     else:
         values, vectors = torch.linalg.eigh(filled)
-        kept = torch.where(values > _SINGULAR * values[..., -1:], 1.0 / values, 0.0)
+        kept = torch.where(values > LEAST_PIVOT * values[..., -1:], 1.0 / values, 0.0)
         inverse = (vectors * kept.unsqueeze(-2)) @ vectors.mT
     return scale.unsqueeze(-1) * inverse * scale.unsqueeze(-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -84,8 +85,10 @@ class Multigrid:
 
         def build(grid: PoissonOperator) -> PreparedPreconditioner:
             from solvers.linear.preconditioners._compiled import CompiledMultigrid
+            from solvers.linear.preconditioners._levels import GridLevels
 
-            return CompiledMultigrid(grid, cycle=visits, threads=self.threads)
+            make = partial(GridLevels, cycle=visits, threads=self.threads)
+            return CompiledMultigrid(grid, make)
 
         compiled = prepare_compiled(operator, build, backend=self.backend, what="Multigrid")
         return compiled or ReferenceMultigrid(operator, cycle=visits)

@@ -45,11 +45,11 @@ _TEXTS = (
 class Op(IntEnum):
     """What a call does."""
 
-    SCAN = 0
-    FILL_MASK = auto()
+    FILL_MASK = 0
     FILL = auto()
     FIND_RUNS = auto()
     COARSEN = auto()
+    INVERT = auto()
     IS_HELD = auto()
     SOLVE = auto()
     CYCLE = auto()
@@ -112,6 +112,8 @@ class Number(IntEnum):
     RTOL = auto()
     WALL = auto()
     PATIENCE = auto()
+    GROWTH = auto()
+    LEAST_PIVOT = auto()
 
 
 @cache
@@ -136,16 +138,25 @@ class Level:
         systems: Number of systems.
         is_mask: Whether all couplings are equal, so that a byte a cell is enough.
         has_mass: Whether there is a mass term.
+        is_sketch: Whether vectors are left out.
     """
 
-    def __init__(self, shape: tuple[int, ...], systems: int, *, is_mask: bool, has_mass: bool):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        systems: int,
+        *,
+        is_mask: bool,
+        has_mass: bool = False,
+        is_sketch: bool = False,
+    ):
         nx, ny, nz = self.shape = shape
         self.is_mask = is_mask
         self.pitch = nz + 1
         self.plane = (ny + 1) * self.pitch
         self.cells = (nx + 2) * self.plane
         names = ["x", "b"] if is_mask else ["x", "b", "di", "cx", "cy", "cz", "e"]
-        sizes = dict.fromkeys(names, self.cells)
+        sizes = dict.fromkeys(() if is_sketch else names, self.cells)
         if is_mask:
             sizes["d8"] = self.cells // 4 + 1
         elif has_mass:
@@ -168,18 +179,23 @@ class Level:
 
     def field(self, name: str) -> Tensor:
         """A view of the cells of one array, shape ``(systems, *shape)``."""
-        return self._view(self.memory, self.offsets[name])
+        return self.view(self.memory, self.offsets[name])
 
     def diagonal(self) -> Tensor:
         """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
-        return self._view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
+        return self.view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
 
     def runs(self) -> Tensor:
         """A view of the first and last unknowns of all planes."""
         start = self.offsets["run"]
         return self.memory[:, start : start + 2 * (self.shape[0] + 2)].view(torch.int32)
 
-    def _view(self, memory: Tensor, start: int) -> Tensor:
+    def unknowns(self) -> Tensor:
+        """Which cells are unknowns, shape ``(systems, *shape)``."""
+        return (self.diagonal() if self.is_mask else self.field("di")) > 0
+
+    def view(self, memory: Tensor, start: int = 0) -> Tensor:
+        """The cells of arrays that lie in rows of memory from some place on."""
         stride = (memory.stride(0), self.plane, self.pitch, 1)
         return memory.as_strided((len(memory), *self.shape), stride, start + self.plane)
 

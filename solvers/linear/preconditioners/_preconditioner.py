@@ -15,9 +15,15 @@ __all__ = ["Identity", "Preconditioner", "PreparedPreconditioner"]
 
 
 class PreparedPreconditioner(ABC):
-    """An approximate inverse of one operator."""
+    """An approximate inverse of one operator.
+
+    Attributes:
+        label: What it is, in words.
+        is_worn: Whether it has parts that were made for an earlier operator.
+    """
 
     label = ""
+    is_worn = False
 
     @abstractmethod
     def apply(self, r: Tensor) -> Tensor:
@@ -25,6 +31,21 @@ class PreparedPreconditioner(ABC):
 
         Linear in ``r``, and symmetric positive definite if ``A`` is.
         """
+
+    def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
+        """Go on to an operator of the same structure whose numbers have moved, if that is cheap.
+
+        What is costly to find may be kept as it is (`is_worn`): the caller watches the rate of its
+        solves and prepares anew where it falls. This one keeps serving the old operator, though
+        its memory may have moved to the new one and must then be made again.
+
+        Args:
+            operator: The new operator, without gradients.
+
+        Returns:
+            The preconditioner of the new operator, or None if it must be prepared.
+        """
+        return None
 
     def conjugate_gradient(
         self,

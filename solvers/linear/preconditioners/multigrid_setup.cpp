@@ -12,47 +12,30 @@
     in.m = View::of(a + 20, system * a[24]);
     return in;
   }
-  // out: largest, least, sum (not finite if an entry is not), updated with a row.
-  INLINED void scan_row(const double* row, L n, L step, double* out) {
+  // Largest and least number and the sum, which is not finite if a number is not.
+  struct Span { double most, least, sum; };
+  INLINED void look(Span& s, const double* row, L n) {
     double hi[8], lo[8], part[8];
     for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
     L k = 0;
     for (; k + 8 <= n; k += 8)
       for (int c = 0; c < 8; c++) {
-        const double v = row[(k + c) * step];
+        const double v = row[k + c];
         hi[c] = v > hi[c] ? v : hi[c];
         lo[c] = v < lo[c] ? v : lo[c];
         part[c] += v;
       }
     for (; k < n; k++) {
-      const double v = row[k * step];
+      const double v = row[k];
       hi[0] = v > hi[0] ? v : hi[0];
       lo[0] = v < lo[0] ? v : lo[0];
       part[0] += v;
     }
     for (int c = 0; c < 8; c++) {
-      out[0] = hi[c] > out[0] ? hi[c] : out[0];
-      out[1] = lo[c] < out[1] ? lo[c] : out[1];
-      out[2] += part[c];
+      s.most = hi[c] > s.most ? hi[c] : s.most;
+      s.least = lo[c] < s.least ? lo[c] : s.least;
+      s.sum += part[c];
     }
-  }
-  // Largest coupling (largest coefficient if there is none), least coefficient, sum of all.
-  static void scan(const Input& in, L nx, L ny, L nz, double* out) {
-    const View views[5] = {in.c0, in.c1, in.c2, in.e, in.m};
-    double couplings[3] = {0, 0, 0}, others[3] = {0, 0, 0};
-    for (int a = 0; a < 4 + in.has_mass; a++) {
-      const View& v = views[a];
-      for (L i = 0; i < nx - (a == 0); i++)
-        for (L j = 0; j < ny - (a == 1); j++) {
-          const double* row = v.data + i * v.si + j * v.sj;
-          double* to = a < 3 ? couplings : others;
-          if (v.sk == 1) scan_row(row, nz - (a == 2), 1, to);
-          else scan_row(row, nz - (a == 2), v.sk, to);
-        }
-    }
-    out[0] = couplings[0] > 0.0 ? couplings[0] : others[0];
-    out[1] = couplings[1] < others[1] ? couplings[1] : others[1];
-    out[2] = couplings[2] + others[2];
   }
   // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
   struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
@@ -90,7 +73,8 @@
     return 1.0;
   }
   // Fill a mask level; whether all couplings between unknowns are `unit` and the excess a multiple.
-  static bool fill_mask(const Level& l, const Input& in, double unit, double* work) {
+  // `changed` is added to where a byte is not what it was.
+  static bool fill_mask(const Level& l, const Input& in, double unit, double* work, double& changed) {
     const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
     const Rows w = rows_at(work, nz);
     L faces = 0, pairs = 0;
@@ -99,7 +83,7 @@
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
         const double* __restrict m = w.m;
         unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
-        int bad = 0, count = 0;
+        int bad = 0, count = 0, other = 0;
         for (L k = 0; k < nz; k++) {
           const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
           const double d = s + w.e[k];
@@ -111,11 +95,13 @@
           bad |= whole > 6;
           bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(w.e[k] > -1e-12);
           count += x + y + z;
+          other += d8[k] != (unsigned char)whole;
           d8[k] = (unsigned char)whole;
         }
         if (in.has_mass) for (L k = 0; k < nz; k++) bad |= m[k] != 0.0;
         if (bad) return false;
         faces += count;
+        changed += other;
       }
     for (L i = 1; i <= nx; i++) {
       const unsigned char* d8 = l.d8 + i * PP;
@@ -128,14 +114,30 @@
     }
     return pairs == faces;
   }
+  // stats: sums and numbers of the positive couplings of the axes; how many zeros came or went; the
+  // largest coupling (number, if there is none), the least number, the sum of all.
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
     const Rows w = rows_at(work, nz);
+    Span couplings = {0, 0, 0}, others = {0, 0, 0};
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
+        look(couplings, w.x, nz);
+        look(couplings, w.y, nz);
+        look(couplings, w.z + 1, nz);
+        look(others, w.e, nz);
+        if (in.has_mass) look(others, w.m, nz);
         const L at = (i + 1) * l.PP + j * l.P;
+        int changed = 0;
+        for (L k = 0; k < nz; k++) {
+          const L q = at + k;
+          changed += ((l.cx[q] > 0.f) != ((float)w.x[k] > 0.f)) + ((l.cy[q] > 0.f) != ((float)w.y[k] > 0.f))
+                     + ((l.cz[q] > 0.f) != ((float)w.z[k+1] > 0.f))
+                     + ((l.e[q] > 0.f) != ((float)(w.e[k] + w.m[k]) > 0.f));
+        }
+        stats[6] += changed;
         for (L k = 0; k < nz; k++) {
           const L q = at + k;
           const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
@@ -154,6 +156,9 @@
         stats[0] += sx; stats[1] += sy; stats[2] += sz;
         stats[3] += nx_; stats[4] += ny_; stats[5] += nz_;
       }
+    stats[7] = couplings.most > 0.0 ? couplings.most : others.most;
+    stats[8] = couplings.least < others.least ? couplings.least : others.least;
+    stats[9] = couplings.sum + others.sum;
   }
   // First and last unknown of every plane.
   static void find_runs(const Level& l) {
@@ -235,6 +240,49 @@
     }
   }
 
+  // The inverse of the coarsest level by elimination, scaled to a diagonal of one so that pivots say
+  // how nearly singular it is; rows without an unknown are zero. False if a pivot is too small.
+  static bool invert(const Level& l, double* a, double least) {
+    const L P = l.P, PP = l.PP, n = l.nx * l.ny * l.nz;
+    double scale[128];
+    for (L q = 0; q < n * n; q++) a[q] = 0.0;
+    for (L i = 1, m = 0; i <= l.nx; i++)
+      for (L j = 0; j < l.ny; j++)
+        for (L k = 0; k < l.nz; k++, m++) {
+          const L q = i * PP + j * P + k;
+          const double d = l.mask ? (l.d8[q] > 0 ? 1.0 / l.d8[q] : 0.0) : (double)l.di[q];
+          scale[m] = __builtin_sqrt(d);
+          a[m * n + m] = 1.0;
+          const L at[3] = {q + PP, q + P, q + 1}, next[3] = {m + l.ny * l.nz, m + l.nz, m + 1};
+          const bool there[3] = {i < l.nx, j + 1 < l.ny, k + 1 < l.nz};
+          for (int f = 0; f < 3; f++) {
+            if (!there[f]) continue;
+            const double c = l.mask ? (double)(l.d8[q] > 0 && l.d8[at[f]] > 0)
+                                    : (double)(f == 0 ? l.cx : f == 1 ? l.cy : l.cz)[q];
+            a[m * n + next[f]] = a[next[f] * n + m] = -c;
+          }
+        }
+    for (L i = 0; i < n; i++)
+      for (L j = 0; j < n; j++) if (i != j) a[i * n + j] *= scale[i] * scale[j];
+    for (L k = 0; k < n; k++) {
+      double* __restrict pivot = a + k * n;
+      if (!(pivot[k] > least)) return false;
+      const double over = 1.0 / pivot[k];
+      pivot[k] = 1.0;
+      for (L j = 0; j < n; j++) pivot[j] *= over;
+      for (L i = 0; i < n; i++) {
+        double* __restrict row = a + i * n;
+        const double factor = row[k];
+        if (i == k || factor == 0.0) continue;
+        row[k] = 0.0;
+        for (L j = 0; j < n; j++) row[j] -= factor * pivot[j];
+      }
+    }
+    for (L i = 0; i < n; i++)
+      for (L j = 0; j < n; j++) a[i * n + j] *= scale[i] * scale[j];
+    return true;
+  }
+
   // ---- is every unknown connected to a known value or to mass? ----
   struct Runs { int *start, *stop, *parent, *held, *row; };  // row: first run of every row of cells
   INLINED int root(const Runs& u, int a) {
@@ -271,7 +319,7 @@
         const unsigned char* d8 = l.d8 + at;
         const float *cz = l.cz + at, *e = l.e + at;
         for (L k = 0; k < l.nz;) {
-          if (!is_unknown(l, at + k)) { k++; continue; }
+          if (!is_unknown(l.mask, l, at + k)) { k++; continue; }
           L end = k + 1;
           if (l.mask) while (d8[end] > 0) end++;
           else while (cz[end-1] > 0.f) end++;
@@ -333,7 +381,7 @@ if (op == OP_SOLVE) {
     const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
     const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
     Multigrid::solve(plan, aggregates, recycled, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit,
-                     numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE],
+                     numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE], numbers[NUMBER_GROWTH],
                      (double*)a[SLOT_REPORT] + 4 * (system * count + i));
   }
 } else if (op == OP_CYCLE) {
@@ -341,21 +389,20 @@ if (op == OP_SOLVE) {
   Multigrid::precondition(plan, aggregates, recycled, alone);
 } else if (op == OP_ENERGIES) {
   Multigrid::energies(l, recycled, fine.p, (double*)a[SLOT_RECYCLED_WEIGHTS]);
-} else if (op == OP_SCAN) {
-  Multigrid::scan(in, l.nx, l.ny, l.nz, out);
 } else if (op == OP_FILL_MASK) {
   unit = Multigrid::any_coupling(in, l.nx, l.ny, l.nz);
-  out[0] = Multigrid::fill_mask(l, in, unit, work);
-  Multigrid::find_runs(l);
+  out[0] = Multigrid::fill_mask(l, in, unit, work, out[1]);
 } else if (op == OP_FILL) {
   Multigrid::fill_general(l, in, unit, work, fine.d, fine.cx, fine.cy, fine.cz, out);
-  Multigrid::find_runs(l);
 } else if (op == OP_FIND_RUNS) {
   Multigrid::find_runs(l);
 } else if (op == OP_COARSEN) {
   const Multigrid::Level c = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
   Multigrid::coarsen(l, c, numbers[NUMBER_WALL], (float*)work, out);
   Multigrid::find_runs(c);
+} else if (op == OP_INVERT) {
+  out[0] = Multigrid::invert(l, (double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
+                             numbers[NUMBER_LEAST_PIVOT]);
 } else if (op == OP_IS_HELD) {
   int* const memory = (int*)a[SLOT_RUNS] + a[SLOT_RUNS_STEP] * system;
   out[0] = Multigrid::is_held(l, memory, a[SLOT_MOST_RUNS]);

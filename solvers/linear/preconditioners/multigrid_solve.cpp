@@ -132,9 +132,10 @@
       return v;
     }
   };
-  INLINED bool is_unknown(const Level& l, L q) { return l.mask ? l.d8[q] > 0 : l.di[q] > 0.f; }
+  INLINED bool is_unknown(bool M, const Level& l, L q) { return M ? l.d8[q] > 0 : l.di[q] > 0.f; }
   // Sum of the squares of the caller's numbers at the unknowns.
-  OUTLINED double square(const Level& l, const View& v, Team& t, Range r) {
+  INLINED double square_rows(bool M, bool unit_step, const Level& l, const View& v, Range r) {
+    const L step = unit_step ? 1 : v.sk;
     double total = 0.0;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
@@ -144,32 +145,45 @@
         L k = 0;
         for (; k + 8 <= l.nz; k += 8)
           for (int c = 0; c < 8; c++) {
-            const double n = is_unknown(l, at + k + c) ? from[(k + c) * v.sk] : 0.0;
+            const double n = is_unknown(M, l, at + k + c) ? from[(k + c) * step] : 0.0;
             part[c] += n * n;
           }
         for (; k < l.nz; k++) {
-          const double n = is_unknown(l, at + k) ? from[k * v.sk] : 0.0;
+          const double n = is_unknown(M, l, at + k) ? from[k * step] : 0.0;
           part[0] += n * n;
         }
         for (int c = 0; c < 8; c++) total += part[c];
       }
+    return total;
+  }
+  OUTLINED double square(const Level& l, const View& v, Team& t, Range r) {
+    double total;
+    if (l.mask) total = v.sk == 1 ? square_rows(true, true, l, v, r) : square_rows(true, false, l, v, r);
+    else total = v.sk == 1 ? square_rows(false, true, l, v, r) : square_rows(false, false, l, v, r);
     return sum(t, total);
   }
   // to = scale times the caller's numbers at the unknowns, b = single * to; either may be null
-  OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
-                     double single) {
+  INLINED void load_rows(bool M, bool unit_step, const Level& l, const View& v, double* to, float* b,
+                         Range r, double scale, double single) {
+    const L step = unit_step ? 1 : v.sk;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
         const L at = i * l.PP + j * l.P;
         const double* from = v.data + (i - 1) * v.si + j * v.sj;
         double* __restrict o = to + at;
         float* __restrict s = b + at;
-        for (L k = 0; k < l.nz; k++) {
-          const double n = is_unknown(l, at + k) ? scale * from[k * v.sk] : 0.0;
-          if (to) o[k] = n;
-          if (b) s[k] = (float)(single * n);
-        }
+        if (to) for (L k = 0; k < l.nz; k++) o[k] = is_unknown(M, l, at + k) ? scale * from[k * step] : 0.0;
+        if (b)
+          for (L k = 0; k < l.nz; k++)
+            s[k] = is_unknown(M, l, at + k) ? (float)(single * scale * from[k * step]) : 0.f;
       }
+  }
+  OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
+                     double single) {
+    if (l.mask && v.sk == 1) load_rows(true, true, l, v, to, b, r, scale, single);
+    else if (l.mask) load_rows(true, false, l, v, to, b, r, scale, single);
+    else if (v.sk == 1) load_rows(false, true, l, v, to, b, r, scale, single);
+    else load_rows(false, false, l, v, to, b, r, scale, single);
   }
   // The true residual of the double iterate: its square, and on request itself, scaled and in single
   // precision, or the iterate for the caller.
@@ -231,9 +245,10 @@
   // Solve for one right-hand side; report: status, iterations, relative residual, refreshes.
   // unit: what the couplings were divided by.
   // patience: end as soon as the rate of the last steps foresees more than so many; 0 for none.
+  // growth: end where the square of the residual is so many times the least one; 0 for never.
   static void solve(const Plan& plan, const Aggregates& aggregates, const Recycled& recycled, Team& t, const Fine& f, const View& b,
                     const View& x, bool guess, double unit, double rtol, int limit, double patience,
-                    double* report) {
+                    double growth, double* report) {
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
@@ -288,6 +303,7 @@
         double& before = least[iteration % RATE_STEPS];
         const double earlier = before, last = least[(iteration + RATE_STEPS - 1) % RATE_STEPS];
         before = rr < last ? rr : last;
+        if (growth > 0.0 && rr > growth * before) { status = STALLED; break; }
         if (patience > 0.0 && iteration >= 2 * RATE_STEPS) {
           const double fall = __builtin_log(earlier / before), rest = __builtin_log(before / goal);
           if (iteration * fall + RATE_STEPS * rest > patience * fall) break;
