@@ -72,8 +72,9 @@ def test_both_forms_are_one_cycle(build_scene: Scene, kind: str, cycle: Any) -> 
     assert float(difference.norm() / A.apply(python).norm()) < 1e-5
 
 
+# Between exact ties and visible differences single precision may pair other rows.
 @settings(max_examples=15, deadline=None)
-@given(decades=st.floats(0.0, 5.0), seed=st.integers(0, 99))
+@given(decades=st.one_of(st.just(0.0), st.floats(0.3, 5.0)), seed=st.integers(0, 99))
 def test_both_forms_agree_on_noise(decades: float, seed: int) -> None:
     A = noise(9, decades, seed)
     b = white(A, seed)
@@ -82,6 +83,19 @@ def test_both_forms_agree_on_noise(decades: float, seed: int) -> None:
         for form in FORMS
     )
     torch.testing.assert_close(compiled, python, rtol=0.0, atol=1e-3 * float(python.abs().max()))
+
+
+@pytest.mark.parametrize("decades", [1e-7, 1e-5, 1e-3])
+def test_near_ties_change_pairs_but_not_the_work(decades: float) -> None:
+    A = noise(16, decades, 1)
+    b = white(A, 1)
+    counts = []
+    for form in FORMS:
+        solver = ConjugateGradient(preconditioner=AggregationMultigrid(backend=form))  # type: ignore[arg-type]
+        solution = linear_solve(A, b, solver)
+        assert bool(solution.all_converged)
+        counts.append(int(solution.iterations))
+    assert abs(counts[0] - counts[1]) <= 2
 
 
 @pytest.mark.parametrize("form", FORMS)
