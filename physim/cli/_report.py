@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from solvers.core import write_whole
+
 if TYPE_CHECKING:
     from physim.cli._simulation import Outcome
     from physim.dynamics import Simulator
@@ -104,12 +106,8 @@ def write_json(record: Mapping[str, Any], path: Path) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with write_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

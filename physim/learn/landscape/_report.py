@@ -16,7 +16,7 @@ from physim.learn.landscape._connectivity import Barrier, barrier
 from physim.learn.landscape._intrinsic import IntrinsicDimension
 from physim.learn.landscape._spectrum import Outliers, Spectrum, find_outliers, spectrum
 from physim.learn.landscape._stability import Sharpness, sharpness
-from solvers.core import SettingsError
+from solvers.core import check_output, write_whole
 from solvers.curvature import Mode, Objective
 
 __all__ = ["LandscapeReport", "landscape_report"]
@@ -87,7 +87,7 @@ class LandscapeReport:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the numbers to a JSON file.
+        """Write the numbers to a JSON file, whole or not at all.
 
         Args:
             path: The file.
@@ -95,11 +95,11 @@ class LandscapeReport:
         Returns:
             The path.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise SettingsError(f"path: folder {target.parent} does not exist; create it first")
+        target = check_output("path", path)
         # Infinite and NaN are no JSON.
-        target.write_text(json.dumps(_finite(self.numbers()), indent=1, allow_nan=False) + "\n")
+        text = json.dumps(_finite(self.numbers()), indent=1, allow_nan=False) + "\n"
+        with write_whole(target) as partial:
+            partial.write_text(text, encoding="utf-8")
         return target
 
     def plot(self, path: str | Path) -> Path:
