@@ -25,7 +25,7 @@ from solvers.core._errors import (
 )
 from solvers.core._events import Interrupt, Progress, catch_interrupt, open_progress
 from solvers.core._extras import require_extra
-from solvers.core._files import check_output, write_whole
+from solvers.core._files import check_output, to_json, write_whole
 from solvers.core._lazy import lazy_exports
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "safe_norm",
     "save_checkpoint",
     "scaled_max_norm",
+    "to_json",
     "write_whole",
 ]
 

@@ -1,16 +1,19 @@
-"""Output files: refused before the work, and then whole or not at all."""
+"""Output files: refused before the work, then whole or not at all, and JSON that all can read."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from solvers.core._errors import SettingsError
 
-__all__ = ["check_output", "write_whole"]
+__all__ = ["check_output", "to_json", "write_whole"]
 
 
 def check_output(name: str, path: str | os.PathLike[str], endings: Sequence[str] = ()) -> Path:
@@ -97,6 +100,40 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Say a record in JSON that every program reads: NaN and infinity, which it lacks, are null.
+
+    Args:
+        record: Numbers, texts, None, lists, tuples and mappings; their keys become texts.
+
+    Returns:
+        The text, indented, with a line break at its end.
+
+    Raises:
+        TypeError: If there is something else in it, such as a tensor.
+
+    Example:
+        >>> print(to_json({"loss": [0.5, float("inf")]}), end="")
+        {
+          "loss": [
+            0.5,
+            null
+          ]
+        }
+    """
+    return json.dumps(_without_infinities(record), indent=2, allow_nan=False) + "\n"
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _flush(path: Path) -> None:

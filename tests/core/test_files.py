@@ -1,5 +1,6 @@
 """Output files are refused early, and then whole or untouched."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.core import SettingsError, check_output, write_whole
+from solvers.core import SettingsError, check_output, to_json, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,6 +163,24 @@ def test_bad_outputs_are_named(
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(SettingsError, match=words):
         check_output("--save", tmp_path / name, endings)
+
+
+def test_records_become_strict_json() -> None:
+    record = {
+        "numbers": (1, 0.1, float("nan"), [float("inf"), {"x": -float("inf")}]),
+        3: None,
+        "text": "NaN",
+        "yes": True,
+    }
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is no JSON")
+
+    found = json.loads(to_json(record), parse_constant=refuse)
+    numbers = [1, 0.1, None, [None, {"x": None}]]
+    assert found == {"numbers": numbers, "3": None, "text": "NaN", "yes": True}
+    with pytest.raises(TypeError, match="JSON"):
+        to_json({"x": object()})
 
 
 def test_good_outputs_pass(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
