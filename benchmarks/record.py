@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from solvers.core import write_whole
 from solvers.kernels import lane_count
 
 __all__ = [
@@ -130,9 +131,8 @@ def write_result(
         **{name: value for name, value in asdict(result).items() if name != "draw"},
     }
     path = folder / f"{question}.json"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
+    with write_whole(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 import sys
@@ -11,6 +9,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from solvers.core import to_json, write_whole
 
 if TYPE_CHECKING:
     from physim.cli._simulation import Outcome
@@ -99,28 +99,13 @@ def installed(distributions: tuple[str, ...]) -> dict[str, str | None]:
 
 def write_json(record: Mapping[str, Any], path: Path) -> None:
     """Write a record to a file, whole or not at all, or to standard output for ``-``."""
-    text = json.dumps(_finite(record), indent=2, allow_nan=False) + "\n"
+    text = to_json(record)
     if str(path) == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with write_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot express, NaN and infinity, by null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def show_run(record: Mapping[str, Any], *, stream: TextIO) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from physim.cli._errors import FAILURES, INTERRUPTED
 from physim.cli._models import find_model
+from physim.cli._outputs import check_outputs
 from solvers.core import PhysimWarning, SettingsError
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def simulate(
 
     Exit code 1 if an item failed, 2 for bad input, 130 after Ctrl-C (what is done is saved).
     """
-    _check_files(output=output, view=view, json=json, checkpoint=checkpoint)
+    check_outputs(
+        {"output": (output, _OUTPUT), "view": (view, _VIEW), "checkpoint": (checkpoint, ())},
+        json=json,
+    )
     path = find_model(model)
 
     import physim
@@ -156,28 +160,6 @@ def simulate(
         raise typer.Exit(INTERRUPTED)
     if record["summary"]["failures"] or record["summary"]["non_finite"]:
         raise typer.Exit(FAILURES)
-
-
-def _check_files(
-    *, output: Path | None, view: Path | None, json: Path | None, checkpoint: Path | None
-) -> None:
-    """Refuse before the run what would fail after it."""
-    for name, path, endings in (
-        ("output", output, _OUTPUT),
-        ("view", view, _VIEW),
-        ("json", json, None),
-        ("checkpoint", checkpoint, None),
-    ):
-        if path is None or (str(path) == "-" and name == "json"):
-            continue
-        if endings and path.suffix.lower() not in endings:
-            raise SettingsError(
-                f"--{name}: {path} ends in {path.suffix!r}, expected one of {', '.join(endings)}"
-            )
-        if not path.absolute().parent.is_dir():
-            raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
-        if path.is_dir():
-            raise SettingsError(f"--{name}: {path} is a folder, expected a file")
 
 
 def _controls(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from physim.cli._errors import FAILURES
+from physim.cli._outputs import check_outputs
 from physim.cli._report import write_json
-from solvers.core import SettingsError
+from solvers.core import SettingsError, require_extra, write_whole
 
 if TYPE_CHECKING:
     from solvers.linear import LinearOperator, LinearSolver
@@ -62,7 +63,7 @@ def solve(
     values, mass, spacing, periodic and outside. Exit code 1 if an item failed (its best iterate is
     written), 2 for bad input, 130 after Ctrl-C.
     """
-    _check_files(output=output, json=json)
+    check_outputs({"output": (output, _OUTPUT)}, json=json)
     from physim.cli._solve_report import describe_solve, show_solve
     from physim.cli._solve_run import run_serial, run_with_ray
     from physim.cli._systems import read_system
@@ -171,29 +172,11 @@ def _limited(solver: LinearSolver, iterations: int | None) -> LinearSolver:
     return replace(solver, max_iterations=iterations) if has_limit else solver  # type: ignore[type-var]
 
 
-def _check_files(*, output: Path | None, json: Path | None) -> None:
-    """Refuse before the solve what would fail after it."""
-    for name, path in (("output", output), ("json", json)):
-        if path is None or (str(path) == "-" and name == "json"):
-            continue
-        if name == "output" and path.suffix.lower() not in _OUTPUT:
-            raise SettingsError(
-                f"--output: {path} ends in {path.suffix!r}, expected one of {', '.join(_OUTPUT)}"
-            )
-        if not path.absolute().parent.is_dir():
-            raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
-        if path.is_dir():
-            raise SettingsError(f"--{name}: {path} is a folder, expected a file")
-
-
 def _write_solution(outcome: Any, path: Path) -> Path:
     """Write the solution, whole or not at all."""
     import numpy as np
 
-    from solvers.core import require_extra
-
     x = outcome.value.numpy()
-    partial = path.with_name(f".partial.{path.name}")
     ending = path.suffix.lower()
     named = {
         "x": x,
@@ -201,7 +184,7 @@ def _write_solution(outcome: Any, path: Path) -> Path:
         "iterations": outcome.iterations.numpy(),
         "residual": outcome.residual.numpy(),
     }
-    try:
+    with write_whole(path) as partial:
         if ending == ".npz":
             np.savez(partial, **named)
         elif ending == ".npy":
@@ -217,7 +200,4 @@ def _write_solution(outcome: Any, path: Path) -> Path:
             with h5py.File(partial, "w") as file:
                 for name, array in named.items():
                     file[name] = array
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

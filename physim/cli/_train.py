@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from physim.cli._errors import FAILURES, report_errors
+from physim.cli._outputs import check_outputs
 from physim.cli._report import write_json
 from solvers.core import SettingsError
 
@@ -244,25 +245,16 @@ def check_files(
     Raises:
         SettingsError: If a file has another ending, or stands where it cannot be written.
     """
-    endings: dict[str, tuple[Path | None, Sequence[str]]] = {
-        "checkpoint": (checkpoint, _NETWORK),
-        "save": (save, _NETWORK),
-        "picture": (picture, _PICTURES),
-        "report": (report, (".html",)),
-        "export": (export, (".vtu", ".pvd", ".npz")),
-        "json": (json, ()),
-    }
-    for name, (path, allowed) in endings.items():
-        if path is None or (str(path) == "-" and name == "json"):
-            continue
-        if allowed and path.suffix.lower() not in allowed:
-            raise SettingsError(
-                f"--{name}: {path} ends in {path.suffix!r}, expected {' or '.join(allowed)}"
-            )
-        if not path.absolute().parent.is_dir():
-            raise SettingsError(f"--{name}: folder {path.parent} does not exist; create it first")
-        if path.is_dir():
-            raise SettingsError(f"--{name}: {path} is a folder, expected a file")
+    check_outputs(
+        {
+            "checkpoint": (checkpoint, _NETWORK),
+            "save": (save, _NETWORK),
+            "picture": (picture, _PICTURES),
+            "report": (report, (".html",)),
+            "export": (export, (".vtu", ".pvd", ".npz")),
+        },
+        json=json,
+    )
     if picture is not None or report is not None:
         from solvers.figures import open_figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from physim.cli._train_report import summary_rows
-from solvers.core import PhysimError
+from solvers.core import PhysimError, write_whole
 
 __all__ = ["command_line", "write_report"]
 
@@ -40,12 +40,8 @@ def write_report(record: Mapping[str, Any], result: Any, path: Path) -> Path:
         MissingExtraError: If matplotlib is not installed.
     """
     picture = _picture(result)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with write_whole(path) as partial:
         partial.write_text(_page(record, picture), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

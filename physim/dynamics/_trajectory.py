@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.dynamics._state import State
-from solvers.core import Report, SettingsError, require_extra
+from solvers.core import Report, SettingsError, check_output, require_extra, write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,24 +138,14 @@ class Trajectory:
             SettingsError: If the ending is not known or the folder does not exist.
             MissingExtraError: If HDF5 is asked for and h5py is not installed.
         """
-        path = Path(path)
-        if path.suffix not in (".npz", ".h5", ".hdf5"):
-            raise SettingsError(
-                f"path ends in {path.suffix!r}, expected .npz, .h5 or .hdf5 ({path})"
-            )
-        if not path.parent.is_dir():
-            raise SettingsError(f"folder {path.parent} does not exist; create it first")
-        partial = path.with_name(f".{path.name}.partial{path.suffix}")
-        try:
-            arrays: dict[str, Any] = self._arrays()
-            if path.suffix == ".npz":
+        target = check_output("path", path, (".npz", ".h5", ".hdf5"))
+        arrays: dict[str, Any] = self._arrays()
+        with write_whole(target) as partial:
+            if partial.suffix == ".npz":
                 np.savez_compressed(partial, **arrays)
             else:
                 h5py = require_extra("h5py", "fields")
                 with h5py.File(partial, "w") as file:
                     for name, array in arrays.items():
                         file.create_dataset(name, data=array)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return target

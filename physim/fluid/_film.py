@@ -15,7 +15,7 @@ from torch import Tensor
 
 from physim.fluid._grid import StaggeredGrid
 from physim.fluid._obstacles import Obstacle
-from solvers.core import SettingsError, ShapeError, check_positive
+from solvers.core import SettingsError, ShapeError, check_output, check_positive, write_whole
 
 __all__ = ["film", "picture", "render"]
 
@@ -128,12 +128,8 @@ def film(images: Sequence[Image], path: str | Path, *, frames_per_second: float 
 
 
 def _write(images: Sequence[Image], path: str | Path, *, frames_per_second: float) -> Path:
-    target = Path(path)
+    target = check_output("path", path, (".png",))
     check_positive("frames_per_second", frames_per_second)
-    if target.suffix.lower() != ".png":
-        raise SettingsError(f"path ends in {target.suffix!r}, expected .png ({target})")
-    if not target.absolute().parent.is_dir():
-        raise SettingsError(f"folder {target.parent} does not exist; create it first")
     if not images:
         raise SettingsError("images: got none, expected at least one frame")
     for number, image in enumerate(images):
@@ -142,12 +138,8 @@ def _write(images: Sequence[Image], path: str | Path, *, frames_per_second: floa
                 f"images[{number}]: got shape {image.shape}, expected (height, width, 3) and all "
                 f"like the first, {images[0].shape}"
             )
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with write_whole(target) as partial:
         partial.write_bytes(_encode(images, round(1000 / frames_per_second)))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

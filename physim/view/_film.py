@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from physim.view._scene import Scene, build_scene
 from physim.view._surface import surface_of
-from solvers.core import SettingsError
+from solvers.core import check_output, write_whole
 
 if TYPE_CHECKING:
     from physim.dynamics import Trajectory
@@ -52,11 +52,7 @@ def film(
 
     Cost: about 28 bytes for each frame, item and body, times 4/3.
     """
-    target = Path(path)
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"path ends in {target.suffix!r}, expected .html ({target})")
-    if not target.parent.is_dir():
-        raise SettingsError(f"folder {target.parent} does not exist; create it first")
+    target = check_output("path", path, (".html", ".htm"))
     if items is None:
         items = range(min(int(trajectory.q.shape[1]), 4))
     scene = build_scene(model, trajectory, items=items, frames_per_second=frames_per_second)
@@ -68,12 +64,8 @@ def film(
         ("@SCENE@", _embedded(_describe(scene))),
     ):
         page = page.replace(mark, text)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with write_whole(target) as partial:
         partial.write_text(page, encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

@@ -67,14 +67,14 @@ def read_trajectory(path: str | Path) -> Trajectory:
 
 
 def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
-    if source.suffix in (".h5", ".hdf5"):
+    if source.suffix.lower() in (".h5", ".hdf5"):
         h5py = require_extra("h5py", "fields")
         try:
             with h5py.File(source, "r") as file:
                 return {name: file[name][()] for name in file}
         except OSError as error:
             raise SettingsError(f"{source} is damaged or no HDF5 file ({error})") from error
-    if source.suffix != ".npz":
+    if source.suffix.lower() != ".npz":
         raise SettingsError(f"{source} ends in {source.suffix!r}, expected .npz, .h5 or .hdf5")
     try:
         # allow_pickle stays off: a data file must not run code.

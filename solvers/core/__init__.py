@@ -1,4 +1,4 @@
-"""What every room shares: status, reports, errors, checks, norms, progress and checkpoints.
+"""What every room shares: status, reports, errors, checks, norms, progress, files, checkpoints.
 
 Nothing here knows a method or a problem. Names whose module needs torch load at first use, so that
 importing this package stays quick.
@@ -25,6 +25,7 @@ from solvers.core._errors import (
 )
 from solvers.core._events import Interrupt, Progress, catch_interrupt, open_progress
 from solvers.core._extras import require_extra
+from solvers.core._files import check_output, to_json, write_whole
 from solvers.core._lazy import lazy_exports
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "catch_interrupt",
     "check_choice",
     "check_finite",
+    "check_output",
     "check_positive",
     "check_same_kind",
     "check_shape",
@@ -68,6 +70,8 @@ __all__ = [
     "safe_norm",
     "save_checkpoint",
     "scaled_max_norm",
+    "to_json",
+    "write_whole",
 ]
 
 if TYPE_CHECKING:

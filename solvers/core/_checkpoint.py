@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from solvers.core._errors import CheckpointError, SettingsError
+from solvers.core._files import write_whole
 
 __all__ = [
     "Checkpoint",
@@ -88,18 +88,10 @@ def save_checkpoint(
             f"metadata: {error}; expected numbers, texts, lists and dicts with text keys. "
             "Put arrays into `tensors`"
         ) from error
-    # In the same folder, because a rename is atomic only within one file system.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        # safetensors reports a full disk or a missing folder with its own error; this open raises
-        # the usual OSError for a folder that is missing or not writable.
-        temporary.touch(exist_ok=False)
-        save_file(plain, temporary, metadata={_HEADER: text})
-        _flush(temporary)
-        temporary.replace(target)
-        _flush(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(target) as partial:
+        # safetensors has its own error for a folder that is not writable; this one is an OSError.
+        partial.touch(exist_ok=False)
+        save_file(plain, partial, metadata={_HEADER: text})
     return target
 
 
@@ -237,11 +229,3 @@ def _read_header(source: Path, text: str | None) -> dict[str, Any]:
     if not {"kind", "checksum", "metadata"} <= header.keys():
         raise CheckpointError(f"{source} is damaged: its description is incomplete")
     return header
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

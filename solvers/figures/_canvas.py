@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from solvers.core import SettingsError, require_extra
+from solvers.core import SettingsError, check_output, require_extra, write_whole
 
 __all__ = ["Axes", "Figure", "open_figure", "save_figure"]
 
@@ -72,17 +72,7 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: float = 130.0) -> Path
     Raises:
         SettingsError: If the ending is not known or the folder does not exist.
     """
-    target = Path(path)
-    if target.suffix.lower() not in _ENDINGS:
-        raise SettingsError(
-            f"path ends in {target.suffix!r}, expected one of {list(_ENDINGS)} ({target})"
-        )
-    if not target.parent.is_dir():
-        raise SettingsError(f"folder {target.parent} does not exist; create it first")
-    partial = target.with_name(f".{target.name}.partial{target.suffix}")
-    try:
+    target = check_output("path", path, _ENDINGS)
+    with write_whole(target) as partial:
         figure.savefig(partial, dpi=dpi)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target

@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive, require_extra
+from solvers.core import (
+    SettingsError,
+    check_output,
+    check_positive,
+    require_extra,
+    write_whole,
+)
 from solvers.pde import Box, Problem
 
 __all__ = ["check_export", "export_result"]
@@ -84,11 +90,8 @@ def check_export(path: Path, problem: Problem) -> None:
         >>> from solvers.pde import problems
         >>> check_export(Path("heat.npz"), problems.Heat())
     """
+    check_output("path", path, _ENDINGS)
     ending, space = path.suffix.lower(), problem.domain.space
-    if ending not in _ENDINGS:
-        raise SettingsError(
-            f"path: {path} ends in {path.suffix!r}, expected one of {', '.join(_ENDINGS)}"
-        )
     if problem.domain.has_time and ending == ".vtu":
         raise SettingsError(
             f"path: {path} is one grid and {problem.name} depends on time; end it in .pvd, which "
@@ -103,8 +106,6 @@ def check_export(path: Path, problem: Problem) -> None:
             f"path: {problem.name} has {len(space)} axes in space, expected one to three; evaluate "
             "the result where you need it"
         )
-    if not path.absolute().parent.is_dir():
-        raise SettingsError(f"path: folder {path.parent} does not exist; create it first")
     if ending != ".npz":
         require_extra("meshio", "fields")
 
@@ -159,12 +160,8 @@ class _Cells:
         meshio = require_extra("meshio", "fields")
         data = {name: values[self._used] for name, values in fields.items()}
         mesh = meshio.Mesh(self._points, [(self._kind, self._cells)], point_data=data)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with write_whole(path) as partial:
             mesh.write(partial, file_format="vtu")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _write_collection(path: Path, names: list[str], times: list[float]) -> None:
@@ -177,12 +174,8 @@ def _write_collection(path: Path, names: list[str], times: list[float]) -> None:
         '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n'
         f"  <Collection>\n{rows}\n  </Collection>\n</VTKFile>\n"
     )
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with write_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_npz(
@@ -201,9 +194,5 @@ def _write_npz(
         shape = (len(moments), *shape)
     for name in frames[0]:
         arrays[name] = np.stack([frame[name] for frame in frames]).reshape(shape)
-    partial = path.with_name(f".{path.name}.partial.npz")
-    try:
+    with write_whole(path) as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

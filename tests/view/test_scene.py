@@ -70,7 +70,7 @@ def test_bad_requests(model: physim.Model, motion: physim.Trajectory) -> None:
         build_scene(other, motion)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".h5"])
+@pytest.mark.parametrize("ending", [".npz", ".NPZ", ".h5"])
 def test_saved_trajectory_comes_back(
     motion: physim.Trajectory, tmp_path: Path, ending: str
 ) -> None:

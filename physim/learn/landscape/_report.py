@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from physim.learn.landscape._connectivity import Barrier, barrier
 from physim.learn.landscape._intrinsic import IntrinsicDimension
 from physim.learn.landscape._spectrum import Outliers, Spectrum, find_outliers, spectrum
 from physim.learn.landscape._stability import Sharpness, sharpness
-from solvers.core import SettingsError
+from solvers.core import check_output, to_json, write_whole
 from solvers.curvature import Mode, Objective
 
 __all__ = ["LandscapeReport", "landscape_report"]
@@ -87,7 +86,7 @@ class LandscapeReport:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the numbers to a JSON file.
+        """Write the numbers to a JSON file, whole or not at all.
 
         Args:
             path: The file.
@@ -95,11 +94,9 @@ class LandscapeReport:
         Returns:
             The path.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise SettingsError(f"path: folder {target.parent} does not exist; create it first")
-        # Infinite and NaN are no JSON.
-        target.write_text(json.dumps(_finite(self.numbers()), indent=1, allow_nan=False) + "\n")
+        target = check_output("path", path)
+        with write_whole(target) as partial:
+            partial.write_text(to_json(self.numbers()), encoding="utf-8")
         return target
 
     def plot(self, path: str | Path) -> Path:
@@ -270,13 +267,3 @@ def _count(outliers: Outliers) -> str:
     if outliers.count is None:
         return f"no clear outliers (widest gap {outliers.gap_ratio:.2g})"
     return f"{outliers.count} outliers (gap {outliers.gap_ratio:.2g})"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value
