@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from physim.cli._errors import FAILURES, report_errors
+from physim.cli._errors import FAILURES, INTERRUPTED, report_errors
 from physim.cli._outputs import check_outputs
 from physim.cli._report import write_json
-from solvers.core import SettingsError
+from solvers.core import NotConvergedError, SettingsError
 
-__all__ = ["check_files", "train"]
+__all__ = ["check_files", "end_training", "train"]
 
 train = typer.Typer(
-    help="Train networks: pinn, lpinn (problems lists what they solve), constrained.",
+    help="Train networks; problems lists what pinn, lpinn, ritz and landscape take.",
     no_args_is_help=True,
 )
 
@@ -31,7 +31,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Setting of the problem, as in --set beta=30; may be repeated."),
 ]
-Budget = Annotated[float, typer.Option(help="Time to train [s].")]
+Budget = Annotated[float, typer.Option(help="Time to train, in seconds.")]
 Tolerance = Annotated[
     float | None, typer.Option(help="Stop when the residual on held-out points is below.")
 ]
@@ -194,9 +194,9 @@ def _train(
     problem = find_problem(name, **chosen)
     if export is not None:
         networks.check_export(export, problem)
-    network = getattr(networks, kind)(problem, seed=seed)
+    solver = getattr(networks, kind)(problem, seed=seed)
     reference_seconds = time_reference(problem)
-    result = network.fit(
+    result = solver.fit(
         optimizer=optimizers, budget=budget, tolerance=tolerance, target=target,
         checkpoint=checkpoint, on_failure="mask", measure=problem.reference is not None,
     )  # fmt: skip
@@ -219,15 +219,31 @@ def _train(
         result.save(save)
         record["save"] = str(save)
     if picture is not None:
-        record["picture"] = str(result.plot(picture))
+        record["picture"] = _written(lambda: result.plot(picture))
     if export is not None:
-        record["export"] = str(result.export(export))
+        record["export"] = _written(lambda: result.export(export))
     if report is not None:
         record["report"] = str(write_report(record, result, report))
     if json is not None:
         write_json(record, json)
     show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
-    if record["status"] != "CONVERGED":
+    end_training(str(record["status"]), is_interrupted=solver.is_interrupted)
+
+
+def _written(write: Callable[[], Path]) -> str:
+    """The path of a file, or why it could not be written: the rest of a training is kept."""
+    try:
+        return str(write())
+    except NotConvergedError as error:
+        return f"none: {error}"
+
+
+def end_training(status: str, *, is_interrupted: bool) -> None:
+    """Exit with 130 after Ctrl-C and with 1 if a tolerance or target was not met."""
+    if is_interrupted:
+        typer.echo("physim: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if status != "CONVERGED":
         raise typer.Exit(FAILURES)
 
 

@@ -65,7 +65,7 @@ def constrained(
     workers: Annotated[int, typer.Option(help="Threads or processes of the executor.")] = 2,
     steps: Annotated[int, typer.Option(help="Steps of the optimizer.")] = 100,
     budget: Annotated[
-        float | None, typer.Option(help="Time after which training ends all the same [s].")
+        float | None, typer.Option(help="Seconds after which training ends all the same.")
     ] = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,

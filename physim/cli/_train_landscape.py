@@ -41,7 +41,7 @@ def landscape(
     *,
     settings: Settings = None,
     budget: Annotated[
-        float, typer.Option(help="Time to train before [s]; 0 looks at the first parameters.")
+        float, typer.Option(help="Seconds to train before; 0 looks at the first parameters.")
     ] = 0.0,
     width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 20,
     depth: Annotated[int, typer.Option(help="Hidden layers.")] = 2,

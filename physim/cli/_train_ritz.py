@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from physim.cli._errors import FAILURES
 from physim.cli._report import write_json
 from physim.cli._train import (
     Budget,
@@ -21,6 +20,7 @@ from physim.cli._train import (
     Target,
     Tolerance,
     check_files,
+    end_training,
     parse_settings,
 )
 
@@ -87,5 +87,4 @@ def ritz(
     stream = sys.stderr if str(json) == "-" else sys.stdout
     show_training(record, stream=stream)
     print(f"energy {result.energy}", file=stream)
-    if record["status"] != "CONVERGED":
-        raise typer.Exit(FAILURES)
+    end_training(str(record["status"]), is_interrupted=solver.is_interrupted)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from solvers.core import OnFailure, Solution, apply_on_failure, check_choice
+from solvers.core import OnFailure, SettingsError, Solution, apply_on_failure, check_choice
 from solvers.pde import Problem
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
@@ -33,7 +33,8 @@ class Curriculum:
         **options: Further options of `PINN`.
 
     Raises:
-        SettingsError: If the coefficient is unknown, or an option is out of range.
+        SettingsError: If there is no such coefficient, it is trained itself, or an option is
+            out of range.
 
     Example:
         >>> from solvers.pinn import MLP, problems
@@ -55,6 +56,13 @@ class Curriculum:
         **options: Any,
     ) -> None:
         check_choice("coefficient", coefficient, tuple(problem.coefficients))
+        if coefficient in problem.unknown:
+            raise SettingsError(
+                f"coefficient: {coefficient} of {problem.name} is unknown and trained, expected "
+                "one with a value to go to; use PINN"
+            )
+        if not len(values):
+            raise SettingsError("values: got none, expected one or more; use PINN for one stage")
         self.problem = problem
         self.coefficient, self.values = coefficient, tuple(map(float, values))
         self._problems = [

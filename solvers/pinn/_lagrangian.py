@@ -104,6 +104,11 @@ class LagrangianPINN:
         """The loss over labels."""
         return self.pinn.collocation
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C ended the last training."""
+        return self.pinn.is_interrupted
+
     def initial(self) -> Tensor:
         """First parameters.
 

@@ -6,6 +6,7 @@ method from the nearest of a grid of labels, each step halved until the distance
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -231,15 +232,25 @@ class _Search:
 
     def _nearest(self, positions: Tensor, grid: Tensor, places: Tensor, back: Tensor) -> Tensor:
         """Labels of the grid whose positions are nearest, over all periods."""
-        found = torch.empty_like(places)
+        found, rings = torch.empty_like(places), self._on_rings(places)
         for k in range(len(positions)):
             rows = (back == k).nonzero()[:, 0]
             if len(rows):
-                apart = places[rows, None, :] - positions[k]
-                turns = self._turns(apart)
-                best = (apart - turns).square().sum(-1).argmin(1)
-                found[rows] = grid[best] + turns[torch.arange(len(rows)), best]
+                targets = self._on_rings(positions[k])
+                # |p - q|^2 less |p|^2, which is the same for all labels.
+                far = torch.addmm(targets.square().sum(1), rings[rows], targets.T, alpha=-2.0)
+                best = far.argmin(1)
+                found[rows] = grid[best] + self._turns(places[rows] - positions[k][best])
         return found
+
+    def _on_rings(self, places: Tensor) -> Tensor:
+        """Places where a periodic axis is a circle of its length, so that chords are distances."""
+        columns = []
+        for x, period in zip(places.unbind(1), self._periods.tolist(), strict=True):
+            angle = x * (2 * math.pi / period) if period else x
+            radius = period / (2 * math.pi)
+            columns += [radius * angle.cos(), radius * angle.sin()] if period else [x]
+        return torch.stack(columns, 1)
 
     def _turns(self, apart: Tensor) -> Tensor:
         lengths = torch.where(self._periods > 0, self._periods, 1.0)

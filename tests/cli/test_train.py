@@ -61,6 +61,8 @@ class Trained:
 class Trainer:
     """Takes the place of a network's class and notes how it was called."""
 
+    is_interrupted = False
+
     def __init__(self, problem: Problem, *, seed: int) -> None:
         self.problem = problem
         CALLS.append({"problem": problem, "seed": seed})
@@ -232,10 +234,33 @@ def test_a_field_that_cannot_be_drawn_is_reported_all_the_same(
         raise NotConvergedError("the map has folded")
 
     monkeypatch.setattr(Trained, "plot", folded)
+    monkeypatch.setattr(Trained, "export", folded)
     error = property(lambda self: math.inf, lambda self, value: None)
     monkeypatch.setattr(Trained, "relative_l2", error)
-    run("lpinn", "convection", "--report", tmp_path / "net.html", "--json", tmp_path / "net.json")
+    run(
+        "lpinn", "convection", "--picture", tmp_path / "net.png", "--export", tmp_path / "net.npz",
+        "--report", tmp_path / "net.html", "--json", tmp_path / "net.json",
+    )  # fmt: skip
     page = (tmp_path / "net.html").read_text()
     assert "the map has folded" in page
     assert "no error to tell" in page
-    assert json.loads((tmp_path / "net.json").read_text())["relative_l2"] is None
+    record = json.loads((tmp_path / "net.json").read_text())
+    assert record["relative_l2"] is None
+    assert record["picture"] == record["export"] == "none: the map has folded"
+
+
+@pytest.mark.parametrize("network", ["pinn", "lpinn"])
+def test_ctrl_c_is_exit_code_130_and_keeps_what_there_is(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "is_interrupted", True)
+    _, words = run(network, "convection", "--json", tmp_path / "net.json", code=130)
+    assert words.endswith("physim: interrupted\n")
+    assert (tmp_path / "net.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["pinn", "lpinn", "ritz", "landscape", "constrained"])
+def test_help_names_the_unit_of_the_budget(command: str) -> None:
+    page, _ = run(command, "--help")
+    (line,) = [line for line in page.splitlines() if "--budget" in line]
+    assert "econds" in line

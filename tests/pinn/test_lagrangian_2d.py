@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from solvers.pde._jet import jet
 from solvers.pde.functions import cos, exp, pi, sin
 from solvers.pinn import MLP, PINN, LagrangianPINN, LagrangianResult, TwoBranchMLP, load
 from solvers.pinn._labels import Transport, label_equations
+from solvers.pinn._lagrangian_inversion import _Search
 
 AXES = ("xi", "eta", "t")
 
@@ -219,6 +221,23 @@ def test_places_that_no_label_reaches_are_named() -> None:
     assert torch.allclose(found.value[is_reached].detach(), expected.double(), atol=1e-12)
     with pytest.raises(InfeasibleError, match=r"no label reaches 5 of 20 points, the first x = -0"):
         result(x, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("periods", [(0.0, 0.0), (2.0, 0.0), (2.0, 0.5)])
+def test_searches_begin_at_the_nearest_label_over_all_periods(periods: tuple[float, float]) -> None:
+    lengths = torch.tensor(periods, dtype=torch.float64)
+    domain = replace(moved(0.0).label_domain, periods=periods)
+    search = _Search(torch.nn.Identity(), problems.Rotation(), domain)
+    draw = torch.rand(2, 200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels, places = draw[0] * torch.tensor([2.0, 0.5]), 4 * draw[1] - 2
+    found = search._nearest(labels[None], labels, places, torch.zeros(200, dtype=torch.int64))
+    turns = torch.cartesian_prod(torch.arange(-12, 13), torch.arange(-12, 13)) * lengths
+    copies = (labels[:, None] + turns).view(-1, 2)
+    distance = torch.cdist(places, copies).amin(1)
+    # A chord is at least 2 / pi of its arc.
+    assert bool(((found - places).norm(dim=1) <= pi / 2 * distance + 1e-6).all())
+    exact = "donot_use_mm_for_euclid_dist"
+    assert float(torch.cdist(found, copies, compute_mode=exact).amin(1).max()) < 1e-12
 
 
 def test_crossed_labels_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,13 @@ def test_a_point_belongs_to_one_piece(halves: XPINN) -> None:
         (lambda: TimeMarching(poisson(), NET), "time"),
         (lambda: TimeMarching(convection(), NET, windows=0), "windows"),
         (lambda: Curriculum(convection(), NET, coefficient="betta", values=(1,)), "beta"),
+        (lambda: Curriculum(convection(), NET, coefficient="beta", values=()), "values: got none"),
+        (
+            lambda: Curriculum(
+                replace(convection(), unknown=("beta",)), NET, coefficient="beta", values=(1,)
+            ),
+            "is unknown and trained",
+        ),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], object], words: str) -> None:

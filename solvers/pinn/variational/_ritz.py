@@ -140,6 +140,7 @@ class DeepRitz:
         ):
             check_positive(name, value)
         self.problem, self.seed = problem, seed
+        self.is_interrupted = False
         chosen = MLP(width=32, depth=1) if network is None else network
         self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
         bare = make_ansatz(problem, "all")
@@ -258,6 +259,7 @@ class DeepRitz:
             description=self.problem.name,
             on_failure="mask",
         )
+        self.is_interrupted = run.is_interrupted
         theta = theta.detach()
         report = replace(run.report, residual=torch.tensor(self._watched.equation_residual(theta)))
         if self._watched.energy(theta) < _BOTTOMLESS * (1.0 + first):
