@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -252,7 +253,10 @@ def _draw(draw: Any, count: int, family: str, **sizes: int) -> Tensor:
     return found
 
 
-TRIALS = {"diffusion-sorption": _Sorption, "navier-stokes": _Vorticity}
+TRIALS: Mapping[str, Callable[[], Trial]] = {
+    "diffusion-sorption": _Sorption,
+    "navier-stokes": _Vorticity,
+}
 
 
 def save_picture(trial: Trial, fit: Any, prediction: Tensor, solution: Tensor, path: Path) -> Path:
