@@ -243,7 +243,7 @@ def end_training(status: str, *, is_interrupted: bool) -> None:
     if is_interrupted:
         typer.echo("physim: interrupted", err=True)
         raise typer.Exit(INTERRUPTED)
-    if status != "CONVERGED":
+    if status not in ("CONVERGED", "COMPLETE"):
         raise typer.Exit(FAILURES)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from physim.cli._report import installed
-from solvers.core import Status
+from solvers.core import Report, Status
 from solvers.pde import Problem, evaluation_grid
 from solvers.pde.problems import forget_references
 
@@ -51,7 +51,7 @@ def describe_training(
             "domain": {axis: list(ends) for axis, ends in problem.domain.bounds.items()},
             "fields": list(problem.fields),
         },
-        "status": Status(int(report.status)).name,
+        "status": _status(report, settings),
         "steps": int(report.iterations),
         "seconds": last.get("seconds"),
         "held_out": float(report.residual),
@@ -72,6 +72,14 @@ def describe_training(
         else:
             record["warning"] = "no error to tell: some places have no label, or several"
     return record
+
+
+def _status(report: Report, settings: Mapping[str, Any]) -> str:
+    """Name of the status; a training of which nothing was asked but time is complete, no more."""
+    status = Status(int(report.status))
+    wanted = (settings.get("tolerance"), settings.get("target"))
+    is_judged = status != Status.CONVERGED or any(value is not None for value in wanted)
+    return status.name if is_judged else "COMPLETE"
 
 
 def show_training(record: Mapping[str, Any], *, stream: TextIO) -> None:

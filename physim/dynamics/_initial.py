@@ -16,7 +16,7 @@ from physim.dynamics._inputs import (
     report_overlap,
 )
 from physim.dynamics._state import State
-from solvers.core import SettingsError, check_choice, check_finite, check_positive
+from solvers.core import SettingsError, check_choice, check_count, check_finite
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -34,7 +34,7 @@ def make_initial_state(
     on_penetration: Literal["warn", "raise", "ignore"],
 ) -> State:
     """The work behind `Simulator.initial_state`."""
-    check_positive("batch", batch)
+    check_count("batch", batch)
     check_choice("at", at, ("interval", "node"))
     check_choice("on_penetration", on_penetration, ("warn", "raise", "ignore"))
     q0, v0 = simulator.model.initial_q, torch.zeros(simulator.model.nv, dtype=torch.float64)

@@ -44,7 +44,7 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     check_choice,
-    check_positive,
+    check_count,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Simulator:
         check_positive_number("timestep", own)
         check_smoothing("smoothing", smoothing)
         check_smoothing("gradient_smoothing", gradient_smoothing)
-        check_positive("threads", threads)
+        check_count("threads", threads)
         self.model = model
         self.timestep = float(own)
         self.smoothing = float(smoothing)

@@ -53,6 +53,7 @@ __all__ = [
     "capture_random_state",
     "catch_interrupt",
     "check_choice",
+    "check_count",
     "check_finite",
     "check_output",
     "check_positive",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     )
     from solvers.core._checks import (
         check_choice,
+        check_count,
         check_finite,
         check_positive,
         check_same_kind,
@@ -105,6 +107,7 @@ else:
         ),
         "_checks": (
             "check_choice",
+            "check_count",
             "check_finite",
             "check_positive",
             "check_same_kind",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from solvers.core._errors import NonFiniteError, SettingsError, ShapeError
 
 __all__ = [
     "check_choice",
+    "check_count",
     "check_finite",
     "check_positive",
     "check_same_kind",
@@ -154,8 +156,30 @@ def check_positive(name: str, value: float | Tensor, *, allow_zero: bool = False
         index = tuple(int(i) for i in (~good).nonzero()[0])
         where = f" at index {index}" if index else ""
         raise SettingsError(f"{name}: got {value[index].item()}{where}, expected {expected}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SettingsError(f"{name}: got {value!r}, expected a number {expected}")
     if math.isnan(value) or value < 0 or (value == 0 and not allow_zero):
         raise SettingsError(f"{name}: got {value}, expected {expected}")
+
+
+def check_count(name: str, value: int, *, least: int = 1) -> None:
+    """Check that a number of things is whole and large enough.
+
+    Args:
+        name: Name of the argument.
+        value: The number.
+        least: The smallest that is allowed.
+
+    Raises:
+        SettingsError: If it is not an integer, or too small.
+
+    Example:
+        >>> check_count("windows", 5)
+    """
+    is_whole = hasattr(value, "__index__") and not isinstance(value, bool | Tensor)
+    if not is_whole or value < least:
+        kind = "" if is_whole else "a whole number, "
+        raise SettingsError(f"{name}: got {value!r}, expected {kind}{least} or more")
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count
 from solvers.pde import Problem
 from solvers.pinn._weights import LossView, LossWeights
 
@@ -69,7 +69,7 @@ class CausalWeights(LossWeights):
         tolerances: Sequence[float] = (1e-2, 1e-1, 1.0, 10.0, 100.0),
         slices: int = 32,
     ) -> None:
-        check_positive("slices", slices)
+        check_count("slices", slices)
         self.tolerances = tuple(float(tolerance) for tolerance in tolerances)
         pairs = zip((0.0, *self.tolerances), self.tolerances, strict=False)
         if not self.tolerances or any(after <= before for before, after in pairs):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from solvers.core import (
     SettingsError,
+    check_count,
     check_output,
-    check_positive,
     require_extra,
     write_whole,
 )
@@ -49,8 +49,8 @@ def export_result(
     check_export(target, problem)
     space = problem.domain.space
     count = _POINTS[len(space)] if points is None else points
-    check_positive("points", count)
-    check_positive("times", times)
+    check_count("points", count)
+    check_count("times", times)
     if min(count, times) < 2:
         raise SettingsError(f"points, times: got {count}, {times}, expected two or more of each")
     box = Box(**{axis: problem.domain.bounds[axis] for axis in space})

@@ -21,6 +21,7 @@ from solvers.core import (
     SettingsError,
     Solution,
     apply_on_failure,
+    check_count,
     check_positive,
 )
 from solvers.pde import Problem, sample
@@ -73,7 +74,7 @@ class TimeMarching:
         joint_weight: float = 100.0,
         **options: Any,
     ) -> None:
-        check_positive("windows", windows)
+        check_count("windows", windows)
         check_positive("joint_weight", joint_weight)
         box = check_divisible(problem)
         if not box.has_time:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count
 from solvers.derivatives import Layers, ModuleLayers
 
 __all__ = ["MLP", "ModifiedMLP", "OwnNetwork"]
@@ -39,8 +39,8 @@ class MLP:
     scale: float = 2.0
 
     def __post_init__(self) -> None:
-        check_positive("width", self.width)
-        check_positive("depth", self.depth)
+        check_count("width", self.width)
+        check_count("depth", self.depth)
         if self.frequencies < 0:
             raise SettingsError(f"frequencies is {self.frequencies}, expected 0 or more")
 
@@ -79,8 +79,8 @@ class ModifiedMLP:
 
     def layers(self, inputs: int, outputs: int, seed: int) -> ModuleLayers:
         """The network with parameters drawn from a seed."""
-        check_positive("width", self.width)
-        check_positive("depth", self.depth)
+        check_count("width", self.width)
+        check_count("depth", self.depth)
         generator = torch.Generator().manual_seed(seed)
         module = _Gated(inputs, self.width, self.depth, outputs).double()
         for parameter in module.parameters():

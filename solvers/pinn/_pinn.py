@@ -23,6 +23,7 @@ from solvers.core import (
     Solution,
     apply_on_failure,
     check_choice,
+    check_count,
     check_positive,
 )
 from solvers.derivatives import Backend
@@ -104,14 +105,14 @@ class PINN:
         threads: int = 1,
     ) -> None:
         check_choice("sampling", sampling, ("adaptive", "refined", "even"))
+        check_positive("condition_weight", condition_weight)
         for name, value in (
-            ("condition_weight", condition_weight),
             ("condition_points", condition_points),
             ("resample_every", resample_every),
             ("reweight_every", reweight_every),
             ("points", 1 if points is None else points),
         ):
-            check_positive(name, value)
+            check_count(name, value)
         self.problem = problem
         chosen = MLP() if network is None else network
         self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen

@@ -32,7 +32,7 @@ from solvers.core import (
     SettingsError,
     Solution,
     apply_on_failure,
-    check_positive,
+    check_count,
 )
 from solvers.parallel import Executor, SerialExecutor
 from solvers.pde import Problem
@@ -87,11 +87,11 @@ class XPINN:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        check_positive("interface_points", interface_points)
+        check_count("interface_points", interface_points)
         box = check_divisible(problem)
         for axis, count in pieces.items():
             box.axis(axis)
-            check_positive(f"pieces[{axis!r}]", count)
+            check_count(f"pieces[{axis!r}]", count)
         if math.prod(pieces.values()) < 2:
             raise SettingsError(
                 f"pieces: got {dict(pieces)}, expected two or more along an axis; use PINN for one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count, check_positive
 from solvers.training._objective import Objective
 from solvers.training._schedule import Phase
 
@@ -34,10 +34,16 @@ class Limits:
         """
         if not phases:
             raise SettingsError("schedule: got no phase, expected at least one")
+        counts = {
+            "steps": self.steps, "resample_every": self.resample_every,
+            "reweight_every": self.reweight_every,
+        }  # fmt: skip
+        for name, count in counts.items():
+            if count is not None:
+                check_count(name, count)
         numbers = {
-            "steps": self.steps, "budget": self.budget, "cpu_budget": self.cpu_budget,
-            "tolerance": self.tolerance, "resample_every": self.resample_every,
-            "reweight_every": self.reweight_every, "record_every": self.record_every,
+            "budget": self.budget, "cpu_budget": self.cpu_budget, "tolerance": self.tolerance,
+            "record_every": self.record_every,
             **{f"targets[{name!r}]": target for name, target in self.targets.items()},
         }  # fmt: skip
         for name, value in numbers.items():

@@ -116,6 +116,11 @@ def test_settings_reach_problem_and_trainer_and_the_record_tells_all(
     assert "relative L2 error" in err
 
 
+def test_a_training_that_nothing_was_asked_of_is_complete(tmp_path: Path) -> None:
+    run("pinn", "heat", "--budget", 1, "--json", tmp_path / "net.json")
+    assert json.loads((tmp_path / "net.json").read_text())["status"] == "COMPLETE"
+
+
 def test_files_are_written(tmp_path: Path) -> None:
     run(
         "pinn", "heat", "--save", tmp_path / "net.safetensors",

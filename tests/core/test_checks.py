@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     check_choice,
+    check_count,
     check_finite,
     check_positive,
     check_same_kind,
@@ -92,3 +94,20 @@ def test_choice_suggests_the_nearest() -> None:
     check_choice("backend", "auto", ("auto", "kernel"))
     with pytest.raises(SettingsError, match=r"got 'kernal', expected one of .* mean 'kernel'\?"):
         check_choice("backend", "kernal", ("auto", "kernel"))
+
+
+def test_counts_are_whole_and_large_enough() -> None:
+    check_count("windows", 3)
+    check_count("windows", np.int64(3))
+    check_count("steps", 0, least=0)
+    for value in (1.5, 3.0, "a", None, True, math.nan):
+        with pytest.raises(SettingsError, match=r"windows: got .*, expected a whole number, 1 or"):
+            check_count("windows", value)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="windows: got 2, expected 3 or more"):
+        check_count("windows", 2, least=3)
+
+
+@pytest.mark.parametrize("value", ["x", None, [1.0], True])
+def test_positive_refuses_what_is_no_number(value: object) -> None:
+    with pytest.raises(SettingsError, match="budget: got .*, expected a number more than zero"):
+        check_positive("budget", value)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from constraints.systems.diffusion_sorption._initial import (
     draw_initial,
     profiles,
 )
-from solvers.core import check_choice, check_positive, load_checkpoint
+from solvers.core import check_choice, check_count, check_positive, load_checkpoint
 from solvers.parallel import Executor
 from solvers.training import Record
 
@@ -171,7 +171,7 @@ def train(
         2
     """
     check_positive("steps", steps, allow_zero=True)
-    check_positive("samples", samples)
+    check_count("samples", samples)
     system = system or DiffusionSorption()
     fit = _untrained(arm, system, family, seed=seed, executor=executor)
     if not steps:

@@ -21,6 +21,7 @@ from solvers.core import (
     NumericalWarning,
     SettingsError,
     check_choice,
+    check_count,
     check_positive,
     check_shape,
     load_checkpoint,
@@ -234,7 +235,7 @@ def train(
         2
     """
     check_positive("steps", steps, allow_zero=True)
-    check_positive("samples", samples)
+    check_count("samples", samples)
     fit = _untrained(arm, system or NavierStokes(), family, seed=seed, executor=executor)
     if not steps:
         return fit
