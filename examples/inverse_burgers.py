@@ -11,7 +11,7 @@ from solvers.pde import Data, problems, sample
 from solvers.pinn import MLP, PINN
 
 
-def main(noise: float = 0.01, steps: int = 6000, seed: int = 0) -> float:
+def main(noise: float = 0.01, steps: int = 3000, seed: int = 0) -> float:
     """Train on data of a known viscosity, from a first guess ten times too large."""
     true = 0.01 / math.pi
     exact = problems.Burgers(nu=true)
@@ -23,7 +23,8 @@ def main(noise: float = 0.01, steps: int = 6000, seed: int = 0) -> float:
         problems.Burgers(nu=10 * true), unknown=("nu",),
         conditions=[*exact.conditions, data], reference=None,
     )  # fmt: skip
-    result = PINN(problem, MLP(width=16, depth=3), points=2000, condition_weight=1e-3).fit(
+    # Many points and little weight on the data: a network that follows the noise bends the equation.
+    result = PINN(problem, MLP(width=16, depth=3), points=4000, condition_weight=1e-4).fit(
         60, steps=steps
     )
     found = result.coefficients["nu"]
