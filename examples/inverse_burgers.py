@@ -23,7 +23,7 @@ def main(noise: float = 0.01, steps: int = 3000, seed: int = 0) -> float:
         problems.Burgers(nu=10 * true), unknown=("nu",),
         conditions=[*exact.conditions, data], reference=None,
     )  # fmt: skip
-    # Many points and little weight on the data: a network that follows the noise bends the equation.
+    # Many points and little weight on the data: following the noise would bend the equation.
     result = PINN(problem, MLP(width=16, depth=3), points=4000, condition_weight=1e-4).fit(
         60, steps=steps
     )
