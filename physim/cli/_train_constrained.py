@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from physim.cli._constrained import TRIALS, Choice, save_picture
+from physim.cli._constrained import TRIALS, Choice, Trial, save_picture
 from physim.cli._errors import FAILURES, INTERRUPTED
 from physim.cli._report import installed, write_json
 from physim.cli._train import Checkpoint, Json, Picture, Seed, check_files
@@ -100,9 +100,9 @@ def constrained(
                 fit.save(save)
             test = trial.draw_test(family)
             solution, reference_seconds = trial.reference(test)
-            prediction = fit.predict(trial.seen(test))
+            prediction, jump, trouble = _judge(trial, fit, test, choice.parts)
             record = _describe(
-                fit, prediction, solution, jump=trial.jump(fit, test, choice.parts),
+                fit, prediction, solution, jump=jump, trouble=trouble,
                 reference_seconds=reference_seconds,
                 settings={
                     "system": system, "family": family, "arm": arm, "experts": choice.parts,
@@ -117,13 +117,25 @@ def constrained(
         raise typer.Exit(FAILURES) from error
     if save is not None:
         record["save"] = str(save)
-    if picture is not None:
+    if picture is not None and prediction is not None:
         record["picture"] = str(save_picture(trial, fit, prediction, solution, picture))
     if json is not None:
         write_json(record, json)
     _show(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
     if record["status"] == "interrupted":
         raise typer.Exit(INTERRUPTED)
+    if prediction is None:
+        raise typer.Exit(FAILURES)
+
+
+def _judge(
+    trial: Trial, fit: Any, test: Tensor, parts: int
+) -> tuple[Tensor | None, float | None, str | None]:
+    """Prediction and jump on the tests, or why a solve with this basis failed."""
+    try:
+        return fit.predict(trial.seen(test)), trial.jump(fit, test, parts), None
+    except NotConvergedError as error:
+        return None, None, str(error)
 
 
 def _open_executor(name: str, workers: int) -> Executor:
@@ -138,10 +150,11 @@ def _open_executor(name: str, workers: int) -> Executor:
 
 def _describe(
     fit: Any,
-    prediction: Tensor,
+    prediction: Tensor | None,
     solution: Tensor,
     *,
     jump: float | None,
+    trouble: str | None,
     reference_seconds: float,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def _describe(
     from constraints.systems import relative_errors
 
     training: Any = fit.training
-    errors = relative_errors(prediction, solution)
+    errors = None if prediction is None else relative_errors(prediction, solution)
     done = len(fit.losses)
     status = "complete" if done == settings["steps"] else "budget spent"
     return {
@@ -163,14 +176,24 @@ def _describe(
         "cpu_seconds": fit.seconds,
         "loss": fit.losses[-1] if done else None,
         "iterations": sum(fit.iterations) / done if done and fit.iterations else None,
-        "relative_l2": float(errors.mean()),
-        "relative_l2_worst": float(errors.max()),
+        "relative_l2": None if errors is None else float(errors.mean()),
+        "relative_l2_worst": None if errors is None else float(errors.max()),
+        "warning": trouble,
         "jump": jump,
         "reference_seconds": reference_seconds,
         "history": [record.as_dict() for record in training.history],
         "versions": {"python": platform.python_version(), **installed(_VERSIONS)},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
     }
+
+
+def _errors(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if record["relative_l2"] is None:
+        return [("warning", f"no error to tell: {record['warning']}")]
+    return [
+        ("relative L2 error", f"{record['relative_l2']:.2%}"),
+        ("worst", f"{record['relative_l2_worst']:.2%}"),
+    ]
 
 
 def _show(record: Mapping[str, Any], *, stream: TextIO) -> None:
@@ -187,8 +210,7 @@ def _show(record: Mapping[str, Any], *, stream: TextIO) -> None:
         ("arm", f"{settings['arm']}{parts}, {settings['functions']} function(s)"),
         ("initial conditions", settings["family"]),
         ("steps", f"{record['steps']} of {settings['steps']} in {record['seconds']:.2f} s"),
-        ("relative L2 error", f"{record['relative_l2']:.2%}"),
-        ("worst", f"{record['relative_l2_worst']:.2%}"),
+        *_errors(record),
         ("reference takes", f"{record['reference_seconds']:.2g} s a field"),
     ]
     numbers = {"loss": ".3g", "iterations": ".1f", "jump": ".1e"}

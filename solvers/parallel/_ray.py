@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import socket
+import time
 import weakref
 from collections import deque
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 # Makes Ray take the loopback address for that of the machine, so that nobody else can reach it.
 _SMALL = 500_000
 _PATIENCE = 5.0
+_RELEASE = 3.0
+"""Time that Ray may take to give back what a closed executor held [s]."""
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -126,8 +129,15 @@ class RayExecutor(Executor):
         """Refuse what Ray would wait for without a word."""
         import ray
 
-        free = ray.available_resources()
+        total, deadline = ray.cluster_resources(), time.monotonic() + _RELEASE
         for kind, wanted in (("CPU", float(self.workers)), ("GPU", self.workers * self._gpus)):
+            free = ray.available_resources()
+            # What an executor held that was closed a moment ago is given back with a delay.
+            while (
+                free.get(kind, 0.0) < wanted <= total.get(kind, 0.0) and time.monotonic() < deadline
+            ):
+                time.sleep(0.05)
+                free = ray.available_resources()
             if wanted > free.get(kind, 0.0):
                 raise SettingsError(
                     f"workers: {self.workers} want {wanted:g} {kind} and Ray has "
