@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -87,7 +87,10 @@ def test_multigrid_on_slabs_makes_the_iterates_of_one_worker(
     multigrid = Multigrid(backend="reference", cycle=cycle)
     # The last digits of a long line are rounding and may cost a step: they are not counted.
     for rtol, is_counted in ((1e-7, True), (1e-11, False)):
-        alone = linear_solve(A, b, ConjugateGradient(preconditioner=multigrid, rtol=rtol))
+        serial = ConjugateGradient(preconditioner=multigrid, rtol=rtol)
+        alone = linear_solve(A, b, serial, on_failure="mask")
+        # The plain W-cycle is indefinite in a few of these scenes, for any number of workers.
+        assume(alone.all_converged)
         with SerialExecutor(workers) as executor:
             solver = distributed(executor, cycle=cycle, gather_below=gather, rtol=rtol)
             together = linear_solve(A, b, solver)
