@@ -29,7 +29,7 @@ def run(size: Size, seed: int = 0) -> Result:
     """Time gradients and linearisations of every robot."""
     batch = {"tiny": 8, "small": 64, "full": 1024}[size]
     robots = {"tiny": LOCOMOTION[:1], "small": LOCOMOTION[:2], "full": LOCOMOTION}[size]
-    repetitions = 2 if size == "tiny" else 5
+    repetitions = 5
     rows = [_row(name, batch, repetitions, seed, is_tiny=size == "tiny") for name in robots]
     gains = [row["gain_linearize"] for row in rows]
     shares = [row["ratio_adjoint"] for row in rows]

@@ -49,7 +49,7 @@ def test_step_gradient(answer: Any) -> None:
     (row,) = record["rows"]
     assert row["left_out"] == 0
     assert row["tangent_rows"] == 12
-    assert min(row["linearize"], row["forward"]) > 0
+    assert row["linearize"] > row["forward"]
 
 
 def test_rollout_gradient(answer: Any) -> None:

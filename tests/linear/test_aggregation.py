@@ -72,9 +72,9 @@ def test_both_forms_are_one_cycle(build_scene: Scene, kind: str, cycle: Any) -> 
     assert float(difference.norm() / A.apply(python).norm()) < 1e-5
 
 
-# Between exact ties and visible differences single precision may pair other rows.
+# Between ties, which a part in 1e5 decides, and visible differences rounding may pair other rows.
 @settings(max_examples=15, deadline=None)
-@given(decades=st.one_of(st.just(0.0), st.floats(0.3, 5.0)), seed=st.integers(0, 99))
+@given(decades=st.one_of(st.floats(0.0, 1e-7), st.floats(0.1, 5.0)), seed=st.integers(0, 99))
 def test_both_forms_agree_on_noise(decades: float, seed: int) -> None:
     A = noise(9, decades, seed)
     b = white(A, seed)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -85,19 +85,21 @@ def test_multigrid_on_slabs_makes_the_iterates_of_one_worker(
 ) -> None:
     A, b = scene(shape, seed)
     multigrid = Multigrid(backend="reference", cycle=cycle)
-    # The last digits of a long line are rounding and may cost a step: they are not counted.
-    for rtol, is_counted in ((1e-7, True), (1e-11, False)):
+    for rtol in (1e-7, 1e-11):
         serial = ConjugateGradient(preconditioner=multigrid, rtol=rtol)
         alone = linear_solve(A, b, serial, on_failure="mask")
-        # The plain W-cycle is indefinite in a few of these scenes, for any number of workers.
-        assume(alone.all_converged)
         with SerialExecutor(workers) as executor:
             solver = distributed(executor, cycle=cycle, gather_below=gather, rtol=rtol)
-            together = linear_solve(A, b, solver)
+            together = linear_solve(A, b, solver, on_failure="mask")
             assert "slabs" in solver.prepare(A).label
-        assert not is_counted or int(together.iterations) == int(alone.iterations)
-    error = (together.value - alone.value).abs().max()
-    assert float(error) <= 1e-10 * float(alone.value.abs().max())
+        # The plain W-cycle is indefinite in a few of these scenes, for any number of workers.
+        assert int(together.status) == int(alone.status)
+        # At 1e-11 the last step of a long line hangs on rounding.
+        slack = 1 if rtol < 1e-7 and len(shape) == 1 else 0
+        assert abs(int(together.iterations) - int(alone.iterations)) <= slack
+    if alone.all_converged:
+        error = (together.value - alone.value).abs().max()
+        assert float(error) <= 1e-10 * float(alone.value.abs().max())
 
 
 @settings(max_examples=10)
