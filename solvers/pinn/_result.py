@@ -19,7 +19,14 @@ from solvers.pinn._error import ErrorMeter
 from solvers.pinn._export import export_result
 from solvers.pinn._figure import draw_result
 
-__all__ = ["ErrorMeter", "FieldNetwork", "PINNResult", "read_result", "write_result"]
+__all__ = [
+    "ErrorMeter",
+    "FieldNetwork",
+    "PINNResult",
+    "evaluate_fields",
+    "read_result",
+    "write_result",
+]
 
 KIND = "pinn"
 
@@ -89,22 +96,7 @@ class PINNResult:
         Raises:
             SettingsError: If not every axis has one coordinate.
         """
-        axes = self.problem.domain.axes
-        known = {**dict(zip(axes, coordinates, strict=False)), **named}
-        if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
-            raise SettingsError(
-                f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
-                f"{', '.join(axes)}"
-            )
-        columns = torch.broadcast_tensors(
-            *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
-        )
-        points = torch.stack([column.reshape(-1) for column in columns], dim=1)
-        fields: Tensor = self.network(points)
-        values = fields.movedim(1, 0).reshape(-1, *columns[0].shape)
-        if len(self.problem.fields) == 1:
-            return values[0]
-        return dict(zip(self.problem.fields, values, strict=True))
+        return evaluate_fields(self.problem, self.network, coordinates, named)
 
     @property
     def relative_l2(self) -> float:
@@ -201,3 +193,26 @@ def read_result(path: str | os.PathLike[str], problem: Problem) -> tuple[Tensor,
             f"{expected[1]}; give the problem that it was trained on"
         )
     return checkpoint.tensors["theta"], metadata
+
+
+def evaluate_fields(
+    problem: Problem,
+    network: nn.Module,
+    coordinates: Sequence[Tensor | float],
+    named: Mapping[str, Tensor | float],
+) -> Tensor | dict[str, Tensor]:
+    """Evaluate a network on coordinates by place or by name."""
+    axes = problem.domain.axes
+    known = {**dict(zip(axes, coordinates, strict=False)), **named}
+    if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
+        raise SettingsError(
+            f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
+            f"{', '.join(axes)}"
+        )
+    columns = torch.broadcast_tensors(
+        *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
+    )
+    points = torch.stack([column.reshape(-1) for column in columns], dim=1)
+    values = network(points).movedim(1, 0).reshape(-1, *columns[0].shape)
+    parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
+    return parts[problem.fields[0]] if len(parts) == 1 else parts

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from solvers.core import Report, SettingsError
+from solvers.core import Report
 from solvers.pde import Box, Domain, Problem
 from solvers.pinn._figure import draw_result
-from solvers.pinn._result import FieldNetwork, write_result
+from solvers.pinn._result import FieldNetwork, evaluate_fields, write_result
 from solvers.pinn.variational._quadrature import (
     Estimate,
     Quadrature,
@@ -136,26 +136,3 @@ def reference_fields(problem: Problem, points: Float[Tensor, "N d"]) -> Float[Te
     """The reference solution, a column for each field."""
     values = problem.reference_values(points)
     return torch.stack([values[name] for name in problem.fields], dim=1)
-
-
-def evaluate_fields(
-    problem: Problem,
-    network: nn.Module,
-    coordinates: Sequence[Tensor | float],
-    named: Mapping[str, Tensor | float],
-) -> Tensor | dict[str, Tensor]:
-    """Evaluate a network on coordinates by place or by name."""
-    axes = problem.domain.axes
-    known = {**dict(zip(axes, coordinates, strict=False)), **named}
-    if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
-        raise SettingsError(
-            f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
-            f"{', '.join(axes)}"
-        )
-    columns = torch.broadcast_tensors(
-        *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
-    )
-    points = torch.stack([column.reshape(-1) for column in columns], dim=1)
-    values = network(points).movedim(1, 0).reshape(-1, *columns[0].shape)
-    parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
-    return parts[problem.fields[0]] if len(parts) == 1 else parts
