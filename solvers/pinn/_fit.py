@@ -162,7 +162,7 @@ class Trainer(ABC, Generic[R]):
     def _row(self, record: Record) -> dict[str, float]:
         """A row of a history, numbers only."""
         assert record.held_out is not None
-        return {
+        row = {
             "step": float(record.step),
             "seconds": record.seconds,
             "cpu_seconds": record.cpu_seconds,
@@ -170,3 +170,4 @@ class Trainer(ABC, Generic[R]):
             "held_out": record.held_out,
             **record.measures,
         }
+        return row | {name: size for name, size in record.terms.items() if name not in row}

@@ -195,7 +195,8 @@ class PINN(Trainer[PINNResult]):
         return Objective(
             [theta],
             lambda: {
-                name: torch.tensor(size) for name, size in collocation.terms(theta.detach()).items()
+                name: torch.tensor(0.5 * size, dtype=torch.float64)
+                for name, size in collocation.terms(theta.detach()).items()
             },
             loss_and_gradient=collocation.loss_and_gradient,
             linearize=collocation.linearize,

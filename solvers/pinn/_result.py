@@ -155,8 +155,10 @@ class PINNResult(TrainedField):
         report: Status, iterations, and as residual the root mean square of the equations' residual
             where the network was not trained, each equation in its natural size; counts hold
             ``evaluations`` and ``restarts``.
-        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss``, ``held_out`` and, where
-            it was asked for, ``relative_l2``.
+        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss``, ``held_out``, where it
+            was asked for ``relative_l2``, and every term of the loss by its name, such as
+            ``"residual equation"`` or ``"initial u"``; the loss is their sum (before the last step,
+            where a first-order method took it).
     """
 
     @property
