@@ -122,7 +122,7 @@ def _history(rows: Sequence[Mapping[str, Any]]) -> str:
         return "<p>No record was made.</p>"
     count = min(len(rows), _MOST_ROWS)
     chosen = [rows[round(k * (len(rows) - 1) / max(count - 1, 1))] for k in range(count)]
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     head = "".join(f'<th class="n">{escape(name.replace("_", " "))}</th>' for name in names)
     lines = (
         "<tr>"

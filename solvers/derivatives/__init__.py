@@ -8,12 +8,13 @@ networks, `SweepEngine` gives the same numbers in torch on any device, `NestedEn
 
 from __future__ import annotations
 
+from solvers.derivatives._base import ResidualEngine
 from solvers.derivatives._channels import Channel, ChannelPlan
 from solvers.derivatives._engine import CompiledEngine
 from solvers.derivatives._layers import Branches, Layers, ModuleLayers
 from solvers.derivatives._nested import NestedEngine
 from solvers.derivatives._program import ResidualProgram
-from solvers.derivatives._select import Backend, ResidualEngine, residual_engine
+from solvers.derivatives._select import Backend, residual_engine
 from solvers.derivatives._sweep import SweepEngine
 from solvers.derivatives._trace import Field, Trace, trace_residual
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError
+from solvers.core import SettingsError, ShapeError, check_count
+from solvers.derivatives._base import ResidualEngine, point_weights
 from solvers.derivatives._generate import ARGUMENTS, Operation, write_engine
 from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._program import ResidualProgram
@@ -17,7 +18,7 @@ from solvers.kernels import Kernel, aligned_empty, block_count, build_kernel, la
 __all__ = ["CompiledEngine"]
 
 
-class CompiledEngine:
+class CompiledEngine(ResidualEngine):
     r"""Weighted residuals of a multilayer network at points, compiled for its shape.
 
     Gives :math:`\tfrac12 \sum_{e,n} (w_{en} r_e(x_n))^2`, its gradient by all parameters, and the
@@ -58,8 +59,7 @@ class CompiledEngine:
         *,
         threads: int = 1,
     ) -> None:
-        if threads < 1:
-            raise SettingsError(f"threads is {threads}, expected 1 or more")
+        check_count("threads", threads)
         self.program = program
         self._lanes = lane_count()
         self._threads = threads
@@ -71,29 +71,10 @@ class CompiledEngine:
         self._losses = aligned_empty(threads).zero_()
         self.set_points(points, weights)
 
-    @property
-    def parameter_count(self) -> int:
-        """Length of the vector of parameters, unknown coefficients last."""
-        return self.program.parameter_count
-
-    @property
-    def residual_count(self) -> int:
-        """Number of residuals: equations times points."""
-        return self.program.equations * self._count
-
     def set_points(
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
     ) -> None:
-        """Move to other points, or read changed coefficients of the program.
-
-        Args:
-            points: Shape ``(N, D)``.
-            weights: As at construction.
-
-        Raises:
-            ShapeError: If a shape does not fit.
-            NonFiniteError: If a point is not finite.
-        """
+        """Move to other points, or read changed coefficients of the program."""
         program, lanes = self.program, self._lanes
         factors = point_weights(points, weights, program.equations)
         count = len(points)
@@ -129,10 +110,7 @@ class CompiledEngine:
         return self._total(Operation.SUM, theta)
 
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
-        """Derivatives of the weighted residuals, shape ``(equations * N, P)``, equations outermost.
-
-        The result is a view with points contiguous.
-        """
+        """Derivatives of the weighted residuals, a view with points contiguous."""
         equations, count = self.program.equations, self.parameter_count
         rows = aligned_empty(count, equations, self._groups * self._lanes)
         self._run(Operation.JACOBIAN, theta, rows)
@@ -172,27 +150,6 @@ def multilayer(program: ResidualProgram) -> Layers:
         f"layers is {type(program.layers).__name__}, expected Layers; take NestedEngine for any "
         "other network"
     )
-
-
-def point_weights(points: Tensor, weights: Tensor | None, equations: int) -> Tensor:
-    """Weights of all residuals, shape ``(N, equations)``.
-
-    Raises:
-        ShapeError: If there are no points or the shape does not fit.
-    """
-    count = len(points)
-    if count == 0:
-        raise ShapeError("points has no point, expected one or more")
-    if weights is None:
-        weights = torch.full((count,), count**-0.5, dtype=torch.float64, device=points.device)
-    if weights.shape == (count,):
-        weights = weights[:, None].expand(count, equations)
-    if weights.shape != (count, equations):
-        raise ShapeError(
-            f"weights has shape {tuple(weights.shape)}, expected ({count},) or "
-            f"({count}, {equations})"
-        )
-    return weights.to(torch.float64)
 
 
 def _engine_kernel(program: ResidualProgram, lanes: int) -> tuple[Kernel, int]:

@@ -6,16 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError
-from solvers.derivatives._engine import point_weights
-from solvers.derivatives._program import ResidualProgram
+from solvers.derivatives._base import ChunkedEngine, point_weights
 from solvers.derivatives._trace import MultiIndex
 from solvers.kernels import evaluate
 
 __all__ = ["NestedEngine"]
 
 
-class NestedEngine:
+class NestedEngine(ChunkedEngine):
     """Weighted residuals of any network at points, by autograd of autograd.
 
     Args:
@@ -39,58 +37,17 @@ class NestedEngine:
         torch.Size([1, 50])
     """
 
-    def __init__(
-        self,
-        program: ResidualProgram,
-        points: Float[Tensor, "N D"],
-        weights: Float[Tensor, "N ..."] | None = None,
-        *,
-        chunk: int = 2000,
-    ) -> None:
-        if chunk < 1:
-            raise SettingsError(f"chunk is {chunk}, expected 1 or more")
-        self.program = program
-        self._chunk = chunk
-        self.set_points(points, weights)
-
-    @property
-    def parameter_count(self) -> int:
-        """Length of the vector of parameters, unknown coefficients last."""
-        return self.program.parameter_count
-
-    @property
-    def residual_count(self) -> int:
-        """Number of residuals: equations times points."""
-        return self.program.equations * len(self._points)
-
     def set_points(
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
     ) -> None:
-        """Move to other points, or read changed coefficients of the program.
-
-        Args:
-            points: Shape ``(N, D)``.
-            weights: As at construction.
-        """
+        """Move to other points, or read changed coefficients of the program."""
         self._weights = point_weights(points, weights, self.program.equations)
-        self._points = points
-
-    def loss(self, theta: Float[Tensor, " P"]) -> float:
-        """Half the sum of squares of the weighted residuals."""
-        return 0.5 * float(self.residuals(theta).square().sum())
+        self._points, self._count = points, len(points)
 
     def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
         """Weighted residuals, shape ``(equations, N)``."""
         parts = [self._residuals(theta.detach(), chunk).detach() for chunk in self._chunks()]
         return torch.cat(parts, dim=1)
-
-    def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Half the sum of squares of the weighted residuals, and its gradient."""
-        return self._total(theta, is_squared=True)
-
-    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
-        return self._total(theta, is_squared=False)
 
     @torch.enable_grad()
     def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
@@ -115,9 +72,6 @@ class NestedEngine:
             (part,) = torch.autograd.grad(flat, variable, unit, is_grads_batched=True)
             rows.append(part.view(*residuals.shape, -1))
         return torch.cat(rows, dim=1).flatten(0, 1)
-
-    def _chunks(self) -> list[slice]:
-        return [slice(k, k + self._chunk) for k in range(0, len(self._points), self._chunk)]
 
     @torch.enable_grad()
     def _residuals(self, theta: Tensor, chunk: slice) -> Tensor:

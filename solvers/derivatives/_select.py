@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import PerformanceWarning, check_choice
+from solvers.derivatives._base import ResidualEngine
 from solvers.derivatives._engine import CompiledEngine
 from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._nested import NestedEngine
@@ -16,43 +17,9 @@ from solvers.derivatives._program import ResidualProgram
 from solvers.derivatives._sweep import SweepEngine
 from solvers.kernels import KernelBuildError
 
-__all__ = ["Backend", "ResidualEngine", "residual_engine"]
+__all__ = ["Backend", "residual_engine"]
 
 Backend: TypeAlias = Literal["auto", "compiled", "sweep", "nested"]
-
-
-class ResidualEngine(Protocol):
-    """Weighted residuals of a network at points, as functions of its parameters."""
-
-    program: ResidualProgram
-
-    @property
-    def parameter_count(self) -> int:
-        """Length of the vector of parameters, unknown coefficients last."""
-
-    @property
-    def residual_count(self) -> int:
-        """Number of residuals: equations times points."""
-
-    def set_points(
-        self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
-    ) -> None:
-        """Move to other points."""
-
-    def loss(self, theta: Float[Tensor, " P"]) -> float:
-        """Half the sum of squares of the weighted residuals."""
-
-    def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
-        """Weighted residuals, shape ``(equations, N)``."""
-
-    def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Half the sum of squares of the weighted residuals, and its gradient."""
-
-    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
-
-    def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
-        """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
 
 
 def residual_engine(

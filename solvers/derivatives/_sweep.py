@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError
 from solvers.derivatives._activation import slopes_from_values, values_of
 from solvers.derivatives._activation_program import record_activation
-from solvers.derivatives._engine import multilayer, point_weights
+from solvers.derivatives._base import ChunkedEngine, point_weights
+from solvers.derivatives._engine import multilayer
 from solvers.derivatives._program import ResidualProgram
 from solvers.kernels import evaluate
 
 __all__ = ["SweepEngine"]
 
 
-class SweepEngine:
+class SweepEngine(ChunkedEngine):
     """Weighted residuals of a multilayer network at points, by hand-written sweeps in torch.
 
     Channels go through the layers forward and their cotangents back, without autograd.
@@ -52,37 +52,14 @@ class SweepEngine:
         *,
         chunk: int = 2000,
     ) -> None:
-        if chunk < 1:
-            raise SettingsError(f"chunk is {chunk}, expected 1 or more")
-        self.program = program
         self._layers = multilayer(program)
-        self._chunk = chunk
         self._activation = record_activation(program.plan)
-        self.set_points(points, weights)
-
-    @property
-    def parameter_count(self) -> int:
-        """Length of the vector of parameters, unknown coefficients last."""
-        return self.program.parameter_count
-
-    @property
-    def residual_count(self) -> int:
-        """Number of residuals: equations times points."""
-        return self.program.equations * self._count
+        super().__init__(program, points, weights, chunk=chunk)
 
     def set_points(
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
     ) -> None:
-        """Move to other points, or read changed coefficients of the program.
-
-        Args:
-            points: Shape ``(N, D)``.
-            weights: As at construction.
-
-        Raises:
-            ShapeError: If a shape does not fit.
-            NonFiniteError: If a point is not finite.
-        """
+        """Move to other points, or read changed coefficients of the program."""
         factors = point_weights(points, weights, self.program.equations)
         tables = self.program.tables(points, factors.to(points.device))
         self._count = len(points)
@@ -90,21 +67,9 @@ class SweepEngine:
         self._values = tables.values
         self._weights = self.program.weights().tolist()
 
-    def loss(self, theta: Float[Tensor, " P"]) -> float:
-        """Half the sum of squares of the weighted residuals."""
-        return 0.5 * float(self.residuals(theta).square().sum())
-
     def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
         """Weighted residuals, shape ``(equations, N)``."""
         return torch.cat([self._forward(theta, c).residuals for c in self._chunks()], dim=1)
-
-    def loss_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Half the sum of squares of the weighted residuals, and its gradient."""
-        return self._total(theta, is_squared=True)
-
-    def sum_and_gradient(self, theta: Float[Tensor, " P"]) -> tuple[float, Float[Tensor, " P"]]:
-        """Sum of the weighted residuals, an integral if they are densities, and its gradient."""
-        return self._total(theta, is_squared=False)
 
     def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
         loss, gradient = 0.0, torch.zeros_like(theta)
@@ -140,11 +105,6 @@ class SweepEngine:
                     part[:, first : first + size] = product.flatten(1)
                     part[:, first + size : first + size + bar.shape[2]] = bar[0]
         return rows.flatten(0, 1)
-
-    def _chunks(self) -> list[slice]:
-        return [
-            slice(k, min(k + self._chunk, self._count)) for k in range(0, self._count, self._chunk)
-        ]
 
     def _forward(self, theta: Tensor, chunk: slice) -> _State:
         layers = self._layers

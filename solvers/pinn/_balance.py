@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ _LEAST, _MOST = 1e-8, 1e8
 """Weights beyond are of terms without influence, or without residual."""
 
 
+@dataclass(eq=False)
 class BalancedWeights(LossWeights):
     """One weight a term, a running mean of what the terms ask for.
 
@@ -28,13 +30,13 @@ class BalancedWeights(LossWeights):
         SettingsError: If the memory is not in [0, 1).
     """
 
-    name: str
+    memory: float
+    factors: dict[str, float] = field(default_factory=dict, init=False)
+    name: ClassVar[str]
 
-    def __init__(self, memory: float) -> None:
-        if not 0.0 <= memory < 1.0:
-            raise SettingsError(f"memory: got {memory}, expected a number in [0, 1)")
-        self.memory = float(memory)
-        self.factors: dict[str, float] = {}
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.memory < 1.0:
+            raise SettingsError(f"memory: got {self.memory}, expected a number in [0, 1)")
 
     @abstractmethod
     def wanted(self, terms: Sequence[Linearized]) -> Mapping[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -56,6 +57,17 @@ class _Place:
     def weigh(self, factors: Sequence[float]) -> None:
         roots = self.weight * torch.tensor(factors, dtype=torch.float64).sqrt()
         self.engine.set_points(self.columns, roots.expand(len(self.columns), -1))
+
+
+def _with_distinct_names(places: Sequence[_Place]) -> list[_Place]:
+    """Number the terms of conditions that are called alike, as those of two sets of data."""
+    seen: Counter[str] = Counter()
+    found = []
+    for place in places:
+        seen.update(place.names)
+        names = (f"{name} {seen[name]}" if seen[name] > 1 else name for name in place.names)
+        found.append(replace(place, names=tuple(names)))
+    return found
 
 
 class Collocation:
@@ -129,6 +141,7 @@ class Collocation:
             ]
             for is_trace in (False, True)
         )
+        self._places = _with_distinct_names(self._places)
         self.names = (*self._equations, *(name for p in self._places for name in p.names))
 
     def _engine(self, points: Tensor) -> ResidualEngine:

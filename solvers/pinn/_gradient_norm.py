@@ -13,6 +13,7 @@ in physics-informed neural networks, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -22,6 +23,7 @@ from solvers.pinn._weights import Linearized
 __all__ = ["GradientNormWeights"]
 
 
+@dataclass(eq=False)
 class GradientNormWeights(BalancedWeights):
     """Weights of conditions that bring their gradients to the size of the equations'.
 
@@ -33,10 +35,8 @@ class GradientNormWeights(BalancedWeights):
         {'name': 'gradient norm', 'memory': 0.9}
     """
 
+    memory: float = 0.9
     name = "gradient norm"
-
-    def __init__(self, memory: float = 0.9) -> None:
-        super().__init__(memory)
 
     def wanted(self, terms: Sequence[Linearized]) -> Mapping[str, float]:
         """Largest slope of the equations over the mean one of each condition."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +21,6 @@ from solvers.core import (
 )
 from solvers.pde import Problem, evaluation_grid
 from solvers.pinn._characteristics import LabelDomain, label_domain
-from solvers.pinn._export import export_result
-from solvers.pinn._figure import draw_result
 from solvers.pinn._labels import Transport
 from solvers.pinn._lagrangian_inversion import (
     describe_failures,
@@ -34,7 +28,7 @@ from solvers.pinn._lagrangian_inversion import (
     map_and_jacobian,
     settle,
 )
-from solvers.pinn._result import FieldNetwork, write_result
+from solvers.pinn._result import TrainedField, points_at
 
 __all__ = ["LabelMeter", "LagrangianResult"]
 
@@ -44,30 +38,24 @@ _JACOBIAN_GRID = {1: (512, 41), 2: (65, 65, 21)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LagrangianResult:
+class LagrangianResult(TrainedField):
     """What `LagrangianPINN.fit` found.
 
     Attributes:
-        problem: The problem.
         transport: Its speed, diffusivity and source.
         network: Labels and times ``(N, d + 1)`` to positions and states ``(N, d + 1)``.
         report: As `PINNResult.report`.
         history: As `PINNResult.history`.
-        settings: What the network was made from.
     """
 
-    problem: Problem
     transport: Transport
-    network: FieldNetwork
-    report: Report
-    history: Sequence[Mapping[str, float]]
-    settings: Mapping[str, Any]
 
-    def __call__(self, *coordinates: Tensor | float) -> Tensor:
+    def __call__(self, *coordinates: Tensor | float, **named: Tensor | float) -> Tensor:
         """Evaluate the field at places, by finding the labels that have come there.
 
         Args:
             *coordinates: Places along each axis, then times; shapes that broadcast.
+            **named: The same by name.
 
         Returns:
             Values of the broadcast shape, float64; first derivatives by places, times and
@@ -78,15 +66,19 @@ class LagrangianResult:
             NotConvergedError: If labels have crossed, so that several are at one place.
             SettingsError: If not every axis has one coordinate.
         """
-        return self.evaluate(*coordinates).value
+        return self.evaluate(*coordinates, on_failure="raise", **named).value
 
     def evaluate(
-        self, *coordinates: Tensor | float, on_failure: OnFailure = "raise"
+        self,
+        *coordinates: Tensor | float,
+        on_failure: OnFailure = "raise",
+        **named: Tensor | float,
     ) -> Solution[Tensor]:
         """Evaluate the field and tell of each point how its label was found.
 
         Args:
             *coordinates: As when called.
+            **named: The same by name.
             on_failure: What happens if a point has no label, or several.
 
         Returns:
@@ -97,7 +89,7 @@ class LagrangianResult:
             NotConvergedError: If ``on_failure="raise"`` and labels have crossed.
             SettingsError: If not every axis has one coordinate.
         """
-        points, shape = self._points(coordinates)
+        points, shape = points_at(self.problem, coordinates, named)
         found = self._find(points)
         self._complain(found, points, on_failure)
         labels, times = found.value, points[:, -1]
@@ -110,12 +102,16 @@ class LagrangianResult:
         return Solution(value=values.reshape(shape), report=_reshaped(found.report, shape))
 
     def labels(
-        self, *coordinates: Tensor | float, on_failure: OnFailure = "raise"
+        self,
+        *coordinates: Tensor | float,
+        on_failure: OnFailure = "raise",
+        **named: Tensor | float,
     ) -> Solution[Tensor]:
         """Find the labels at places.
 
         Args:
             *coordinates: As when called.
+            **named: The same by name.
             on_failure: What happens if a point has no label, or several.
 
         Returns:
@@ -128,22 +124,11 @@ class LagrangianResult:
             NotConvergedError: If ``on_failure="raise"`` and labels have crossed.
             SettingsError: If not every axis has one coordinate.
         """
-        points, shape = self._points(coordinates)
+        points, shape = points_at(self.problem, coordinates, named)
         found = self._find(points)
         self._complain(found, points, on_failure)
         value = found.value.reshape(*shape, -1)
         return Solution(value=value, report=_reshaped(found.report, shape))
-
-    def _points(self, coordinates: Sequence[Tensor | float]) -> tuple[Tensor, torch.Size]:
-        axes = self.problem.domain.axes
-        if len(coordinates) != len(axes):
-            raise SettingsError(
-                f"got {len(coordinates)} coordinates, expected one for each of {', '.join(axes)}"
-            )
-        columns = torch.broadcast_tensors(
-            *(torch.as_tensor(c, dtype=torch.float64) for c in coordinates)
-        )
-        return torch.stack([c.reshape(-1) for c in columns], 1), columns[0].shape
 
     def _find(self, points: Tensor) -> Solution[Tensor]:
         return find_labels(
@@ -164,36 +149,6 @@ class LagrangianResult:
         apply_on_failure(
             found.report, on_failure, solution=found, what="inversion of the map", stacklevel=3
         )
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write parameters and settings to one safetensors file, for `load`.
-
-        Returns:
-            Path of the file.
-        """
-        return write_result(path, self, {})
-
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw the field over space and time, its error against the reference, and the history.
-
-        Args:
-            path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            MissingExtraError: If matplotlib is not installed.
-            SettingsError: If the ending is not known or the folder does not exist.
-            NotConvergedError: If the map from labels has folded.
-        """
-        return draw_result(self, path)
-
-    def export(
-        self, path: str | os.PathLike[str], *, points: int | None = None, times: int = 41
-    ) -> Path:
-        """Write the field and its reference on a grid, as `PINNResult.export` does."""
-        return export_result(self, path, points=points, times=times)
 
     @cached_property
     def label_domain(self) -> LabelDomain:

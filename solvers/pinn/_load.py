@@ -17,13 +17,15 @@ from solvers.pinn._networks import MLP, ModifiedMLP
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import PINNResult, read_result
 from solvers.pinn._subdomains import XPINN
+from solvers.pinn.variational._result import RitzResult
+from solvers.pinn.variational._ritz import DeepRitz
 
 __all__ = ["load"]
 
 
 def load(
     path: str | os.PathLike[str], problem: Problem, network: nn.Module | None = None
-) -> PINNResult | LagrangianResult:
+) -> PINNResult | LagrangianResult | RitzResult:
     """Read a result that its ``save`` wrote.
 
     Args:
@@ -42,6 +44,9 @@ def load(
     kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP, "TwoBranchMLP": TwoBranchMLP}
     shape, kind = settings.pop("shape", {}), settings.pop("network")
     made: Any = kinds[kind](**shape) if kind in kinds else network
+    if "gram" in settings:
+        points = metadata["settings"]["points"]
+        return DeepRitz(problem, made, **{**settings, "points": points}).load(path)
     report = Report(
         status=torch.tensor(metadata["status"]),
         iterations=torch.tensor(metadata["iterations"]),

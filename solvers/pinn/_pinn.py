@@ -7,21 +7,17 @@ by default training is self-scaled Broyden on residuals in float64, as in Urbán
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from solvers.core import (
-    OnFailure,
     Report,
-    SettingsError,
-    Solution,
-    apply_on_failure,
     check_choice,
     check_count,
     check_positive,
@@ -31,9 +27,8 @@ from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
 from solvers.pinn._collocation import Collocation, Sampling
-from solvers.pinn._fit import Row, fit, row_of
+from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
-from solvers.pinn._optimizers import Optimizer
 from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
 from solvers.pinn._weights import LossWeights
 from solvers.training import Objective
@@ -44,7 +39,7 @@ _FEWEST_POINTS, _MOST_POINTS = 1000, 5000
 _POINTS_PER_PARAMETER = 4.5
 
 
-class PINN:
+class PINN(Trainer[PINNResult]):
     """A network that satisfies an equation and its conditions.
 
     Args:
@@ -120,7 +115,6 @@ class PINN:
         given = (weights,) if isinstance(weights, LossWeights) else tuple(weights)
         self.reweight_every = reweight_every if given else None
         self._weights = [each.settings for each in given]
-        self.is_interrupted = False
         bare = make_ansatz(problem, exact)
         waves = self.network.waves(bare.inputs, seed)
         ansatz = make_ansatz(problem, exact, frequencies=waves)
@@ -176,83 +170,12 @@ class PINN:
         """Make the fields at given parameters."""
         return FieldNetwork(self.collocation.program, theta)
 
-    def fit(
-        self,
-        budget: float = 60.0,
-        tolerance: float | None = None,
-        *,
-        optimizer: Optimizer = "self-scaled-broyden",
-        steps: int | None = None,
-        cpu_budget: float | None = None,
-        target: float | None = None,
-        start: Tensor | None = None,
-        executor: Executor | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: float = 30.0,
-        measure: bool = False,
-        progress: bool | None = None,
-        callback: Callable[[Row], object] | None = None,
-        on_failure: OnFailure = "warn",
-    ) -> PINNResult:
-        """Train.
-
-        Args:
-            budget: Wall time [s].
-            tolerance: Stop when the held-out residual, see `PINNResult.report`, is below.
-            optimizer: ``"self-scaled-broyden"``, ``"levenberg-marquardt"``, ``"gns"``,
-                ``"natural-gradient"``, ``"lbfgs"``, ``"adam"``, ``"diffgrad"``, a
-                `solvers.training.Phase`, or several of these one after the other; a named one gives
-                way to the next when the loss has not fallen by a hundredth over 500 steps.
-            steps: Stop after so many steps.
-            cpu_budget: CPU time of the process [s], beside ``budget``.
-            target: Stop when the error against the reference is below; measures it.
-            start: First parameters, unknown coefficients last; drawn from the seed by default.
-            executor: Workers that share the points inside the domain; executors with equally many
-                give the same numbers.
-            checkpoint: File of the run. If it is there, training goes on from it with the same
-                numbers as without the interruption.
-            checkpoint_every: Seconds between two checkpoints.
-            measure: Keep the error against the reference in the history. The time that takes is
-                not counted.
-            progress: Show a live display: True, False, or None for in a terminal only.
-            callback: Gets every row of the history.
-            on_failure: What happens when training ends elsewhere than at the tolerance or target,
-                or stalls; spending the budget without having asked for either is success.
-
-        Returns:
-            Fields, and the story of their training. If new points give a NaN, the last state is
-            returned as ``NON_FINITE`` and the warning names the guilty term. Ctrl-C ends after the
-            running step.
-
-        Raises:
-            NotConvergedError: If ``on_failure="raise"`` and training failed.
-            NonFiniteError: If the loss is not finite at the first parameters.
-            CheckpointError: If the file belongs to another run.
-        """
-        theta = (self.initial() if start is None else start).detach().double().clone()
-        if theta.shape != (self.parameter_count,):
-            raise SettingsError(
-                f"start: got shape {tuple(theta.shape)}, expected ({self.parameter_count},): the "
-                "network's parameters, unknown coefficients last"
-            )
+    @contextmanager
+    def _training(
+        self, theta: Tensor, *, measure: bool, executor: Executor | None
+    ) -> Iterator[Objective]:
         with self.collocation.shared(executor):
-            run = fit(
-                self.objective(theta.requires_grad_(), measure=measure or target is not None),
-                optimizer=optimizer, budget=budget, tolerance=tolerance, steps=steps,
-                cpu_budget=cpu_budget, target=target, resample_every=self.resample_every,
-                reweight_every=self.reweight_every, checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every, progress=progress, callback=callback,
-                description=self.problem.name,
-                settings=self.training_settings,
-            )  # fmt: skip
-        self.is_interrupted = run.is_interrupted
-        theta = theta.detach()
-        held_out = torch.tensor(self.collocation.held_out(theta), dtype=torch.float64)
-        report = replace(run.report, residual=held_out)
-        solution = Solution(value=theta, report=report)
-        what = f"PINN.fit ({run.guilty} is not finite)" if run.guilty else "PINN.fit"
-        apply_on_failure(report, on_failure, solution=solution, what=what)
-        return self.result(theta, report, [row_of(record) for record in run.history])
+            yield self.objective(theta, measure=measure)
 
     def objective(self, theta: Tensor, *, measure: bool = False) -> Objective:
         """Make what `solvers.training.train` trains.
@@ -272,7 +195,8 @@ class PINN:
         return Objective(
             [theta],
             lambda: {
-                name: torch.tensor(size) for name, size in collocation.terms(theta.detach()).items()
+                name: torch.tensor(0.5 * size, dtype=torch.float64)
+                for name, size in collocation.terms(theta.detach()).items()
             },
             loss_and_gradient=collocation.loss_and_gradient,
             linearize=collocation.linearize,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ __all__ = [
     "ErrorMeter",
     "FieldNetwork",
     "PINNResult",
+    "TrainedField",
     "evaluate_fields",
+    "points_at",
     "read_result",
     "write_result",
 ]
@@ -59,27 +61,24 @@ class FieldNetwork(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PINNResult:
-    """What `PINN.fit` found.
+class TrainedField:
+    """A trained field of any solver of this room, with the story of its training.
 
     Attributes:
         problem: The problem.
-        network: Fields as a module: points ``(N, D)`` to ``(N, fields)``.
-        coefficients: Values of the unknown coefficients.
-        report: Status, iterations, and as residual the root mean square of the equations' residual
-            where the network was not trained, each equation in its natural size; counts hold
-            ``evaluations`` and ``restarts``.
-        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss``, ``held_out`` and, where
-            it was asked for, ``relative_l2``.
+        network: What was trained, as a module.
+        report: Status, iterations and residual.
+        history: Rows of numbers by name.
         settings: What the network was made from.
+        coefficients: Values of the unknown coefficients.
     """
 
     problem: Problem
     network: FieldNetwork
-    coefficients: Mapping[str, float]
     report: Report
     history: Sequence[Mapping[str, float]]
     settings: Mapping[str, Any]
+    coefficients: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(
         self, *coordinates: Tensor | float, **named: Tensor | float
@@ -98,25 +97,13 @@ class PINNResult:
         """
         return evaluate_fields(self.problem, self.network, coordinates, named)
 
-    @property
-    def relative_l2(self) -> float:
-        """Relative L2 error against the problem's reference on a regular grid, all fields together.
-
-        Of a field that is given up to a constant only, such as a pressure, the mean over space is
-        taken off.
-
-        Raises:
-            SettingsError: If the problem has no reference.
-        """
-        return ErrorMeter(self.problem)(self.network)
-
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write parameters and settings to one safetensors file.
+        """Write parameters and settings to one safetensors file, for `load`.
 
         Returns:
             Path of the file.
         """
-        return write_result(path, self, self.coefficients)
+        return write_result(path, self)
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw every field, its error against the reference, and the history.
@@ -133,6 +120,7 @@ class PINNResult:
         Raises:
             MissingExtraError: If matplotlib is not installed.
             SettingsError: If the ending is not known or the folder does not exist.
+            NotConvergedError: If labels have crossed.
         """
         return draw_result(self, path)
 
@@ -153,19 +141,46 @@ class PINNResult:
         Raises:
             MissingExtraError: If meshio is not installed, except for ``.npz``.
             SettingsError: If the ending does not fit, or the folder does not exist.
+            NotConvergedError: If labels have crossed.
         """
         return export_result(self, path, points=points, times=times)
 
 
-def write_result(
-    path: str | os.PathLike[str], result: Any, coefficients: Mapping[str, float]
-) -> Path:
-    """Write a result of either frame to a file."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PINNResult(TrainedField):
+    """What `PINN.fit` found.
+
+    Attributes:
+        network: Fields as a module: points ``(N, D)`` to ``(N, fields)``.
+        report: Status, iterations, and as residual the root mean square of the equations' residual
+            where the network was not trained, each equation in its natural size; counts hold
+            ``evaluations`` and ``restarts``.
+        history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``loss``, ``held_out``, where it
+            was asked for ``relative_l2``, and every term of the loss by its name, such as
+            ``"residual equation"`` or ``"initial u"``; the loss is their sum (before the last step,
+            where a first-order method took it).
+    """
+
+    @property
+    def relative_l2(self) -> float:
+        """Relative L2 error against the problem's reference on a regular grid, all fields together.
+
+        Of a field that is given up to a constant only, such as a pressure, the mean over space is
+        taken off.
+
+        Raises:
+            SettingsError: If the problem has no reference.
+        """
+        return ErrorMeter(self.problem)(self.network)
+
+
+def write_result(path: str | os.PathLike[str], result: TrainedField) -> Path:
+    """Write a result to a file."""
     report = result.report
     metadata = {
         "problem": result.problem.name,
         "coefficients": dict(result.problem.coefficients),
-        "found": dict(coefficients),
+        "found": dict(result.coefficients),
         "settings": dict(result.settings),
         "history": [dict(row) for row in result.history],
         "counts": {name: int(count) for name, count in report.counts.items()},
@@ -202,6 +217,20 @@ def evaluate_fields(
     named: Mapping[str, Tensor | float],
 ) -> Tensor | dict[str, Tensor]:
     """Evaluate a network on coordinates by place or by name."""
+    points, shape = points_at(problem, coordinates, named)
+    values = network(points).movedim(1, 0).reshape(-1, *shape)
+    parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
+    return parts[problem.fields[0]] if len(parts) == 1 else parts
+
+
+def points_at(
+    problem: Problem, coordinates: Sequence[Tensor | float], named: Mapping[str, Tensor | float]
+) -> tuple[Float[Tensor, "N D"], torch.Size]:
+    """Points of coordinates by place or by name, and the shape to which these broadcast.
+
+    Raises:
+        SettingsError: If not every axis has one coordinate.
+    """
     axes = problem.domain.axes
     known = {**dict(zip(axes, coordinates, strict=False)), **named}
     if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
@@ -212,7 +241,4 @@ def evaluate_fields(
     columns = torch.broadcast_tensors(
         *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
     )
-    points = torch.stack([column.reshape(-1) for column in columns], dim=1)
-    values = network(points).movedim(1, 0).reshape(-1, *columns[0].shape)
-    parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
-    return parts[problem.fields[0]] if len(parts) == 1 else parts
+    return torch.stack([column.reshape(-1) for column in columns], dim=1), columns[0].shape

@@ -15,8 +15,8 @@ from solvers.parallel import Actor, Executor
 __all__ = ["SharedEngine"]
 
 
-class SharedEngine:
-    """A `ResidualEngine` whose points are cut into one part for each worker.
+class SharedEngine(ResidualEngine):
+    """An engine whose points are cut into one part for each worker.
 
     Sums run over the parts in their order: every executor with as many workers gives the same
     numbers. A worker that dies is replaced and evaluates its part again.
@@ -43,16 +43,6 @@ class SharedEngine:
         self.program = program
         self._executor, self._backend = executor, backend
         self.set_points(points, weights)
-
-    @property
-    def parameter_count(self) -> int:
-        """Length of the vector of parameters, unknown coefficients last."""
-        return self.program.parameter_count
-
-    @property
-    def residual_count(self) -> int:
-        """Number of residuals: equations times points."""
-        return self.program.equations * self._count
 
     def set_points(
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N E"] | None = None

@@ -16,8 +16,7 @@ Reference: Jagtap and Karniadakis (2020), Extended physics-informed neural netwo
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,20 +26,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import (
-    OnFailure,
     Report,
     SettingsError,
-    Solution,
-    apply_on_failure,
     check_count,
 )
 from solvers.parallel import Executor, SerialExecutor
 from solvers.pde import Problem
 from solvers.pinn._boxes import check_divisible, conditions_within, cut
-from solvers.pinn._fit import Row, fit, row_of
+from solvers.pinn._fit import Trainer
 from solvers.pinn._interfaces import make_interfaces
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
-from solvers.pinn._optimizers import Optimizer
 from solvers.pinn._pieces import PiecewiseField, PiecewiseResult
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import ErrorMeter
@@ -50,8 +45,12 @@ from solvers.training import Objective
 __all__ = ["XPINN"]
 
 
-class XPINN:
+class XPINN(Trainer[PiecewiseResult]):
     """A network on each of several boxes, with fields that agree where these meet.
+
+    It is fitted as a `PINN`; the workers of an executor take the pieces in turns, all executors
+    give the same numbers, and optimizers that need Jacobians are refused. The held-out residual
+    includes jumps.
 
     Args:
         problem: What is solved, on a box.
@@ -112,8 +111,10 @@ class XPINN:
             for number, (part, own) in enumerate(zip(self.boxes, traces, strict=True))
         ]
         self._pinns = [PINN(**recipe) for recipe in self._recipes]
+        first = self._pinns[0]
+        self.resample_every, self.reweight_every = first.resample_every, first.reweight_every
         self.settings: dict[str, Any] = {
-            **self._pinns[0].settings,
+            **first.settings,
             "pieces": dict(pieces),
             "interface_points": interface_points,
         }
@@ -136,62 +137,20 @@ class XPINN:
         programs = [pinn.collocation.program for pinn in self._pinns]
         return PiecewiseField(self.boxes, programs, theta)
 
-    def fit(
-        self,
-        budget: float = 60.0,
-        tolerance: float | None = None,
-        *,
-        optimizer: Optimizer = "self-scaled-broyden",
-        steps: int | None = None,
-        cpu_budget: float | None = None,
-        target: float | None = None,
-        start: Float[Tensor, " P"] | None = None,
-        executor: Executor | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: float = 30.0,
-        measure: bool = False,
-        progress: bool | None = None,
-        callback: Callable[[Row], object] | None = None,
-        on_failure: OnFailure = "warn",
-    ) -> PiecewiseResult:
-        """Train all pieces together.
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What a run is, so that a checkpoint of another one is refused."""
+        return {**self._pinns[0].training_settings, **self.settings}
 
-        Args:
-            budget: Wall time [s].
-            tolerance: Stop when the held-out residual, jumps included, is below.
-            optimizer: As in `PINN.fit`, without those that need Jacobians.
-            steps: Stop after so many steps.
-            cpu_budget: CPU time of this process, beside ``budget`` [s].
-            target: Stop when the error against the reference is below; measures it.
-            start: First parameters, piece after piece.
-            executor: Workers for the pieces, which they take in turns; all executors give the same
-                numbers. In this thread by default.
-            checkpoint: File of the run, as in `PINN.fit`.
-            checkpoint_every: Seconds between two checkpoints.
-            measure: Keep the error against the reference in the history.
-            progress: Show a live display: True, False, or None for in a terminal only.
-            callback: Gets every row of the history.
-            on_failure: As in `PINN.fit`.
-
-        Returns:
-            The field in pieces.
-
-        Raises:
-            NotConvergedError: If ``on_failure="raise"`` and training failed.
-            NonFiniteError: If the loss is not finite at the first parameters.
-            CheckpointError: If the file belongs to another run.
-        """
-        theta = (self.initial() if start is None else start).detach().double().clone()
-        if theta.shape != (self.parameter_count,):
-            raise SettingsError(
-                f"start: got shape {tuple(theta.shape)}, expected ({self.parameter_count},)"
-            )
-        first = self._pinns[0]
+    @contextmanager
+    def _training(
+        self, theta: Tensor, *, measure: bool, executor: Executor | None
+    ) -> Iterator[Objective]:
+        meter = ErrorMeter(self.problem) if measure else None
         with _opened(executor) as workers:
             team = Team(workers, self._recipes, self._sizes, self._interfaces)
-            meter = ErrorMeter(self.problem) if measure or target is not None else None
-            objective = Objective(
-                [theta.requires_grad_()],
+            yield Objective(
+                [theta],
                 lambda: team.terms(theta.detach()),
                 loss_and_gradient=team.loss_and_gradient,
                 held_out=lambda: team.held_out(theta.detach()),
@@ -202,25 +161,12 @@ class XPINN:
                 reweight=lambda: team.each("reweight", theta.detach()),
                 state=team,
             )
-            run = fit(
-                objective, optimizer=optimizer, budget=budget, tolerance=tolerance, steps=steps,
-                cpu_budget=cpu_budget, target=target, resample_every=first.resample_every,
-                reweight_every=first.reweight_every, checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every, progress=progress, callback=callback,
-                description=self.problem.name,
-                settings={**first.training_settings, **self.settings},
-            )  # fmt: skip
-            held_out = torch.tensor(team.held_out(theta.detach()), dtype=torch.float64)
-        report = replace(run.report, residual=held_out)
-        solution = Solution(value=theta.detach(), report=report)
-        what = f"XPINN.fit ({run.guilty} is not finite)" if run.guilty else "XPINN.fit"
-        apply_on_failure(report, on_failure, solution=solution, what=what)
-        return self.restore(
-            theta.detach(),
-            report=report,
-            history=[row_of(record) for record in run.history],
-            settings=self.settings,
-        )
+
+    def result(
+        self, theta: Tensor, report: Report, history: list[dict[str, float]]
+    ) -> PiecewiseResult:
+        """Put parameters and their story together."""
+        return self.restore(theta, report=report, history=history, settings=self.settings)
 
     def restore(
         self,
@@ -230,7 +176,7 @@ class XPINN:
         history: Sequence[Mapping[str, float]],
         settings: Mapping[str, Any],
     ) -> PiecewiseResult:
-        """Put parameters and their story together; `load` calls it too."""
+        """Put saved parameters and their story together; `load` calls it."""
         return PiecewiseResult(
             problem=self.problem,
             network=self.field(theta),

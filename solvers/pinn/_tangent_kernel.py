@@ -15,6 +15,7 @@ perspective, section 6, equations 6.5 and 6.6.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from solvers.pinn._balance import BalancedWeights
 from solvers.pinn._weights import Linearized
@@ -22,6 +23,7 @@ from solvers.pinn._weights import Linearized
 __all__ = ["TangentKernelWeights"]
 
 
+@dataclass(eq=False)
 class TangentKernelWeights(BalancedWeights):
     """Weights of all terms that make their residuals fall alike under gradient descent.
 
@@ -33,10 +35,8 @@ class TangentKernelWeights(BalancedWeights):
         {'name': 'tangent kernel', 'memory': 0.0}
     """
 
+    memory: float = 0.0
     name = "tangent kernel"
-
-    def __init__(self, memory: float = 0.0) -> None:
-        super().__init__(memory)
 
     def wanted(self, terms: Sequence[Linearized]) -> Mapping[str, float]:
         """Trace of all over the trace of each."""

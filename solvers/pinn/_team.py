@@ -29,8 +29,8 @@ class Subdomain:
     def held_out(self, theta: Tensor) -> tuple[float, list[tuple[Tensor, Tensor]]]:
         return self._loss.held_out(theta), self._loss.traces(theta)
 
-    def terms(self, theta: Tensor) -> dict[str, float]:
-        return self._loss.terms(theta)
+    def terms(self, theta: Tensor) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
+        return self._loss.terms(theta), self._loss.traces(theta)
 
     def move(self, theta: Tensor) -> None:
         self._loss.move(theta)
@@ -89,12 +89,16 @@ class Team:
         return math.sqrt(squares)
 
     def terms(self, theta: Tensor) -> dict[str, Tensor]:
-        """Terms of all pieces by name and number, to name one that is not finite."""
-        return {
-            f"{name} of piece {number}": torch.tensor(size)
-            for number, terms in enumerate(self.each("terms", theta))
+        """Terms of the loss: of all pieces by name and number, and of the interfaces."""
+        answers = self.each("terms", theta)
+        jumps = self._jumps([traces for _, traces in answers])
+        halves = {
+            f"{name} of piece {number}": 0.5 * size
+            for number, (terms, _) in enumerate(answers)
             for name, size in terms.items()
         }
+        halves["interfaces"] = sum(0.5 * float(jump.square().sum()) for _, _, jump in jumps)
+        return {name: torch.tensor(half, dtype=torch.float64) for name, half in halves.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Points and weights of all pieces."""

@@ -55,6 +55,12 @@ def poisson() -> Problem:
     )
 
 
+def test_terms_of_all_pieces_and_interfaces_add_up_to_the_loss() -> None:
+    row = XPINN(convection(), NET, pieces={"t": 2}, points=60).fit(10, steps=5).history[-1]
+    names = ["residual equation of piece 0", "residual equation of piece 1", "interfaces"]
+    assert row["loss"] == pytest.approx(sum(row[name] for name in names), rel=1e-10)
+
+
 def test_a_curriculum_starts_each_stage_where_the_last_one_ended() -> None:
     stages = Curriculum(convection(3.0), NET, coefficient="beta", values=(1.0, 2.0), points=80)
     first = PINN(convection(1.0), NET, points=80).fit(30, steps=4)

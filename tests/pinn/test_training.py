@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from solvers.core import CheckpointError, NumericalWarning, SettingsError, Status
-from solvers.pde import Box, Data, Dirichlet, Initial, Periodic, Problem
+from solvers.pde import Box, Data, Dirichlet, Initial, Neumann, Periodic, Problem
 from solvers.pde.functions import exp, pi, sin
 from solvers.pinn import MLP, PINN, ModifiedMLP, load
 
@@ -51,6 +51,31 @@ def test_convection_in_space_and_time() -> None:
     assert result.report.all_converged
     assert result.relative_l2 < 1e-4
     assert result.history[-1]["relative_l2"] == pytest.approx(result.relative_l2)
+
+
+def test_terms_of_the_loss_are_in_the_history_and_add_up() -> None:
+    places = torch.tensor([[0.2], [0.7]], dtype=torch.float64)
+    rod = Problem(
+        name="rod",
+        domain=Box(x=(0, 1)),
+        residual=lambda u, x, k: k * u.xx + 1.0,
+        coefficients={"k": 1.5},
+        unknown=("k",),
+        conditions=[
+            Dirichlet(axis="x", side="lower", u=0.0),
+            Neumann(axis="x", side="upper", u=-0.5),
+            Data(places, scale=0.1, u=torch.tensor([0.3, 0.4])),
+            Data(places, scale=0.5, u=torch.tensor([0.2, 0.5])),
+        ],
+    )
+    names = ("residual equation", "neumann x upper u", "data u", "data u 2")
+    pinn = PINN(rod, **SMALL)
+    assert pinn.collocation.names == names
+    theta = pinn.initial()
+    halves = pinn.collocation.held_out(theta) ** 2 - 2 * pinn.collocation._held_out.loss(theta)
+    assert halves == pytest.approx(sum(pinn.collocation.terms(theta)[name] for name in names[1:]))
+    for row in pinn.fit(10, steps=20).history:
+        assert row["loss"] == pytest.approx(sum(row[name] for name in names), rel=1e-10)
 
 
 def test_sine_networks_and_fourier_features_and_own_modules() -> None:

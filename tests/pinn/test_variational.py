@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from solvers.pde import (
     sample,
     variational_problem,
 )
-from solvers.pinn import MLP, DeepRitz, ModifiedMLP, gauss_legendre
+from solvers.pinn import MLP, DeepRitz, ModifiedMLP, RitzResult, gauss_legendre, load
 from solvers.pinn._ansatz import make_ansatz
 from solvers.pinn.variational._functional import Functional
 from solvers.pinn.variational._natural import EnergyNaturalGradient
@@ -281,6 +282,22 @@ class TestPromises:
             DeepRitz(problems.NonlinearElliptic(2)).load(tmp_path / "u.safetensors")
         with pytest.raises(SettingsError, match="expected one for each of x, y"):
             result(0.5)
+        found = load(tmp_path / "u.safetensors", solver.problem)
+        assert isinstance(found, RitzResult)
+        assert torch.equal(found(0.3, 0.4), result(0.3, 0.4))
+        assert found.settings == result.settings
+
+    def test_results_are_exported(self, tmp_path: Path) -> None:
+        result = DeepRitz(problems.NonlinearElliptic(2), **QUICK).fit(5, steps=2)
+        with np.load(result.export(tmp_path / "u.npz", points=5)) as arrays:
+            assert arrays["u"].shape == arrays["u_reference"].shape == (5, 5)
+            there = result(arrays["x"][1], arrays["y"][2]).item()
+            assert arrays["u"][1, 2] == pytest.approx(there, rel=1e-12)
+
+    @pytest.mark.parametrize("option", ["optimizer", "executor"])
+    def test_what_a_fit_cannot_choose_is_refused(self, option: str) -> None:
+        with pytest.raises(SettingsError, match=rf"{option}.*DeepRitz\("):
+            DeepRitz(problems.Poisson(1), **QUICK).fit(1, **{option: "adam"})
 
     def test_own_networks(self) -> None:
         solver = DeepRitz(problems.Poisson(1), ModifiedMLP(width=6, depth=1), points=20)

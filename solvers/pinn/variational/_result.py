@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import Report
 from solvers.pde import Box, Domain, Problem
-from solvers.pinn._figure import draw_result
-from solvers.pinn._result import FieldNetwork, evaluate_fields, write_result
+from solvers.pinn._result import TrainedField
 from solvers.pinn.variational._quadrature import (
     Estimate,
     Quadrature,
@@ -57,11 +51,10 @@ def relative_l2(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RitzResult:
+class RitzResult(TrainedField):
     """What `DeepRitz.fit` found.
 
     Attributes:
-        problem: The problem.
         network: Fields as a module: points ``(N, D)`` to ``(N, fields)``.
         energy: Least energy, on points that were not trained on.
         report: Status, iterations, and as residual the root mean square of the Euler-Lagrange
@@ -69,32 +62,9 @@ class RitzResult:
             ``evaluations``.
         history: Rows of ``step``, ``seconds``, ``cpu_seconds``, ``energy`` (on the points of
             now), ``held_out`` (the residual) and, where it was asked for, ``relative_l2``.
-        settings: What the network was made from.
     """
 
-    problem: Problem
-    network: FieldNetwork
     energy: Estimate
-    report: Report
-    history: Sequence[Mapping[str, float]]
-    settings: Mapping[str, Any]
-
-    def __call__(
-        self, *coordinates: Tensor | float, **named: Tensor | float
-    ) -> Tensor | dict[str, Tensor]:
-        """Evaluate the fields.
-
-        Args:
-            *coordinates: One per axis of the domain, shapes that broadcast.
-            **named: The same by name.
-
-        Returns:
-            Values of the broadcast shape, float64; by name if there are several fields.
-
-        Raises:
-            SettingsError: If not every axis has one coordinate.
-        """
-        return evaluate_fields(self.problem, self.network, coordinates, named)
 
     @property
     def relative_l2(self) -> Estimate:
@@ -107,29 +77,6 @@ class RitzResult:
         with torch.no_grad():
             fields = self.network(rule.points)
         return relative_l2(rule, fields, reference_fields(self.problem, rule.points))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write parameters and settings to one safetensors file, for `DeepRitz.load`.
-
-        Returns:
-            Path of the file.
-        """
-        return write_result(path, self, {})
-
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw the first field over two axes, its error against the reference, and the history.
-
-        Args:
-            path: File that ends in ``.png``, ``.svg`` or ``.pdf``; written whole or not at all.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            MissingExtraError: If matplotlib is not installed.
-            SettingsError: If the ending is not known or the folder does not exist.
-        """
-        return draw_result(self, path)
 
 
 def reference_fields(problem: Problem, points: Float[Tensor, "N d"]) -> Float[Tensor, "N F"]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -17,19 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from solvers.core import (
-    OnFailure,
     Report,
     SettingsError,
-    Solution,
     Status,
-    apply_on_failure,
     check_choice,
     check_positive,
 )
 from solvers.derivatives import Backend
 from solvers.optim import SelfScaledBroyden
+from solvers.parallel import Executor
 from solvers.pde import Box, Problem
 from solvers.pinn._ansatz import make_ansatz
+from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._result import FieldNetwork, read_result
 from solvers.pinn.variational._admissible import check_energy
@@ -46,7 +46,7 @@ from solvers.pinn.variational._result import (
     reference_fields,
     relative_l2,
 )
-from solvers.training import FirstOrder, Method, Objective, Phase, Record, Search, train
+from solvers.training import FirstOrder, Method, Objective, Phase, Search
 
 __all__ = ["DeepRitz", "Optimizer", "Rule"]
 
@@ -64,12 +64,11 @@ _WATCHED_POINTS = 4096
 """Sampled points at which training is watched; the result is measured at more."""
 
 _CONCENTRATION = 0.8
-_RECORDS = 1.05
 _BOTTOMLESS = -1e8
 """Energies below so many times their first size are taken for the way to minus infinity."""
 
 
-class DeepRitz:
+class DeepRitz(Trainer[RitzResult]):
     r"""A network that makes an energy least.
 
     Args:
@@ -110,6 +109,8 @@ class DeepRitz:
         (True, -2.573)
     """
 
+    _loss = "energy"
+
     def __init__(
         self,
         problem: Problem,
@@ -140,7 +141,6 @@ class DeepRitz:
         ):
             check_positive(name, value)
         self.problem, self.seed = problem, seed
-        self.is_interrupted = False
         chosen = MLP(width=32, depth=1) if network is None else network
         self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
         bare = make_ansatz(problem, "all")
@@ -163,6 +163,7 @@ class DeepRitz:
         is_noisy = self.rule == "sobol"
         self.form: Form = "strong" if is_noisy and is_exact and optimizer == "natural" else "weak"
         self.optimizer: Optimizer = optimizer
+        self.resample_every = 1 if self._is_moving else None
         self._metric, self._gram, self._learning_rate = metric, gram, learning_rate
         self.settings: dict[str, Any] = {
             "network": type(self.network).__name__, "seed": seed, "optimizer": optimizer,
@@ -192,82 +193,54 @@ class DeepRitz:
         return FieldNetwork(self.functional.program, theta)
 
     def fit(
-        self,
-        budget: float = 30.0,
-        tolerance: float | None = None,
-        *,
-        steps: int | None = None,
-        cpu_budget: float | None = None,
-        target: float | None = None,
-        start: Tensor | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: float = 30.0,
-        measure: bool = False,
-        progress: bool | None = None,
-        callback: Callable[[Mapping[str, float]], object] | None = None,
-        on_failure: OnFailure = "warn",
+        self, budget: float = 30.0, tolerance: float | None = None, **options: Any
     ) -> RitzResult:
-        """Train.
+        """Train, as `PINN.fit` does, with the optimizer of this solver.
 
         Args:
             budget: Wall time [s].
             tolerance: Stop when the residual, see `RitzResult.report`, is below.
-            steps: Stop after so many steps.
-            cpu_budget: CPU time of the process [s], beside ``budget``.
-            target: Stop when the error against the reference is below; measures it.
-            start: First parameters; drawn from the seed by default.
-            checkpoint: File of the run. If it is there, training goes on from it with the same
-                numbers as without the interruption.
-            checkpoint_every: Seconds between two checkpoints.
-            measure: Keep the error against the reference in the history. The time that takes is
-                not counted.
-            progress: Show a live display: True, False, or None for in a terminal only.
-            callback: Gets every row of the history.
-            on_failure: What happens when training ends elsewhere than at the tolerance or target,
-                or stalls; spending the budget without having asked for either is success.
+            **options: Further options of `PINN.fit`, except ``optimizer`` and ``executor``.
 
         Returns:
-            Fields, and the story of their training. Ctrl-C ends after the running step. An energy
-            that falls and falls ends as ``UNBOUNDED``.
+            Fields, and the story of their training. An energy that falls and falls ends as
+            ``UNBOUNDED``.
 
         Raises:
-            NotConvergedError: If ``on_failure="raise"`` and training failed.
-            NonFiniteError: If the energy is not finite at the first parameters.
-            CheckpointError: If the file belongs to another run.
+            SettingsError: If an option belongs elsewhere.
         """
-        theta = (self.initial() if start is None else start).detach().double().clone()
-        first = abs(self.functional.energy(theta))
-        run = train(
-            self.objective(theta.requires_grad_(), measure=measure or target is not None),
-            Phase(name=self.optimizer, method=self._method),
-            steps=steps,
-            budget=budget,
-            cpu_budget=cpu_budget,
-            tolerance=tolerance,
-            targets=None if target is None else {"relative_l2": target},
-            resample_every=1 if self._is_moving else None,
-            record_every=_RECORDS,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            settings={
-                "problem": self.problem.name,
-                "coefficients": dict(self.problem.coefficients),
-                **self.settings,
-            },
-            callback=None if callback is None else lambda record: callback(_row(record)),
-            progress=progress,
-            description=self.problem.name,
-            on_failure="mask",
-        )
-        self.is_interrupted = run.is_interrupted
-        theta = theta.detach()
-        report = replace(run.report, residual=torch.tensor(self._watched.equation_residual(theta)))
-        if self._watched.energy(theta) < _BOTTOMLESS * (1.0 + first):
-            report = replace(report, status=torch.tensor(int(Status.UNBOUNDED)))
-        solution = Solution(value=theta, report=report)
-        what = f"DeepRitz.fit ({run.guilty} is not finite)" if run.guilty else "DeepRitz.fit"
-        apply_on_failure(report, on_failure, solution=solution, what=what)
-        return self.result(theta, report, [_row(record) for record in run.history])
+        if "optimizer" in options:
+            raise SettingsError(
+                "optimizer: got one at fit, expected DeepRitz(optimizer=...), as points follow it"
+            )
+        if options.pop("executor", None) is not None:
+            raise SettingsError(
+                "executor: got workers, expected none for an energy; take DeepRitz(threads=...)"
+            )
+        own = Phase(name=self.optimizer, method=self._method)
+        return super().fit(budget, tolerance, optimizer=own, **options)
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What a run is, so that a checkpoint of another one is refused."""
+        return {
+            "problem": self.problem.name,
+            "coefficients": dict(self.problem.coefficients),
+            **self.settings,
+        }
+
+    @contextmanager
+    def _training(
+        self, theta: Tensor, *, measure: bool, executor: Executor | None
+    ) -> Iterator[Objective]:
+        self._first = abs(self.functional.energy(theta.detach()))
+        yield self.objective(theta, measure=measure)
+
+    def _judge(self, theta: Tensor, report: Report) -> Report:
+        """Tell an energy that went to minus infinity."""
+        if self._watched.energy(theta) < _BOTTOMLESS * (1.0 + self._first):
+            return replace(report, status=torch.tensor(int(Status.UNBOUNDED)))
+        return report
 
     def objective(self, theta: Tensor, *, measure: bool = False) -> Objective:
         """Make what `solvers.training.train` trains.
@@ -403,16 +376,3 @@ class _Energy(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return outer[0] * gradient, None
-
-
-def _row(record: Record) -> dict[str, float]:
-    """A row of the history, numbers only."""
-    assert record.held_out is not None
-    return {
-        "step": float(record.step),
-        "seconds": record.seconds,
-        "cpu_seconds": record.cpu_seconds,
-        "energy": record.loss,
-        "held_out": record.held_out,
-        **record.measures,
-    }
