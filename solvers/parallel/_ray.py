@@ -28,8 +28,8 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 # Makes Ray take the loopback address for that of the machine, so that nobody else can reach it.
 _SMALL = 500_000
 _PATIENCE = 5.0
-_RELEASE = 3.0
-"""Time that Ray may take to give back what a closed executor held [s]."""
+_RELEASE = 5.0
+"""Time that Ray may take to count its nodes, or to give back what a closed executor held [s]."""
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -129,13 +129,13 @@ class RayExecutor(Executor):
         """Refuse what Ray would wait for without a word."""
         import ray
 
-        total, deadline = ray.cluster_resources(), time.monotonic() + _RELEASE
+        deadline = time.monotonic() + _RELEASE
         for kind, wanted in (("CPU", float(self.workers)), ("GPU", self.workers * self._gpus)):
             free = ray.available_resources()
-            # What an executor held that was closed a moment ago is given back with a delay.
-            while (
-                free.get(kind, 0.0) < wanted <= total.get(kind, 0.0) and time.monotonic() < deadline
-            ):
+            while free.get(kind, 0.0) < wanted and time.monotonic() < deadline:
+                total = ray.cluster_resources()
+                if "CPU" in total and total.get(kind, 0.0) < wanted:
+                    break
                 time.sleep(0.05)
                 free = ray.available_resources()
             if wanted > free.get(kind, 0.0):

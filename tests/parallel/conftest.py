@@ -10,9 +10,9 @@ import torch
 from solvers.parallel import Executor, RayExecutor, SerialExecutor, ThreadExecutor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_executor() -> Iterator[RayExecutor]:
-    """Two processes, started once."""
+    """Two processes, started once; they end with the file, as tests elsewhere want Ray's CPUs."""
     with RayExecutor(workers=2) as executor:
         executor.start()
         yield executor
