@@ -10,15 +10,42 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
+from physim.dynamics._state import State
+from physim.dynamics._transforms import is_mapped
 from physim.model.tree import Tree
 from solvers.core import NonFiniteError, NumericalWarning, OnFailure, SettingsError, ShapeError
 
 Parameters = Mapping[str, Tensor]
 
 
-def _as_tensor(value: Tensor | Sequence[float] | float) -> Tensor:
-    """A tensor as it is; Python numbers in double precision."""
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+def as_tensor(name: str, value: object) -> Tensor:
+    """A tensor as it is; other numbers in double precision.
+
+    Raises:
+        SettingsError: If these are no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"{name} is a {type(value).__name__}, expected a tensor or numbers ({error})"
+        ) from error
+
+
+def as_double(name: str, value: object) -> Tensor:
+    """Real numbers on the CPU as a float64 tensor.
+
+    Raises:
+        SettingsError: If they are something else.
+    """
+    tensor = as_tensor(name, value)
+    if tensor.device.type != "cpu":
+        raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
+    if tensor.is_complex():
+        raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
+    return tensor.to(torch.float64)
 
 
 def check_positive_number(name: str, value: float) -> float:
@@ -43,17 +70,12 @@ def as_rows(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
     if type(value) is Tensor and value.dtype is torch.float64 and value.is_cpu:
         if value.dim() == 2 and value.shape[1] == width:
             return value
-    tensor = _as_tensor(value)
-    if tensor.device.type != "cpu":
-        raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
-    if tensor.is_complex():
-        raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
-    tensor = tensor.to(torch.float64)
-    tensor = tensor[None] if tensor.dim() == 1 else tensor
-    if tensor.dim() != 2 or tensor.shape[1] != width:
-        shape = tuple(_as_tensor(value).shape)
+    tensor = as_double(name, value)
+    rows = tensor[None] if tensor.dim() == 1 else tensor
+    if rows.dim() != 2 or rows.shape[1] != width:
+        shape = tuple(tensor.shape)
         raise ShapeError(f"{name} has shape {shape}, expected ({width},) or (batch, {width})")
-    return tensor
+    return rows
 
 
 def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: int) -> Tensor:
@@ -64,6 +86,28 @@ def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: in
     if rows.shape[0] != 1:
         raise ShapeError(f"{name} has {rows.shape[0]} rows, expected 1 or {batch}")
     return rows.expand(batch, -1)
+
+
+def as_state(state: State, nq: int, nv: int) -> State:
+    """A state whose rows are float64, one of q and one of v for each item."""
+    q, v = as_rows("state.q", state.q, nq), as_rows("state.v", state.v, nv)
+    if q.shape[0] != v.shape[0]:
+        raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
+    if q is state.q and v is state.v:
+        return state
+    return State(q=q, v=v, interval=state.interval, impulses=state.impulses)
+
+
+def as_controls(value: Tensor | Sequence[Sequence[float]], nu: int, batch: int) -> Tensor:
+    """Controls of many steps, float64, shape (T, nu) or (T, B or 1, nu)."""
+    controls = as_double("controls", value)
+    fits = controls.dim() == 3 and controls.shape[1] in (1, batch)
+    if (controls.dim() != 2 and not fits) or controls.shape[-1] != nu:
+        raise ShapeError(
+            f"controls have shape {tuple(controls.shape)}, expected (steps, {nu}) or "
+            f"(steps, {batch}, {nu})"
+        )
+    return controls
 
 
 def item_rows(name: str, value: Tensor, width: int, batch: int) -> Tensor:
@@ -85,14 +129,19 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
     """The simulator's parameters with the given ones in place.
 
     Raises:
-        SettingsError: If a name is unknown or a tensor is of the wrong kind.
+        SettingsError: If a name is unknown, a tensor is of the wrong kind or a time step is not
+            positive.
         ShapeError: If a shape is neither the parameter's own nor that with a batch in front.
     """
+    if not isinstance(given, Mapping):
+        raise SettingsError(
+            f"parameters is a {type(given).__name__}, expected a dict of tensors by name"
+        )
     merged = dict(own)
     for name, value in given.items():
         if name not in own:
             raise SettingsError(f"parameters: unknown name {name!r}, expected one of {sorted(own)}")
-        tensor, shape = _as_tensor(value), tuple(own[name].shape)
+        tensor, shape = as_tensor(f"parameters[{name!r}]", value), tuple(own[name].shape)
         if not tensor.is_floating_point() or tensor.device.type != "cpu":
             raise SettingsError(
                 f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "
@@ -104,6 +153,11 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
                 f"{(batch, *shape)}"
             )
         merged[name] = tensor.to(torch.float64)
+    timestep = merged["timestep"]
+    if "timestep" in given and not is_mapped(timestep) and bool((timestep <= 0).any()):
+        raise SettingsError(
+            f"parameters['timestep'] is {timestep.tolist()!r}, expected a positive number"
+        )
     return merged
 
 

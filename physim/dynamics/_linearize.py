@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from physim.dynamics._inputs import finite_items, normalise_quaternions
+from physim.dynamics._inputs import as_tensor, finite_items, normalise_quaternions
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._reports import done_report, step_smoothing
 from physim.dynamics._state import State
@@ -41,7 +41,7 @@ def linearize_step(
         interval=None if state.interval is None else state.interval.detach(),
         impulses=state.impulses,
     )
-    given = {name: x.detach() for name, x in (parameters or {}).items()}
+    given = {name: as_tensor(name, x).detach() for name, x in (parameters or {}).items()}
     data, _ = simulator._data(start, control.detach(), given)
     smoothing = step_smoothing(simulator, simulator.smoothing, with_gradient=True)
     done = solver.advance(
@@ -65,8 +65,9 @@ def linearize_step(
         by_state[~direct], by_control[~direct] = 0.0, 0.0
         chosen = ((done.column("status") == 0.0) & ~whole).nonzero()[:, 0]
         if len(chosen):
+            own = simulator.parameters()
             some = {
-                name: x[chosen] if x.dim() and x.shape[0] == len(good) > 1 else x
+                name: x[chosen] if x.dim() > own[name].dim() and len(x) > 1 else x
                 for name, x in given.items()
             }
             by_state[chosen], by_control[chosen] = linearize_by_rows(

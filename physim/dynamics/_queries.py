@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.dynamics._assembly import dense, motion_tensor
+from physim.dynamics._inputs import as_double
 from physim.dynamics._integrator import past_momentum
 from physim.dynamics._kinematics import Poses, forward_kinematics, project, retract
 from physim.dynamics._mechanism import Mechanism
@@ -236,12 +237,13 @@ class Queries:
     def body_force(self, q: Tensor, numbers: Tensor, centers: Tensor, wrench: Tensor) -> Tensor:
         """Generalized force of forces and torques (B, nbody, 6) at the bodies' centres of mass."""
         batch, bodies = q.shape[0], centers.shape[1]
+        wrench = as_double("external_force", wrench)
         wrench = wrench[None] if wrench.dim() == 2 else wrench
         if tuple(wrench.shape) not in ((batch, bodies, 6), (1, bodies, 6)):
             raise ShapeError(
                 f"external_force has shape {tuple(wrench.shape)}, expected {(batch, bodies, 6)}"
             )
-        wrench = wrench.to(torch.float64).expand(batch, bodies, 6)
+        wrench = wrench.expand(batch, bodies, 6)
         total = torch.zeros(batch, self.mechanism.tree.nv, dtype=q.dtype)
         for index, placement in enumerate(self.mechanism.tree.placements):
             linear, angular = self.jacobian(q, numbers, centers[:, index], placement.link)

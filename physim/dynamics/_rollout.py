@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import as_rows, normalise_quaternions
+from physim.dynamics._inputs import as_controls, as_double, as_state, normalise_quaternions
 from physim.dynamics._policy import LayeredPolicy
 from physim.dynamics._state import State
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_recorded
 from physim.dynamics._unroll import Unroll
-from solvers.core import OnFailure, Report, SettingsError, ShapeError, open_progress
+from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_count, open_progress
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def roll_out(
     simulator: Simulator,
     state: State,
-    controls: Tensor | Callable[[State, int], Tensor] | None,
+    controls: Tensor | Sequence[Sequence[float]] | Callable[[State, int], Tensor] | None,
     steps: int | None,
     *,
     parameters: Any,
@@ -36,20 +36,18 @@ def roll_out(
     progress: bool,
 ) -> Trajectory:
     """The work behind `Simulator.rollout`."""
-    steps = _count(simulator, state, controls, steps)
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise SettingsError(f"checkpoint_every is {checkpoint_every}, expected 1 or more")
+    state = as_state(state, simulator.model.nq, simulator.model.nv)
+    if controls is not None and not callable(controls):
+        controls = as_controls(controls, simulator.model.nu, state.batch)
+    steps = _count(controls, steps)
+    if checkpoint_every is not None:
+        check_count("checkpoint_every", checkpoint_every)
     interval = state.interval
     if interval is None:
         interval = torch.full((state.batch,), simulator.timestep, dtype=torch.float64)
         if parameters and "timestep" in parameters:
             interval = torch.as_tensor(parameters["timestep"]).double().expand(state.batch)
-    start = State(
-        q=as_rows("state.q", state.q, simulator.model.nq),
-        v=as_rows("state.v", state.v, simulator.model.nv),
-        interval=interval,
-        impulses=state.impulses,
-    )
+    start = replace(state, interval=interval)
     layers = None
     if isinstance(controls, LayeredPolicy):
         layers = controls.layers(simulator.model, steps, state.batch)
@@ -89,26 +87,16 @@ def roll_out(
     )
 
 
-def _count(
-    simulator: Simulator,
-    state: State,
-    controls: Tensor | Callable[[State, int], Tensor] | None,
-    steps: int | None,
-) -> int:
+def _count(controls: Tensor | Callable[[State, int], Tensor] | None, steps: int | None) -> int:
     """Number of steps."""
-    nu, batch = simulator.model.nu, state.batch
-    if isinstance(controls, Tensor):
-        if controls.dim() not in (2, 3) or controls.shape[-1] != nu:
-            raise ShapeError(
-                f"controls have shape {tuple(controls.shape)}, expected (steps, {nu}) or "
-                f"(steps, {batch}, {nu})"
-            )
-        if steps is not None and steps > controls.shape[0]:
-            raise ShapeError(f"steps is {steps} but controls hold only {controls.shape[0]}")
-        steps = controls.shape[0] if steps is None else steps
-    if steps is None or steps < 1:
-        raise SettingsError(f"steps is {steps!r}, expected a positive number of steps")
-    return steps
+    if steps is None and isinstance(controls, Tensor):
+        steps = controls.shape[0]
+    if steps is None:
+        raise SettingsError("steps is None, expected a number of steps where no controls are given")
+    check_count("steps", steps)
+    if isinstance(controls, Tensor) and steps > controls.shape[0]:
+        raise ShapeError(f"steps is {steps} but controls hold only {controls.shape[0]}")
+    return int(steps)
 
 
 def _given(simulator: Simulator, controls: Tensor | None, steps: int, batch: int) -> Tensor:
@@ -116,7 +104,7 @@ def _given(simulator: Simulator, controls: Tensor | None, steps: int, batch: int
     shape = (steps, batch, simulator.model.nu)
     if controls is None:
         return torch.zeros(1, 1, 1, dtype=torch.float64).expand(shape)
-    controls = controls[:steps].to(torch.float64)
+    controls = controls[:steps]
     return (controls[:, None] if controls.dim() == 2 else controls).expand(shape)
 
 
@@ -167,8 +155,16 @@ def _stepped(
     def control_at(now: State, step: int) -> Tensor:
         if controls is None:
             return torch.zeros(batch, nu, dtype=torch.float64)
-        chosen = controls[step] if isinstance(controls, Tensor) else controls(now, step)
-        return chosen.to(torch.float64).expand(batch, nu)
+        if isinstance(controls, Tensor):
+            return controls[step].expand(batch, nu)
+        chosen = as_double("what the policy gave", controls(now, step))
+        try:
+            return chosen.expand(batch, nu)
+        except RuntimeError as error:
+            raise ShapeError(
+                f"the policy gave controls of shape {tuple(chosen.shape)} at step {step}, expected "
+                f"({nu},) or ({batch}, {nu})"
+            ) from error
 
     def run(start: list[Any], first: int, last: int) -> list[list[Any]]:
         now = State(q=start[0], v=start[1], interval=start[2], impulses=start[5])

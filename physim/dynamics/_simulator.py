@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,11 +16,12 @@ from physim.dynamics._forces import ConstraintForces, read_forces
 from physim.dynamics._initial import make_initial_state
 from physim.dynamics._inputs import (
     Parameters,
-    as_rows,
+    as_state,
     batch_rows,
     check_positive_number,
     check_smoothing,
     item_numbers,
+    item_rows,
     merge_parameters,
     normalise_quaternions,
 )
@@ -38,17 +39,14 @@ from physim.dynamics._step import differentiable_step
 from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_mapped
+from physim.model import Model
 from solvers.core import (
     OnFailure,
     Report,
     SettingsError,
-    ShapeError,
     check_choice,
     check_count,
 )
-
-if TYPE_CHECKING:
-    from physim.model import Model
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
@@ -112,6 +110,11 @@ class Simulator:
         contact_shapes: Sequence[str] | None = None,
         settings: SolverSettings | None = None,
     ) -> None:
+        if not isinstance(model, Model):
+            raise SettingsError(
+                f"model is a {type(model).__name__}, expected a physim.Model; load one with "
+                "physim.load_model"
+            )
         check_choice("backend", backend, ("auto", "kernel", "reference"))
         if model.nv == 0:
             raise SettingsError(
@@ -127,7 +130,7 @@ class Simulator:
         self.timestep = float(own)
         self.smoothing = float(smoothing)
         self.gradient_smoothing = float(gradient_smoothing)
-        self.settings = settings or SolverSettings()
+        self.settings = SolverSettings() if settings is None else settings
         self.mechanism = build_mechanism(model, shapes=contact_shapes)
         self.backend = "reference" if backend == "reference" else "kernel"
         self._own_parameters: Mapping[str, Tensor] = self.parameters()
@@ -240,6 +243,7 @@ class Simulator:
         control: Tensor | Sequence[float] | None,
         parameters: Parameters | None,
     ) -> tuple[StepData, Mapping[str, Tensor]]:
+        state = as_state(state, self.model.nq, self.model.nv)
         batch = state.batch
         rest = self._surroundings(batch)
         merged, timestep, numbers = self._own_parameters, rest.timestep, rest.numbers
@@ -303,21 +307,16 @@ class Simulator:
         """
         if on_failure not in _POLICIES:
             check_choice("on_failure", on_failure, _POLICIES)
-        q = as_rows("state.q", state.q, self.model.nq)
-        v = as_rows("state.v", state.v, self.model.nv)
-        if q.shape[0] != v.shape[0]:
-            raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
-        if q is not state.q or v is not state.v:
-            state = State(q=q, v=v, interval=state.interval, impulses=state.impulses)
+        state = as_state(state, self.model.nq, self.model.nv)
         data, merged = self._data(state, control, parameters)
         value = self.smoothing if smoothing is None else check_smoothing("smoothing", smoothing)
-        watched: tuple[Tensor, ...] = (q, v, data.control, data.past_timestep)
+        watched: tuple[Tensor, ...] = (data.q, data.v, data.control, data.past_timestep)
         if parameters:
             watched += (data.timestep, data.numbers)
         with_gradient = is_differentiated(*watched)
         mapped = with_gradient and is_mapped(*watched)
         if external_force is not None or self.backend == "reference":
-            data = replace(data, q=normalise_quaternions(self.mechanism.tree, q))
+            data = replace(data, q=normalise_quaternions(self.mechanism.tree, data.q))
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
             force = self._queries.body_force(data.q, data.numbers, placed.center, external_force)
@@ -339,7 +338,7 @@ class Simulator:
     def rollout(
         self,
         state: State,
-        controls: Tensor | Policy | None = None,
+        controls: Tensor | Sequence[Sequence[float]] | Policy | None = None,
         steps: int | None = None,
         *,
         parameters: Parameters | None = None,
@@ -368,7 +367,9 @@ class Simulator:
 
         Raises:
             SettingsError: If neither ``controls`` nor ``steps`` gives a length.
+            ShapeError: If controls, given or of the policy, do not fit model and batch.
         """
+        check_choice("on_failure", on_failure, _POLICIES)
         return roll_out(
             self,
             state,
@@ -402,6 +403,8 @@ class Simulator:
             (tangent step of q, v) after the step with respect to (tangent step of q, v) and
             control before it.
         """
+        check_choice("on_failure", on_failure, _POLICIES)
+        state = as_state(state, self.model.nq, self.model.nv)
         u = self._control(control, state.batch)
         return linearize_step(self, state, u, parameters, on_failure)
 
@@ -411,11 +414,13 @@ class Simulator:
 
     def _node(
         self, state: State, control: Tensor | Sequence[float] | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[StepData, Tensor]:
         data, _ = self._data(state, control, None)
-        force, numbers = self._force(state, control)
-        velocity = self._queries.node_velocity(state.q, state.v, data.past_timestep, force, numbers)
-        return velocity, numbers
+        force = self._solver.reference.assembly.driven_force(data)
+        velocity = self._queries.node_velocity(
+            data.q, data.v, data.past_timestep, force, data.numbers
+        )
+        return data, velocity
 
     def node_velocity(
         self, state: State, control: Tensor | Sequence[float] | None = None
@@ -426,40 +431,41 @@ class Simulator:
             state: Where.
             control: Controls of the coming interval, zero by default.
         """
-        return self._node(state, control)[0]
+        return self._node(state, control)[1]
 
     def energy(
         self, state: State, control: Tensor | Sequence[float] | None = None
     ) -> Float[Tensor, " batch"]:
         """Kinetic energy plus potential energy of gravity and springs [J]."""
-        velocity, numbers = self._node(state, control)
-        return self._queries.energy(state.q, velocity, numbers)
+        data, velocity = self._node(state, control)
+        return self._queries.energy(data.q, velocity, data.numbers)
 
     def momentum(
         self, state: State, control: Tensor | Sequence[float] | None = None
     ) -> tuple[Float[Tensor, "batch 3"], Float[Tensor, "batch 3"]]:
         """Linear momentum [N s] and angular momentum about the world origin [N m s]."""
-        velocity, numbers = self._node(state, control)
-        return self._queries.momentum(state.q, velocity, numbers)
+        data, velocity = self._node(state, control)
+        return self._queries.momentum(data.q, velocity, data.numbers)
 
     def mass_matrix(self, state: State) -> Float[Tensor, "batch nv nv"]:
         """Joint-space inertia, armature included."""
-        return self._queries.mass_matrix(state.q, self._resolve(None, state.batch)[1])
+        data, _ = self._data(state, None, None)
+        return self._queries.mass_matrix(data.q, data.numbers)
 
     def forward_kinematics(self, state: State) -> BodyPoses:
         """Positions, rotations and centres of mass of all bodies."""
-        parameters, numbers = self._resolve(None, state.batch)
-        return self._queries.body_poses(state.q, numbers, parameters)
+        data, parameters = self._data(state, None, None)
+        return self._queries.body_poses(data.q, data.numbers, parameters)
 
     def jacobian(
         self, state: State, body: str
     ) -> tuple[Float[Tensor, "batch 3 nv"], Float[Tensor, "batch 3 nv"]]:
         """Linear and angular velocity of a body's centre of mass per unit velocity."""
-        parameters, numbers = self._resolve(None, state.batch)
+        data, parameters = self._data(state, None, None)
         index = self.model.body(body).index
-        center = self._queries.body_poses(state.q, numbers, parameters).center[:, index]
+        center = self._queries.body_poses(data.q, data.numbers, parameters).center[:, index]
         link = self.mechanism.tree.placements[index].link
-        return self._queries.jacobian(state.q, numbers, center, link)
+        return self._queries.jacobian(data.q, data.numbers, center, link)
 
     def constraint_forces(
         self, state: State, *, parameters: Parameters | None = None
@@ -494,6 +500,7 @@ class Simulator:
             next_state: After; only its ``q`` is used.
         """
         data, _ = self._data(state, None, None)
+        q = item_rows("next_state.q", next_state.q, self.model.nq, data.q.shape[0])
         assembly = self._solver.reference.assembly
-        trial = assembly.trial(assembly.node(data), next_state.q, with_matrix=False)
+        trial = assembly.trial(assembly.node(data), q, with_matrix=False)
         return trial.residual / data.timestep[:, None]

@@ -18,6 +18,7 @@ from solvers.core import (
     Solution,
     apply_on_failure,
     check_choice,
+    check_count,
     check_finite,
     check_positive,
     open_progress,
@@ -103,7 +104,7 @@ def integrate(
         ShapeError: If shapes do not fit.
 
     Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
-    ``y0`` and everything that ``function`` uses; times of events move by the implicit function
+    ``y0`` and everything that ``function`` and ``events`` use; times of events move by the implicit function
     theorem. First derivatives through ``"radau5"``, any order through explicit methods.
 
     Cost: a search without graph, and a second pass over the accepted steps if a gradient is wanted.
@@ -122,8 +123,7 @@ def integrate(
     check_choice("gradient", gradient, ("auto", "steps", "states", "none"))
     check_positive("rtol", rtol)
     check_positive("atol", atol)
-    if max_steps < 1:
-        raise SettingsError(f"max_steps: got {max_steps}, expected at least one")
+    check_count("max_steps", max_steps)
     problem = _Problem(function, y0, times, events)
     with torch.no_grad(), open_progress(None, description="integrate", show=progress) as display:
         march = March(
@@ -158,6 +158,11 @@ class _Problem:
             raise ShapeError(
                 f"y0: got {tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__}, "
                 "expected a tensor (B, ...) of a batch, or (n,) of a single item"
+            )
+        if y0.is_complex():
+            raise SettingsError(
+                f"y0: got {y0.dtype}, expected real numbers; integrate torch.view_as_real(y0), with "
+                "real and imaginary parts as components"
             )
         y0 = y0 if y0.is_floating_point() else y0.double()
         self.is_single = y0.ndim == 1
@@ -205,12 +210,22 @@ class _Problem:
                 f"function: gave {got} for states {tuple(arguments[1].shape)}, expected the same "
                 "shape; times have trailing axes of size 1, take t[:, 0] beside y[:, k]"
             )
+        if value.dtype is not arguments[1].dtype:
+            raise SettingsError(
+                f"function: gave {value.dtype} for states of {arguments[1].dtype}, expected the "
+                "same; convert its numbers, or y0"
+            )
         for number, event in enumerate(events):
             sign = event(*arguments)
             if not isinstance(sign, Tensor) or sign.numel() != len(self.y):
                 raise ShapeError(
                     f"events: number {number} gave {sign!r}, expected one number per item, shape "
                     f"({len(self.y)},)"
+                )
+            if not sign.is_floating_point():
+                raise SettingsError(
+                    f"events: number {number} gave {sign.dtype}, expected real numbers that pass "
+                    "zero, such as y[:, 0] - level"
                 )
 
 
@@ -279,7 +294,8 @@ def _needs_graph(problem: _Problem) -> bool:
     """Whether anything that the result depends on takes gradients."""
     if problem.y.requires_grad:
         return True
-    return problem.rate(problem.times[0], problem.y).requires_grad
+    functions = (problem.rate, *problem.events)
+    return any(function(problem.times[0], problem.y).requires_grad for function in functions)
 
 
 def _choose(paths: Sequence[Path], y: Tensor) -> Literal["steps", "states"]:

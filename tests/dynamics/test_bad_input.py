@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,6 +102,10 @@ def test_states_are_checked(
         ({"parameters": {"mass": torch.ones(3)}}, ShapeError, r"'mass'.*\(3,\).*\(2,\)"),
         ({"parameters": {"mass": torch.ones(2).long()}}, SettingsError, "'mass'.*int64"),
         ({"parameters": {"mass": torch.full((2,), torch.nan)}}, NonFiniteError, "."),
+        ({"parameters": {"timestep": torch.tensor(0.0)}}, SettingsError, "timestep.*positive"),
+        ({"parameters": {"timestep": torch.tensor(-0.01)}}, SettingsError, "timestep.*positive"),
+        ({"parameters": {"mass": "heavy"}}, SettingsError, "'mass'.* is a str"),
+        ({"parameters": ["mass"]}, SettingsError, "parameters is a list"),
         ({"external_force": torch.zeros(2, 5)}, ShapeError, "external_force"),
         ({"external_force": torch.zeros(2, 2, 6)}, ShapeError, "external_force"),
         ({"external_force": torch.full((1, 2, 6), torch.inf)}, NonFiniteError, "force"),
@@ -138,6 +143,19 @@ def test_hand_made_states_are_checked(sim: Simulator, state: State, error: Any) 
         ({"controls": torch.zeros(4, 2)}, ShapeError, "controls"),
         ({"controls": torch.zeros(4, 1), "steps": 5}, ShapeError, "steps is 5"),
         ({"steps": 2, "checkpoint_every": 0}, SettingsError, "checkpoint_every"),
+        ({"steps": 2, "checkpoint_every": 1.5}, SettingsError, "checkpoint_every"),
+        ({"steps": 2.5}, SettingsError, "steps"),
+        ({"steps": 2, "on_failure": "ignore"}, SettingsError, "on_failure"),
+        ({"controls": torch.zeros(4, 3, 1)}, ShapeError, r"controls.*\(4, 3, 1\).*\(steps, 1\)"),
+        ({"controls": [0.0, 1.0]}, ShapeError, r"controls have shape \(2,\)"),
+        ({"controls": "sine", "steps": 2}, SettingsError, "controls is a str"),
+        ({"controls": torch.zeros(4, 1).to(torch.complex128)}, SettingsError, "controls.*complex"),
+        (
+            {"controls": lambda _, __: torch.zeros(3, 1), "steps": 2},
+            ShapeError,
+            r"policy.*\(3, 1\)",
+        ),
+        ({"controls": lambda _, __: None, "steps": 2}, SettingsError, "policy gave is a NoneType"),
     ],
 )
 def test_rollouts_are_checked(
@@ -145,6 +163,46 @@ def test_rollouts_are_checked(
 ) -> None:
     with pytest.raises(error, match=word):
         sim.rollout(sim.initial_state(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State(q=torch.ones(1, 5), v=torch.zeros(1, 9)),
+        State(q=torch.ones(1, 11), v=torch.zeros(1, 2)),
+        State(q=torch.ones(2, 11), v=torch.zeros(1, 9)),
+    ],
+)
+@pytest.mark.parametrize(
+    "query", ["energy", "momentum", "mass_matrix", "forward_kinematics", "linearize"]
+)
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_every_question_checks_its_state(
+    simulator: Callable[..., Simulator], state: State, query: str, backend: str
+) -> None:
+    asked = simulator(CART, timestep=0.01, backend=backend)
+    with pytest.raises(ShapeError, match="state"):
+        getattr(asked, query)(state)
+
+
+def test_inverse_dynamics_wants_as_many_items_after_as_before(sim: Simulator) -> None:
+    with pytest.raises(ShapeError, match="next_state.q has 3 rows"):
+        sim.inverse_dynamics(sim.initial_state(2), sim.initial_state(3))
+
+
+def test_a_simulator_wants_a_model() -> None:
+    with pytest.raises(SettingsError, match="model is a str.*load_model"):
+        Simulator("hopper.xml")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray])
+def test_controls_may_be_lists_and_arrays(sim: Simulator, kind: Any) -> None:
+    rows = [[0.5], [-1.0], [2.0]]
+    start = sim.initial_state(2)
+    expected = sim.rollout(start, torch.tensor(rows))
+    assert float(expected.q[-1, 0, 0]) != 0.0
+    assert torch.equal(sim.rollout(start, kind(rows)).q, expected.q)
+    assert torch.equal(sim.rollout(start, lambda _, k: rows[k], steps=3).q, expected.q)
 
 
 def test_numbers_in_lists_keep_their_precision(sim: Simulator) -> None:

@@ -111,6 +111,21 @@ def test_numbers_of_ones_own_are_seen(simulator: Callable[..., Simulator]) -> No
     assert deviation(sim.linearize(state, control), rows) > 1e-3
 
 
+def cut_at_first(item: int, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let an item of the first call count as cut; the sizes of all calls."""
+    ordinary, seen = sim._solver.advance, []
+
+    def cut(data, smoothing, **options):  # type: ignore[no-untyped-def]
+        done = ordinary(data, smoothing, **options)
+        seen.append(done.q.shape[0])
+        if len(seen) == 1:
+            done.report[item, 3] = 2.0
+        return done
+
+    monkeypatch.setattr(sim._solver, "advance", cut)
+    return seen
+
+
 def test_items_in_parts_do_not_keep_others_waiting(
     simulator: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,19 +133,25 @@ def test_items_in_parts_do_not_keep_others_waiting(
     sim = simulator(HOPPER, timestep=0.01)
     state, control = scene(sim)
     expected = sim.linearize(state, control)
-    ordinary = sim._solver.advance
-    seen = []
-
-    def cut(data, smoothing, **options):  # type: ignore[no-untyped-def]
-        done = ordinary(data, smoothing, **options)
-        seen.append(done.q.shape[0])
-        if len(seen) == 1:
-            done.report[3, 3] = 2.0
-        return done
-
-    monkeypatch.setattr(sim._solver, "advance", cut)
+    seen = cut_at_first(3, sim, monkeypatch)
     found = sim.linearize(state, control)
     assert seen == [12, 1]  # the one item alone, which then was not cut
+    assert deviation(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
+def test_as_many_numbers_as_items_are_still_numbers_of_all(
+    simulator: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    """Two bodies' masses are not one for each of two items; a float is taken as by `step`."""
+    sim = simulator(HOPPER, timestep=0.01)
+    state, control = scene(sim)
+    state, control = state[:2], control[:2]
+    masses = 1.3 * sim.parameters()["mass"]
+    expected = sim.linearize(state, control, parameters={"mass": masses.expand(2, -1)})
+    if parts:
+        cut_at_first(1, sim, monkeypatch)
+    found = sim.linearize(state, control, parameters={"mass": masses, "timestep": 0.01})
     assert deviation(found, expected) < 1e-9
 
 

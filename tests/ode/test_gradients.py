@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -161,6 +163,22 @@ def test_events_are_found_per_item_and_their_times_have_gradients(method: str) -
     assert float(speed) == pytest.approx(-float((9.81 / 2) ** 0.5), rel=1e-7)
     still = torch.autograd.grad(result.last_state[0, 0], height)[0][0]
     assert abs(float(still)) < 1e-7
+
+
+@pytest.mark.parametrize("method", ["dopri5", "radau5"])
+def test_an_event_alone_may_hold_what_wants_a_gradient(method: Literal["dopri5", "radau5"]) -> None:
+    """Growth exp(t) reaches a level at its logarithm."""
+    level = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    start = torch.ones(1, 1, dtype=torch.float64)
+    result = integrate(
+        lambda t, y: y, start, [0.0, 1.0], events=lambda t, y: y[:, 0] - level, method=method
+    )
+    by_time, by_state = (
+        torch.autograd.grad(y.sum(), level, retain_graph=True)[0]
+        for y in (result.event_time, result.last_state)
+    )
+    assert float(by_time) == pytest.approx(0.5, rel=1e-6)
+    assert float(by_state) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_the_first_of_several_events_counts() -> None:

@@ -181,7 +181,11 @@ def test_types_are_kept_and_integers_become_float64() -> None:
         ({"rtol": 0.0}, SettingsError, "rtol"),
         ({"method": "dopri6"}, SettingsError, "did you mean 'dopri5'"),
         ({"max_steps": 0}, SettingsError, "max_steps"),
+        ({"max_steps": 2.5}, SettingsError, "max_steps"),
         ({"events": lambda t, y: y}, ShapeError, "one number per item"),
+        ({"events": lambda t, y: y[:, 0] > 0.5}, SettingsError, "number 0 gave torch.bool"),
+        ({"function": lambda t, y: -y.float()}, SettingsError, "gave torch.float32 for"),
+        ({"y0": torch.ones(2, 2).cfloat()}, SettingsError, "y0: got torch.complex64.*view_as_real"),
     ],
 )
 def test_bad_input_says_what_is_wrong(
