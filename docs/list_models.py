@@ -26,6 +26,29 @@ whatever changes the motion.
 - **notes**: what is left out without effect on the motion, and settings of soft contact, which is
   hard here by design.
 
+## Sensors
+
+`sim.sensors(state, control)` reads what the file's `<sensor>` section measures and gives a tensor
+`(B, dim)` by name, in MuJoCo's definitions, with `reftype`, `refname` and `cutoff` honoured;
+`sim.sensors(trajectory)` reads all its states but the last, `(T, B, dim)`;
+`physim simulate MODEL --sensors --output run.npz` saves that under `sensor/<name>`.
+
+| read from | kinds |
+| --- | --- |
+| joints, actuators | jointpos, jointvel, ballquat, ballangvel, jointactuatorfrc, actuatorpos, actuatorvel, actuatorfrc |
+| frames of bodies, geoms, sites, cameras | framepos, framequat, framexaxis, frameyaxis, framezaxis, framelinvel, frameangvel, framelinacc, frameangacc, gyro, velocimeter, accelerometer, magnetometer |
+| subtrees, energy | subtreecom, subtreelinvel, subtreeangmom, e_potential, e_kinetic |
+| contact | touch, force, torque |
+
+- Accelerations and forces are those of the coming step: the velocity changes by `next_state.v - v`
+  over it. Without `next_state=` the step is taken, if such a sensor is among those asked for.
+- All are differentiable but touch, force and torque, which carry no gradient. External forces of a
+  step count in force and torque as if the parent supplied them.
+- Other kinds (rangefinder, tendon, joint limit, clock, distances, plugins) are noted in
+  `model.warnings`, and so are sensors of actuators that physim does not drive.
+
+## Public models
+
 What a model of many joints or pairs costs is on [performance](performance.md#large-models).
 """
 

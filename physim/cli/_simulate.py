@@ -69,6 +69,9 @@ def simulate(
         Path | None, typer.Option(help="Keep the run here, and resume it if the file exists.")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    sensors: Annotated[
+        bool, typer.Option("--sensors", help="Save what the model's sensors read as well.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a model that cannot be honoured in full.")
     ] = False,
@@ -81,6 +84,8 @@ def simulate(
         {"output": (output, _OUTPUT), "view": (view, _VIEW), "checkpoint": (checkpoint, ())},
         json=json,
     )
+    if sensors and output is None:
+        raise SettingsError("--sensors saves readings to --output, which is missing; give a file")
     path = find_model(model)
 
     import physim
@@ -143,12 +148,14 @@ def simulate(
         "height": height,
         "smoothing": simulator.smoothing,
         "threads": threads or _useful_threads(batch),
+        "sensors": sensors,
         "strict": strict,
     }
     record = describe_run(loaded, simulator, outcome, settings=settings, notes=notes)
     if outcome.trajectory is not None:
         if output is not None:
-            record["output"] = str(outcome.trajectory.save(output))
+            read = simulator.sensors(outcome.trajectory) if sensors else None
+            record["output"] = str(outcome.trajectory.save(output, sensors=read))
         if view is not None and not outcome.is_interrupted:
             from physim.cli._view import render
 

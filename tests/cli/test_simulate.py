@@ -71,6 +71,25 @@ def test_record_and_trajectory_agree(cart: Path, tmp_path: Path) -> None:
         assert 0.5 < arrays["control"].max() <= 1.0
 
 
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_sensors_are_saved_beside_the_motion(tmp_path: Path, ending: str) -> None:
+    model, output = tmp_path / "cart.xml", tmp_path / f"out{ending}"
+    read = '<sensor><jointpos name="arm/angle" joint="hinge"/><jointvel joint="slide"/></sensor>'
+    model.write_text(CART.replace("</mujoco>", read + "</mujoco>"))
+    run("simulate", model, "--duration", 0.05, "--batch", 2, "--sensors", "--output", output)
+    if ending == ".npz":
+        arrays = dict(np.load(output))
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(output) as file:
+            arrays = {"q": file["q"][()]}
+            arrays |= {f"sensor/{name}": file["sensor"][name][()] for name in file["sensor"]}
+    np.testing.assert_array_equal(arrays["sensor/arm|angle"], arrays["q"][:-1, :, 1:])
+    assert arrays["sensor/jointvel_1"].shape == (len(arrays["q"]) - 1, 2, 1)
+    _, error = run("simulate", model, "--sensors", code=2)
+    assert "--output" in error
+
+
 def test_random_controls_are_held_and_depend_only_on_the_seed(cart: Path, tmp_path: Path) -> None:
     def controls(*more: object) -> np.ndarray:
         output = tmp_path / "out.npz"
