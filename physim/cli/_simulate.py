@@ -30,7 +30,7 @@ _VIEW = (".html", ".htm", ".png", ".svg", ".pdf")
 
 def simulate(
     model: Annotated[
-        str, typer.Argument(help="MJCF file, or the name of a gymnasium model such as hopper.")
+        str, typer.Argument(help="MJCF or URDF file, or a gymnasium model such as hopper.")
     ],
     *,
     duration: Annotated[
@@ -69,6 +69,9 @@ def simulate(
         Path | None, typer.Option(help="Keep the run here, and resume it if the file exists.")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    floating_base: Annotated[
+        bool, typer.Option("--floating-base", help="Let the root link of a URDF robot move freely.")
+    ] = False,
     sensors: Annotated[
         bool, typer.Option("--sensors", help="Save what the model's sensors read as well.")
     ] = False,
@@ -97,7 +100,7 @@ def simulate(
         warnings.simplefilter("ignore")
         # Each place of a model is named once, whatever the filters of the caller.
         warnings.simplefilter("always", PhysimWarning)
-        loaded = physim.load_model(path, strict=strict)
+        loaded = physim.load_model(path, strict=strict, floating_base=floating_base)
         build = partial(
             physim.Simulator,
             loaded,
@@ -148,6 +151,7 @@ def simulate(
         "height": height,
         "smoothing": simulator.smoothing,
         "threads": threads or _useful_threads(batch),
+        "floating_base": floating_base,
         "sensors": sensors,
         "strict": strict,
     }

@@ -18,7 +18,17 @@ from ._mujoco_adapter import CompiledModel
 from ._names import fill_names
 from ._pairs import Candidate, find_candidates, split_supported
 from ._parameters import check_parameters, parameter_shapes, rotation_matrix
-from ._records import Actuator, Body, Joint, JointKind, Keyframe, Pair, Shape, ShapeKind
+from ._records import (
+    Actuator,
+    Body,
+    Joint,
+    JointKind,
+    Keyframe,
+    ModelWarning,
+    Pair,
+    Shape,
+    ShapeKind,
+)
 from ._sensors import read_sensors
 from ._unsupported import find_unsupported, merge_warnings
 
@@ -27,12 +37,15 @@ __all__ = ["read_compiled"]
 _PRIMITIVES = ("plane", "sphere", "capsule", "box", "ellipsoid", "cylinder")
 
 
-def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
+def read_compiled(
+    compiled: CompiledModel, *, label: str, found: Sequence[ModelWarning] = ()
+) -> Model:
     """Make the model.
 
     Args:
         compiled: What MuJoCo compiled.
         label: Path of the file, or ``"<text>"``.
+        found: What the source itself does not honour.
 
     Returns:
         The model with its warnings.
@@ -65,6 +78,7 @@ def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
     ]
     sensors, sensor_notes = read_sensors(compiled, joints, actuators, names)
     warnings = [
+        *found,
         *actuator_warnings,
         *find_unsupported(compiled, joints, candidates, dropped, names),
         *sensor_notes,

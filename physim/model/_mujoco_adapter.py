@@ -1,4 +1,4 @@
-"""The only place that calls MuJoCo: compiles MJCF and copies the result out.
+"""The only place that calls MuJoCo: compiles MJCF or URDF and copies the result out.
 
 The copy looks the same for MuJoCo 3 and 4.
 
@@ -22,6 +22,7 @@ from solvers.core import ModelError
 
 if TYPE_CHECKING:
     from ._source import ModelSource
+    from ._urdf import Urdf
 
 __all__ = ["CompiledModel", "compile_model", "mujoco_version"]
 
@@ -170,7 +171,7 @@ def mujoco_version() -> str:
 
 
 def compile_model(source: ModelSource) -> CompiledModel:
-    """Compile checked MJCF.
+    """Compile a checked source.
 
     Args:
         source: Text or file that passed :func:`physim.model._source.read_source`.
@@ -190,6 +191,8 @@ def compile_model(source: ModelSource) -> CompiledModel:
                 spec = mujoco.MjSpec.from_string(source.text)
             else:
                 spec = mujoco.MjSpec.from_file(str(source.path))
+            if source.urdf is not None:
+                _complete(mujoco, spec, source.urdf)
             compiled = spec.compile()
         except (ValueError, mujoco.FatalError, mujoco.UnexpectedError) as error:
             message = " ".join(str(error).split())
@@ -199,6 +202,24 @@ def compile_model(source: ModelSource) -> CompiledModel:
             )
             raise ModelError(f"{source.label} does not compile: {message}. {advice}") from error
     return _copy(mujoco, spec, compiled, tuple(str(item.message) for item in caught))
+
+
+def _complete(mujoco: Any, spec: Any, robot: Urdf) -> None:
+    """Add what URDF cannot say: a free base, and motors."""
+    limited = mujoco.mjtLimited
+    if robot.base:
+        spec.body(robot.base).add_freejoint(name="floating_base")
+    for name, effort in robot.motors:
+        is_bounded = np.isfinite(effort)
+        # The range of the control bounds the force already.
+        spec.joint(name).actfrclimited = int(limited.mjLIMITED_FALSE)
+        spec.add_actuator(
+            name=name,
+            target=name,
+            trntype=mujoco.mjtTrn.mjTRN_JOINT,
+            ctrllimited=int(limited.mjLIMITED_TRUE if is_bounded else limited.mjLIMITED_FALSE),
+            ctrlrange=[-effort, effort] if is_bounded else [0.0, 0.0],
+        )
 
 
 def _copy(mujoco: Any, spec: Any, compiled: Any, notes: tuple[str, ...]) -> CompiledModel:

@@ -90,6 +90,20 @@ def test_sensors_are_saved_beside_the_motion(tmp_path: Path, ending: str) -> Non
     assert "--output" in error
 
 
+def test_a_urdf_robot_falls_if_its_base_floats(tmp_path: Path) -> None:
+    model, output = tmp_path / "stone.urdf", tmp_path / "out.npz"
+    model.write_text(
+        '<robot name="stone"><link name="stone"><inertial><mass value="2"/><inertia ixx="1" '
+        'iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial></link></robot>'
+    )
+    arguments = ["--timestep", 0.01, "--duration", 0.01, "--output", output]
+    run("simulate", model, *arguments, "--floating-base")
+    with np.load(output) as arrays:
+        assert arrays["v"][1, 0, 2] == pytest.approx(-9.81 * 0.01)
+    _, error = run("simulate", model, *arguments, code=2)
+    assert "nothing can move" in error
+
+
 def test_random_controls_are_held_and_depend_only_on_the_seed(cart: Path, tmp_path: Path) -> None:
     def controls(*more: object) -> np.ndarray:
         output = tmp_path / "out.npz"
