@@ -72,6 +72,9 @@ def simulate(
     floating_base: Annotated[
         bool, typer.Option("--floating-base", help="Let the root link of a URDF robot move freely.")
     ] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Put a URDF robot over the plane z = 0.")
+    ] = False,
     sensors: Annotated[
         bool, typer.Option("--sensors", help="Save what the model's sensors read as well.")
     ] = False,
@@ -100,7 +103,7 @@ def simulate(
         warnings.simplefilter("ignore")
         # Each place of a model is named once, whatever the filters of the caller.
         warnings.simplefilter("always", PhysimWarning)
-        loaded = physim.load_model(path, strict=strict, floating_base=floating_base)
+        loaded = physim.load_model(path, strict=strict, floating_base=floating_base, floor=floor)
         build = partial(
             physim.Simulator,
             loaded,
@@ -152,6 +155,7 @@ def simulate(
         "smoothing": simulator.smoothing,
         "threads": threads or _useful_threads(batch),
         "floating_base": floating_base,
+        "floor": floor,
         "sensors": sensors,
         "strict": strict,
     }

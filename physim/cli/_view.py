@@ -32,6 +32,9 @@ def view(
     floating_base: Annotated[
         bool, typer.Option("--floating-base", help="As it was simulated, for a URDF robot.")
     ] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="As it was simulated, for a URDF robot.")
+    ] = False,
     item: Annotated[
         int | None, typer.Option(min=0, help="Batch item; a film has the first four by default.")
     ] = None,
@@ -48,7 +51,7 @@ def view(
     with warnings.catch_warnings():
         # Said when it was simulated; a picture does not depend on it.
         warnings.simplefilter("ignore")
-        loaded = physim.load_model(path, floating_base=floating_base)
+        loaded = physim.load_model(path, floating_base=floating_base, floor=floor)
     typer.echo(f"wrote {render(loaded, saved, output, item=item)}")
 
 

@@ -21,6 +21,7 @@ def load_model(
     strict: bool = False,
     root: str | Path | None = None,
     floating_base: bool = False,
+    floor: bool = False,
     mesh_directory: str | Path | None = None,
 ) -> Model:
     """Load an MJCF or URDF model.
@@ -38,6 +39,7 @@ def load_model(
         root: Folder in which all referenced files must lie; the model's own folder by default.
         floating_base: Whether the root link of a URDF robot moves freely, by a joint called
             ``floating_base``; else it is fixed to the world.
+        floor: Whether to add the plane z = 0, called ``floor``, which URDF cannot say.
         mesh_directory: Folder of the packages that a URDF robot's ``package://`` names mean, or of
             one such package itself; searched before the folders above the file.
 
@@ -60,7 +62,11 @@ def load_model(
         (0,)
     """
     checked = read_source(
-        source, root=root, floating_base=floating_base, mesh_directory=mesh_directory
+        source,
+        root=root,
+        floating_base=floating_base,
+        floor=floor,
+        mesh_directory=mesh_directory,
     )
     found = checked.urdf.warnings if checked.urdf is not None else ()
     model = read_compiled(compile_model(checked), label=checked.label, found=found)

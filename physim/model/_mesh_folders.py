@@ -63,6 +63,8 @@ class MeshFolders:
         if not name.startswith("package://"):
             if self.folder is not None:
                 yield self.folder / subfolder / name
+                # With a folder of meshes, MuJoCo's rule is that the file's own path is dropped.
+                yield self.folder / subfolder / Path(name).name
             for base in bases:
                 yield base / name
             return

@@ -205,8 +205,11 @@ def compile_model(source: ModelSource) -> CompiledModel:
 
 
 def _complete(mujoco: Any, spec: Any, robot: Urdf) -> None:
-    """Add what URDF cannot say: a free base, and motors."""
+    """Add what URDF cannot say: a floor, a free base, and motors."""
     limited = mujoco.mjtLimited
+    if robot.has_floor:
+        plane = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="floor", type=plane, size=[5.0, 5.0, 1.0])
     if robot.base:
         spec.body(robot.base).add_freejoint(name="floating_base")
     for name, effort in robot.motors:

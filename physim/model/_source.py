@@ -68,6 +68,7 @@ def read_source(
     *,
     root: str | Path | None = None,
     floating_base: bool = False,
+    floor: bool = False,
     mesh_directory: str | Path | None = None,
 ) -> ModelSource:
     """Read and check a model description.
@@ -76,6 +77,7 @@ def read_source(
         source: A path, or XML text (a string that starts with ``<`` after white space).
         root: Folder that referenced files must lie in; the model's own folder by default.
         floating_base: As in :func:`physim.model.load_model`.
+        floor: As in :func:`physim.model.load_model`.
         mesh_directory: As in :func:`physim.model.load_model`.
 
     Returns:
@@ -90,7 +92,7 @@ def read_source(
             raise ModelError(
                 f"the XML text has {len(text)} characters, more than the limit of {_SIZE_LIMIT}."
             )
-        return _checked(None, text, root, floating_base, mesh_directory)
+        return _checked(None, text, root, floating_base, floor, mesh_directory)
     if not isinstance(source, str | Path):
         raise ModelError(
             f"source is a {type(source).__name__}; expected a path or a string with XML text."
@@ -102,7 +104,7 @@ def read_source(
         )
     path = Path(source).expanduser()
     text = _read(path, "model file")
-    return _checked(path, text, root, floating_base, mesh_directory)
+    return _checked(path, text, root, floating_base, floor, mesh_directory)
 
 
 def _checked(
@@ -110,6 +112,7 @@ def _checked(
     text: str,
     root: str | Path | None,
     floating_base: bool,
+    floor: bool,
     mesh_directory: str | Path | None,
 ) -> ModelSource:
     label = "<text>" if path is None else str(path)
@@ -118,11 +121,13 @@ def _checked(
     allowed = folder if root is None else Path(root).expanduser()
     if tree.tag == "robot":
         meshes = MeshFolders(folder=folder, root=allowed, directory=mesh_directory)
-        robot = read_urdf(tree, label, floating_base=floating_base, find_mesh=meshes.find)
+        robot = read_urdf(
+            tree, label, floating_base=floating_base, floor=floor, find_mesh=meshes.find
+        )
         for element in _elements(tree, label, is_main=False):
             _check_element(element, label)
         return ModelSource(path=None, text=robot.text, label=label, urdf=robot)
-    given = {"floating_base": floating_base, "mesh_directory": mesh_directory}
+    given = {"floating_base": floating_base, "floor": floor, "mesh_directory": mesh_directory}
     for name, value in given.items():
         if value:
             raise ModelError(

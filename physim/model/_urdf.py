@@ -34,18 +34,25 @@ class Urdf:
     Attributes:
         text: What MuJoCo shall compile.
         base: Link that shall move freely; empty if the base is fixed to the world.
+        has_floor: Whether a plane shall be added.
         motors: Joints that get a motor, and its largest force [N or N m], which may be infinite.
         warnings: What of the file is not honoured.
     """
 
     text: str
     base: str
+    has_floor: bool
     motors: tuple[tuple[str, float], ...]
     warnings: tuple[ModelWarning, ...]
 
 
 def read_urdf(
-    robot: Element, label: str, *, floating_base: bool, find_mesh: Callable[[str, str, str], Path]
+    robot: Element,
+    label: str,
+    *,
+    floating_base: bool,
+    floor: bool,
+    find_mesh: Callable[[str, str, str], Path],
 ) -> Urdf:
     """Check a robot and prepare it for the compiler. The element is changed in place.
 
@@ -53,6 +60,7 @@ def read_urdf(
         robot: The root element.
         label: Path of the file, or ``"<text>"``.
         floating_base: Whether the root link moves freely.
+        floor: Whether a plane shall be added.
         find_mesh: Gives the file of a mesh from its name, the link that it belongs to, and the
             folder that the file says meshes are in.
 
@@ -92,6 +100,7 @@ def read_urdf(
     return Urdf(
         text=ElementTree.tostring(robot, encoding="unicode"),
         base=root if floating_base else "",
+        has_floor=floor,
         motors=tuple(motors),
         warnings=tuple(warnings),
     )

@@ -198,6 +198,25 @@ def test_a_quadruped_floats_if_asked_for() -> None:
     assert float(after.v[0, 2]) == pytest.approx(-9.81 * 0.01, rel=1e-9)
 
 
+def test_a_quadruped_stands_on_the_floor_that_it_is_given() -> None:
+    robot = _load(QUADRUPED, floating_base=True, floor=True)
+    pairs = [(robot.shapes[p.shape_a].name, robot.shapes[p.shape_b].body) for p in robot.pairs]
+    feet = [robot.body(f"{name}_foot").index for name in LEGS]
+    assert [body for name, body in pairs if name == "floor" and body in feet] == feet
+    sim = Simulator(robot, timestep=0.01, backend="reference")
+    start = robot.initial_q.clone()
+    start[2] = 0.28
+    state, _ = sim.step(sim.initial_state(q=start))
+    weight = 9.81 * float(robot.parameters()["mass"].sum())
+    assert float(sim.constraint_forces(state).contact[0, :, 2].sum()) == pytest.approx(weight)
+    assert "floor" not in _load(QUADRUPED).shape_names
+
+
+def test_an_axis_that_is_not_given_is_x() -> None:
+    robot = _load(ARM.replace('<axis xyz="0 1 0"/>', ""))
+    assert robot.joint("shoulder").axis == (1.0, 0.0, 0.0)
+
+
 def test_a_child_of_the_world_may_float() -> None:
     text = QUADRUPED.replace(
         '<link name="trunk">',
@@ -267,6 +286,7 @@ MESHED = """<robot name="m"><link name="base"/><link name="l">
         ("package://other/meshes/a.obj", "share/other/meshes", "share"),
         ("package://other/meshes/a.obj", "share/meshes", "share"),
         ("a.obj", "share", "share"),
+        ("meshes/a.obj", "m_description/urdf/own", None),
     ],
 )
 def test_meshes_are_found(tmp_path: Path, name: str, place: str, directory: str | None) -> None:
@@ -275,7 +295,8 @@ def test_meshes_are_found(tmp_path: Path, name: str, place: str, directory: str 
         made.mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "a.obj").write_text(TETRAHEDRON)
     path = folder / "m.urdf"
-    path.write_text(MESHED.format(name=name))
+    text, folder_of_meshes = MESHED.format(name=name), '<mujoco><compiler meshdir="own"/></mujoco>'
+    path.write_text(text.replace("</robot>", folder_of_meshes * (place[-3:] == "own") + "</robot>"))
     root = tmp_path / "m_description"
     chosen = None if directory is None else tmp_path / directory
     robot = _load(path, root=root, mesh_directory=chosen)
