@@ -56,7 +56,8 @@ whatever changes the motion.
 
 - Every link is a body of its name, also behind fixed joints. The root is fixed to the world;
   `floating_base=True` (`physim simulate --floating-base`) lets it move by a free joint called
-  `floating_base`, and `floor=True` (`--floor`) adds the plane z = 0. A child of a root link `world` may also float by a joint of type `floating`.
+  `floating_base`, and `floor=True` (`--floor`) adds the plane z = 0. A child of a root link `world`
+  may also float by a joint of type `floating`.
 - A revolute, continuous or prismatic joint whose `<limit>` has an `effort` above zero gets a motor
   of the joint's name; the control is its force [N or N m], bounded by the effort. Transmissions,
   Gazebo and other foreign elements are passed over.

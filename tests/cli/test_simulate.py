@@ -90,6 +90,7 @@ def test_sensors_are_saved_beside_the_motion(tmp_path: Path, ending: str) -> Non
     assert "--output" in error
 
 
+@pytest.mark.slow
 def test_a_urdf_robot_falls_if_its_base_floats(tmp_path: Path) -> None:
     model, output = tmp_path / "stone.urdf", tmp_path / "out.npz"
     model.write_text(
