@@ -26,6 +26,50 @@ whatever changes the motion.
 - **notes**: what is left out without effect on the motion, and settings of soft contact, which is
   hard here by design.
 
+## Sensors
+
+`sim.sensors(state, control)` reads what the file's `<sensor>` section measures and gives a tensor
+`(B, dim)` by name, in MuJoCo's definitions, with `reftype`, `refname` and `cutoff` honoured;
+`sim.sensors(trajectory)` reads all its states but the last, `(T, B, dim)`;
+`physim simulate MODEL --sensors --output run.npz` saves that under `sensor/<name>`.
+
+| read from | kinds |
+| --- | --- |
+| joints | jointpos, jointvel, ballquat, ballangvel, jointactuatorfrc |
+| actuators | actuatorpos, actuatorvel, actuatorfrc |
+| frames: place | framepos, framequat, framexaxis, frameyaxis, framezaxis, magnetometer |
+| frames: motion | framelinvel, frameangvel, framelinacc, frameangacc |
+| frames: motion in own axes | gyro, velocimeter, accelerometer |
+| subtrees, energy | subtreecom, subtreelinvel, subtreeangmom, e_potential, e_kinetic |
+| contact | touch, force, torque |
+
+- Accelerations and forces are those of the coming step: the velocity changes by `next_state.v - v`
+  over it. Without `next_state=` the step is taken, if such a sensor is among those asked for.
+- All are differentiable but touch, force and torque, which carry no gradient. External forces of a
+  step count in force and torque as if the parent supplied them.
+- Other kinds (rangefinder, tendon, joint limit, clock, distances, plugins) are noted in
+  `model.warnings`, and so are sensors of actuators that physim does not drive.
+
+## URDF
+
+`load_model("robot.urdf")` reads a robot as MuJoCo's compiler does, with these choices:
+
+- Every link is a body of its name, also behind fixed joints. The root is fixed to the world;
+  `floating_base=True` (`physim simulate --floating-base`) lets it move by a free joint called
+  `floating_base`, and `floor=True` (`--floor`) adds the plane z = 0. A child of a root link `world`
+  may also float by a joint of type `floating`.
+- A revolute, continuous or prismatic joint whose `<limit>` has an `effort` above zero gets a motor
+  of the joint's name; the control is its force [N or N m], bounded by the effort. Transmissions,
+  Gazebo and other foreign elements are passed over.
+- `<dynamics>` gives damping and dry friction. A `planar` joint is two slides and a hinge.
+- Collision meshes are searched beside the file, in the folder above it that is called like the
+  package of a `package://` name, and in `mesh_directory=`. They give masses where `<inertial>` is
+  missing, and do not touch anything. Meshes that are only seen are passed over.
+- Mimic joints move by themselves, which `model.warnings` says; velocity limits, joints without end
+  stops and links without `<inertial>` are noted there.
+
+## Public models
+
 What a model of many joints or pairs costs is on [performance](performance.md#large-models).
 """
 

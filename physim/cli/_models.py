@@ -26,7 +26,7 @@ def find_model(name: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ModelError(f"{name} is a folder, expected an MJCF file", element=name)
+        raise ModelError(f"{name} is a folder, expected an MJCF or URDF file", element=name)
     known = gymnasium_models()
     stem = name.removesuffix(".xml").replace("-", "_").lower()
     if stem in known:

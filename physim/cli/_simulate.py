@@ -30,7 +30,7 @@ _VIEW = (".html", ".htm", ".png", ".svg", ".pdf")
 
 def simulate(
     model: Annotated[
-        str, typer.Argument(help="MJCF file, or the name of a gymnasium model such as hopper.")
+        str, typer.Argument(help="MJCF or URDF file, or a gymnasium model such as hopper.")
     ],
     *,
     duration: Annotated[
@@ -69,6 +69,15 @@ def simulate(
         Path | None, typer.Option(help="Keep the run here, and resume it if the file exists.")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    floating_base: Annotated[
+        bool, typer.Option("--floating-base", help="Let the root link of a URDF robot move freely.")
+    ] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Put a URDF robot over the plane z = 0.")
+    ] = False,
+    sensors: Annotated[
+        bool, typer.Option("--sensors", help="Save what the model's sensors read as well.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a model that cannot be honoured in full.")
     ] = False,
@@ -81,6 +90,8 @@ def simulate(
         {"output": (output, _OUTPUT), "view": (view, _VIEW), "checkpoint": (checkpoint, ())},
         json=json,
     )
+    if sensors and output is None:
+        raise SettingsError("--sensors saves readings to --output, which is missing; give a file")
     path = find_model(model)
 
     import physim
@@ -92,7 +103,7 @@ def simulate(
         warnings.simplefilter("ignore")
         # Each place of a model is named once, whatever the filters of the caller.
         warnings.simplefilter("always", PhysimWarning)
-        loaded = physim.load_model(path, strict=strict)
+        loaded = physim.load_model(path, strict=strict, floating_base=floating_base, floor=floor)
         build = partial(
             physim.Simulator,
             loaded,
@@ -143,12 +154,16 @@ def simulate(
         "height": height,
         "smoothing": simulator.smoothing,
         "threads": threads or _useful_threads(batch),
+        "floating_base": floating_base,
+        "floor": floor,
+        "sensors": sensors,
         "strict": strict,
     }
     record = describe_run(loaded, simulator, outcome, settings=settings, notes=notes)
     if outcome.trajectory is not None:
         if output is not None:
-            record["output"] = str(outcome.trajectory.save(output))
+            read = simulator.sensors(outcome.trajectory) if sensors else None
+            record["output"] = str(outcome.trajectory.save(output, sensors=read))
         if view is not None and not outcome.is_interrupted:
             from physim.cli._view import render
 

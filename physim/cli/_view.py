@@ -24,11 +24,17 @@ def view(
         Path, typer.Argument(help="Trajectory that simulate --output saved, .npz or .h5.")
     ],
     model: Annotated[
-        str, typer.Argument(help="The model that made it: MJCF file or gymnasium name.")
+        str, typer.Argument(help="The model that made it: MJCF or URDF file, or gymnasium name.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Film (.html) or picture (.png, .svg, .pdf).")
     ],
+    floating_base: Annotated[
+        bool, typer.Option("--floating-base", help="As it was simulated, for a URDF robot.")
+    ] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="As it was simulated, for a URDF robot.")
+    ] = False,
     item: Annotated[
         int | None, typer.Option(min=0, help="Batch item; a film has the first four by default.")
     ] = None,
@@ -45,7 +51,7 @@ def view(
     with warnings.catch_warnings():
         # Said when it was simulated; a picture does not depend on it.
         warnings.simplefilter("ignore")
-        loaded = physim.load_model(path)
+        loaded = physim.load_model(path, floating_base=floating_base, floor=floor)
     typer.echo(f"wrote {render(loaded, saved, output, item=item)}")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from physim.dynamics._assembly import dense
 from physim.dynamics._inputs import Parameters, item_rows
 from physim.dynamics._state import State
+from solvers.core import SettingsError
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -40,12 +41,17 @@ class ConstraintForces:
 
 @torch.no_grad()
 def read_forces(
-    simulator: Simulator, state: State, impulses: Tensor, parameters: Parameters | None
+    simulator: Simulator, state: State, parameters: Parameters | None
 ) -> ConstraintForces:
     """The work behind `Simulator.constraint_forces`."""
+    if state.impulses is None:
+        raise SettingsError(
+            "state.impulses is None, expected those of a step: take a state that one left, or "
+            "roll out with keep_impulses=True"
+        )
     mechanism, reference = simulator.mechanism, simulator._solver.reference
     data, _ = simulator._data(state, None, parameters)
-    impulses = item_rows("state.impulses", impulses, mechanism.impulse_count, state.batch)
+    impulses = item_rows("state.impulses", state.impulses, mechanism.impulse_count, state.batch)
     length = data.past_timestep
     # Impulses act at the node that the step started from.
     begin = simulator._queries.retract(data.q, -length[:, None] * data.v)

@@ -53,10 +53,10 @@ def make_initial_state(
     names = [joint.name for joint in simulator.model.joints]
     check_rotation(tree, names, state.v, simulator.timestep)
     if at == "node":
-        interval = torch.full((batch,), simulator.timestep, dtype=torch.float64)
-        force, numbers = simulator._force(state, control)
+        data, _ = simulator._data(state, control, None)
+        force = simulator._solver.reference.assembly.driven_force(data)
         past, found = simulator._queries.interval_velocity(
-            state.q, state.v, interval, force, numbers
+            state.q, state.v, data.past_timestep, force, data.numbers
         )
         if not bool(found.all()):
             worst = int((~found).nonzero()[0])

@@ -114,6 +114,10 @@ class Queries:
             moves[link, list(chain)] = 1.0
         return moves
 
+    def link_rates(self, motion: Tensor, rate: Tensor) -> Tensor:
+        """Sum of ``motion * rate`` over the degrees of freedom that move each link (B, L, 6)."""
+        return torch.einsum("bik,li,bi->blk", motion, self._moves(motion), rate)
+
     def mass_matrix(self, q: Tensor, numbers: Tensor) -> Tensor:
         """Joint-space inertia with armature (B, nv, nv)."""
         blocks, _ = self._link_blocks(q, numbers)
@@ -213,7 +217,7 @@ class Queries:
         """Linear and, about the world origin, angular momentum [N s, N m s], (B, 3) each."""
         blocks, _ = self._link_blocks(q, numbers)
         motion = self.motion(q, numbers)
-        twists = torch.einsum("bik,li,bi->blk", motion, self._moves(q), v_node)
+        twists = self.link_rates(motion, v_node)
         wrench = torch.einsum("blkm,blm->bk", blocks, twists)
         return wrench[:, 3:], wrench[:, :3]
 

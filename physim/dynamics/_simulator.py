@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physim.dynamics._advance import Smoothing, StepSolver
+from physim.dynamics._advance import Smoothing
 from physim.dynamics._assembly import StepData
+from physim.dynamics._backends import make_solver
 from physim.dynamics._forces import ConstraintForces, read_forces
 from physim.dynamics._initial import make_initial_state
 from physim.dynamics._inputs import (
@@ -25,14 +26,13 @@ from physim.dynamics._inputs import (
     merge_parameters,
     normalise_quaternions,
 )
-from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._linearize import linearize_step
 from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
 from physim.dynamics._queries import BodyPoses, Queries, candidate_names
-from physim.dynamics._reference import ReferenceSolver
 from physim.dynamics._reports import done_report, ended, step_smoothing
 from physim.dynamics._rollout import roll_out
+from physim.dynamics._sensors import read_sensors
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
@@ -40,13 +40,7 @@ from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_mapped
 from physim.model import Model
-from solvers.core import (
-    OnFailure,
-    Report,
-    SettingsError,
-    check_choice,
-    check_count,
-)
+from solvers.core import OnFailure, Report, SettingsError, check_choice, check_count
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
@@ -135,14 +129,7 @@ class Simulator:
         self.backend = "reference" if backend == "reference" else "kernel"
         self._own_parameters: Mapping[str, Tensor] = self.parameters()
         self._own_numbers = self._reduce(self._own_parameters)
-        self._solver: StepSolver
-        place = (self._own_numbers, model.initial_q, self.timestep)
-        if self.backend == "reference":
-            self._solver = ReferenceSolver(
-                self.mechanism, self.settings, place[1], place[0], place[2]
-            )
-        else:
-            self._solver = KernelSolver(self.mechanism, self.settings, *place, threads=threads)
+        self._solver = make_solver(self, threads)
         self._queries = Queries(self.mechanism, model)
         self._last_surroundings: Surroundings | None = None
         self._smoothings: dict[tuple[float, float], Smoothing] = {}
@@ -256,13 +243,6 @@ class Simulator:
         u = rest.control if control is None else self._control(control, batch)
         return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
 
-    def _force(
-        self, state: State, control: Tensor | Sequence[float] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Generalized force of controls (B, nv), and the flat numbers (B, n)."""
-        data, _ = self._data(state, control, None)
-        return self._solver.reference.assembly.driven_force(data), data.numbers
-
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
             return torch.zeros(batch, self.model.nu, dtype=torch.float64)
@@ -371,16 +351,9 @@ class Simulator:
         """
         check_choice("on_failure", on_failure, _POLICIES)
         return roll_out(
-            self,
-            state,
-            controls,
-            steps,
-            parameters=parameters,
-            on_failure=on_failure,
-            checkpoint_every=checkpoint_every,
-            keep_impulses=keep_impulses,
-            progress=progress,
-        )
+            self, state, controls, steps, parameters=parameters, on_failure=on_failure,
+            checkpoint_every=checkpoint_every, keep_impulses=keep_impulses, progress=progress,
+        )  # fmt: skip
 
     def linearize(
         self,
@@ -483,12 +456,32 @@ class Simulator:
         Raises:
             SettingsError: If the state has no impulses.
         """
-        if state.impulses is None:
-            raise SettingsError(
-                "state.impulses is None, expected those of a step: take a state that one left, or "
-                "roll out with keep_impulses=True"
-            )
-        return read_forces(self, state, state.impulses, parameters)
+        return read_forces(self, state, parameters)
+
+    def sensors(
+        self,
+        state: State | Trajectory,
+        control: Tensor | Sequence[float] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        next_state: State | None = None,
+        parameters: Parameters | None = None,
+    ) -> dict[str, Tensor]:
+        """What the sensors of the model's file read, as MuJoCo defines them.
+
+        Args:
+            state: Where; of a trajectory all states but the last, each with its control.
+            control: Controls of the coming step, zero by default.
+            names: Sensors to read; all of the model by default.
+            next_state: What the coming step leads to, which accelerations and forces are read
+                from; where it is not given, the step is taken.
+            parameters: As in `step`.
+
+        Returns:
+            Values by name, shape ``(B, dim)`` or ``(T, B, dim)``. Touch, force and torque carry
+            no gradient; the others are differentiable.
+        """
+        return read_sensors(self, state, control, names, next_state, parameters)
 
     def inverse_dynamics(self, state: State, next_state: State) -> Float[Tensor, "batch nv"]:
         """Constant generalized force over a step that leads from one state to the next.

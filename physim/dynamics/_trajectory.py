@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,14 @@ class Trajectory:
             arrays["impulses"] = self.impulses.numpy()
         return arrays | {name: count.numpy() for name, count in self.report.counts.items()}
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, sensors: Mapping[str, Tensor] | None = None) -> Path:
         """Write all arrays to ``.npz`` or, by ending, to HDF5 (``.h5``, ``.hdf5``).
 
         The file appears whole or not at all.
 
         Args:
             path: Where.
+            sensors: Readings of `Simulator.sensors`, saved as ``sensor/<name>``.
 
         Returns:
             The path.
@@ -140,6 +141,9 @@ class Trajectory:
         """
         target = check_output("path", path, (".npz", ".h5", ".hdf5"))
         arrays: dict[str, Any] = self._arrays()
+        for name, values in (sensors or {}).items():
+            # A slash would make groups of an HDF5 file.
+            arrays["sensor/" + name.replace("/", "|")] = values.detach().numpy()
         with write_whole(target) as partial:
             if partial.suffix == ".npz":
                 np.savez_compressed(partial, **arrays)

@@ -16,17 +16,32 @@ __all__ = ["load_model"]
 
 
 def load_model(
-    source: str | Path, *, strict: bool = False, root: str | Path | None = None
+    source: str | Path,
+    *,
+    strict: bool = False,
+    root: str | Path | None = None,
+    floating_base: bool = False,
+    floor: bool = False,
+    mesh_directory: str | Path | None = None,
 ) -> Model:
-    """Load an MJCF model.
+    """Load an MJCF or URDF model.
 
     What the file asks for and physim does not honour yet is listed in ``model.warnings``; what of
     it changes the motion is also given as a Python warning.
 
+    Every link of a URDF robot is a body, and every moving joint whose ``<limit>`` gives an effort
+    has a motor of the joint's name: its control is the force [N or N m] and ends at the effort.
+
     Args:
-        source: Path of an MJCF file, or the XML text itself (a string that starts with ``<``).
+        source: Path of an MJCF or URDF file, or the XML text itself (a string that starts with
+            ``<``).
         strict: Raise instead of warning about anything that changes the motion.
         root: Folder in which all referenced files must lie; the model's own folder by default.
+        floating_base: Whether the root link of a URDF robot moves freely, by a joint called
+            ``floating_base``; else it is fixed to the world.
+        floor: Whether to add the plane z = 0, called ``floor``, which URDF cannot say.
+        mesh_directory: Folder of the packages that a URDF robot's ``package://`` names mean, or of
+            one such package itself; searched before the folders above the file.
 
     Returns:
         The model.
@@ -46,8 +61,15 @@ def load_model(
         >>> model.body("ball").joints
         (0,)
     """
-    checked = read_source(source, root=root)
-    model = read_compiled(compile_model(checked), label=checked.label)
+    checked = read_source(
+        source,
+        root=root,
+        floating_base=floating_base,
+        floor=floor,
+        mesh_directory=mesh_directory,
+    )
+    found = checked.urdf.warnings if checked.urdf is not None else ()
+    model = read_compiled(compile_model(checked), label=checked.label, found=found)
     changes = [warning for warning in model.warnings if warning.changes_dynamics]
     if strict and changes:
         listing = "\n".join(f"  - {warning}" for warning in changes)

@@ -18,7 +18,18 @@ from ._mujoco_adapter import CompiledModel
 from ._names import fill_names
 from ._pairs import Candidate, find_candidates, split_supported
 from ._parameters import check_parameters, parameter_shapes, rotation_matrix
-from ._records import Actuator, Body, Joint, JointKind, Keyframe, Pair, Shape, ShapeKind
+from ._records import (
+    Actuator,
+    Body,
+    Joint,
+    JointKind,
+    Keyframe,
+    ModelWarning,
+    Pair,
+    Shape,
+    ShapeKind,
+)
+from ._sensors import read_sensors
 from ._unsupported import find_unsupported, merge_warnings
 
 __all__ = ["read_compiled"]
@@ -26,12 +37,15 @@ __all__ = ["read_compiled"]
 _PRIMITIVES = ("plane", "sphere", "capsule", "box", "ellipsoid", "cylinder")
 
 
-def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
+def read_compiled(
+    compiled: CompiledModel, *, label: str, found: Sequence[ModelWarning] = ()
+) -> Model:
     """Make the model.
 
     Args:
         compiled: What MuJoCo compiled.
         label: Path of the file, or ``"<text>"``.
+        found: What the source itself does not honour.
 
     Returns:
         The model with its warnings.
@@ -42,6 +56,7 @@ def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
     """
     names = {word: fill_names(found, word) for word, found in compiled.names.items()}
     names["body"] = fill_names(compiled.names["body"], "body", offset=1)
+    names["sensor"] = fill_names(compiled.names["sensor"], compiled.kinds["sensor"])
     _check_reversed(compiled, names)
     bodies = _bodies(compiled, names["body"])
     joints = _joints(compiled, names["joint"])
@@ -61,7 +76,13 @@ def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
         )
         for candidate in candidates
     ]
-    warnings = [*actuator_warnings, *find_unsupported(compiled, joints, candidates, dropped, names)]
+    sensors, sensor_notes = read_sensors(compiled, joints, actuators, names)
+    warnings = [
+        *found,
+        *actuator_warnings,
+        *find_unsupported(compiled, joints, candidates, dropped, names),
+        *sensor_notes,
+    ]
 
     sizes = compiled.sizes
     arrays = {
@@ -89,6 +110,7 @@ def read_compiled(compiled: CompiledModel, *, label: str) -> Model:
         shapes=tuple(shapes),
         actuators=tuple(actuators),
         pairs=tuple(pairs),
+        sensors=sensors,
         keyframes=_keyframes(compiled, names["keyframe"], actuators),
         warnings=tuple(merge_warnings(warnings)),
         nq=sizes["nq"],

@@ -11,6 +11,7 @@ from torch import Tensor
 from ._names import find_by_name
 from ._parameters import check_parameters, check_replacements
 from ._records import Actuator, Body, Joint, Keyframe, ModelWarning, Pair, Shape
+from ._sensors import Sensor
 
 __all__ = ["Model"]
 
@@ -30,6 +31,7 @@ class Model:
         shapes: Collision and visual primitives.
         actuators: One per control.
         pairs: Shapes that may touch each other.
+        sensors: What the file measures; `Simulator.sensors` reads them.
         keyframes: Named states.
         warnings: What of the file is not honoured.
         nq: Number of positions: 7 per free, 4 per ball, 1 per hinge or slide.
@@ -45,6 +47,7 @@ class Model:
     shapes: tuple[Shape, ...]
     actuators: tuple[Actuator, ...]
     pairs: tuple[Pair, ...]
+    sensors: tuple[Sensor, ...]
     keyframes: tuple[Keyframe, ...]
     warnings: tuple[ModelWarning, ...]
     nq: int
@@ -191,6 +194,20 @@ class Model:
         """
         return find_by_name(self.actuators, name, "actuator")
 
+    def sensor(self, name: str) -> Sensor:
+        """The sensor of that name.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The record.
+
+        Raises:
+            ModelError: If there is none; the message lists close matches.
+        """
+        return find_by_name(self.sensors, name, "sensor")
+
     def keyframe(self, name: str) -> Keyframe:
         """The key frame of that name.
 
@@ -224,6 +241,11 @@ class Model:
     def actuator_names(self) -> tuple[str, ...]:
         """Names of the actuators in order of the control vector."""
         return tuple(actuator.name for actuator in self.actuators)
+
+    @property
+    def sensor_names(self) -> tuple[str, ...]:
+        """Names of the sensors in order."""
+        return tuple(sensor.name for sensor in self.sensors)
 
     @property
     def keyframe_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The only place that calls MuJoCo: compiles MJCF and copies the result out.
+"""The only place that calls MuJoCo: compiles MJCF or URDF and copies the result out.
 
 The copy looks the same for MuJoCo 3 and 4.
 
@@ -22,6 +22,7 @@ from solvers.core import ModelError
 
 if TYPE_CHECKING:
     from ._source import ModelSource
+    from ._urdf import Urdf
 
 __all__ = ["CompiledModel", "compile_model", "mujoco_version"]
 
@@ -62,6 +63,14 @@ _ARRAYS: tuple[tuple[str, int, str], ...] = (
     ("nactuator", 10, "actuator_gainprm actuator_biasprm"),
     ("nu", 0, "actuator_ctrllimited"),
     ("nu", 2, "actuator_ctrlrange"),
+    ("nsite", 0, "site_bodyid"),
+    ("nsite", 3, "site_pos site_size"),
+    ("nsite", 4, "site_quat"),
+    ("ncam", 0, "cam_bodyid"),
+    ("ncam", 3, "cam_pos"),
+    ("ncam", 4, "cam_quat"),
+    ("nsensor", 0, "sensor_objid sensor_refid sensor_dim sensor_cutoff sensor_delay"),
+    ("nsensor", 2, "sensor_interval"),
     ("nkey", 0, "key_time key_qpos key_qvel key_ctrl"),
     ("nq", 0, "qpos0 qpos_spring"),
 )
@@ -73,6 +82,12 @@ _KINDS = {
     "dynamics": ("mjtDyn", "actuator_dyntype"),
     "gain": ("mjtGain", "actuator_gaintype"),
     "bias": ("mjtBias", "actuator_biastype"),
+    "site": ("mjtGeom", "site_type"),
+    "camera": ("mjtCamLight", "cam_mode"),
+    "sensor": ("mjtSensor", "sensor_type"),
+    "sensor object": ("mjtObj", "sensor_objtype"),
+    "sensor reference": ("mjtObj", "sensor_reftype"),
+    "sensor data": ("mjtDataType", "sensor_datatype"),
 }
 _NAMED = {
     "body": ("mjOBJ_BODY", "nbody"),
@@ -82,10 +97,15 @@ _NAMED = {
     "tendon": ("mjOBJ_TENDON", "ntendon"),
     "equality": ("mjOBJ_EQUALITY", "neq"),
     "keyframe": ("mjOBJ_KEY", "nkey"),
+    "site": ("mjOBJ_SITE", "nsite"),
+    "camera": ("mjOBJ_CAMERA", "ncam"),
+    "sensor": ("mjOBJ_SENSOR", "nsensor"),
 }
+_OPTIONS = ("timestep", "gravity", "magnetic", "density", "viscosity", "disableactuator")
 _SIZES = (
-    "nq nv nu nbody njnt ngeom npair nexclude ntendon neq nkey nmocap nsensor nflex nskin".split()
-)
+    "nq nv nu nbody njnt ngeom nsite ncam npair nexclude ntendon neq nkey nmocap nsensor nflex "
+    "nskin"
+).split()
 _ADVICE = {
     "mjMINVAL": "Give the body a shape with mass or an <inertial> with positive mass and inertia.",
     "A + B >= C": "Correct diaginertia or fullinertia, or set <compiler balanceinertia='true'/>.",
@@ -108,11 +128,12 @@ class CompiledModel:
             and ``dof_damping`` hold the linear coefficient, ``jnt_has_polynomial``,
             ``dof_has_polynomial`` say where there are higher ones.
         kinds: Kinds as lower-case words, per ``"joint"``, ``"shape"``, ``"equality"``,
-            ``"transmission"``, ``"dynamics"``, ``"gain"``, ``"bias"``.
+            ``"transmission"``, ``"dynamics"``, ``"gain"``, ``"bias"``, ``"site"``, ``"camera"``,
+            ``"sensor"``, ``"sensor object"``, ``"sensor reference"``, ``"sensor data"``.
         names: Names per kind of element, empty where the file gives none.
         control_actuator: Actuator of each control, shape ``(nu,)``.
         option: Global numbers: ``timestep``, ``gravity``, ``density``, ``viscosity``,
-            ``disableactuator``.
+            ``disableactuator``, ``magnetic``.
         disabled: Features that the file switches off, such as ``"contact"``.
         enabled: Optional features that the file switches on.
         ranges_off: Names of joints and actuator ranges that the file marks unlimited although it
@@ -150,7 +171,7 @@ def mujoco_version() -> str:
 
 
 def compile_model(source: ModelSource) -> CompiledModel:
-    """Compile checked MJCF.
+    """Compile a checked source.
 
     Args:
         source: Text or file that passed :func:`physim.model._source.read_source`.
@@ -170,6 +191,8 @@ def compile_model(source: ModelSource) -> CompiledModel:
                 spec = mujoco.MjSpec.from_string(source.text)
             else:
                 spec = mujoco.MjSpec.from_file(str(source.path))
+            if source.urdf is not None:
+                _complete(mujoco, spec, source.urdf)
             compiled = spec.compile()
         except (ValueError, mujoco.FatalError, mujoco.UnexpectedError) as error:
             message = " ".join(str(error).split())
@@ -179,6 +202,27 @@ def compile_model(source: ModelSource) -> CompiledModel:
             )
             raise ModelError(f"{source.label} does not compile: {message}. {advice}") from error
     return _copy(mujoco, spec, compiled, tuple(str(item.message) for item in caught))
+
+
+def _complete(mujoco: Any, spec: Any, robot: Urdf) -> None:
+    """Add what URDF cannot say: a floor, a free base, and motors."""
+    limited = mujoco.mjtLimited
+    if robot.has_floor:
+        plane = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="floor", type=plane, size=[5.0, 5.0, 1.0])
+    if robot.base:
+        spec.body(robot.base).add_freejoint(name="floating_base")
+    for name, effort in robot.motors:
+        is_bounded = np.isfinite(effort)
+        # The range of the control bounds the force already.
+        spec.joint(name).actfrclimited = int(limited.mjLIMITED_FALSE)
+        spec.add_actuator(
+            name=name,
+            target=name,
+            trntype=mujoco.mjtTrn.mjTRN_JOINT,
+            ctrllimited=int(limited.mjLIMITED_TRUE if is_bounded else limited.mjLIMITED_FALSE),
+            ctrlrange=[-effort, effort] if is_bounded else [0.0, 0.0],
+        )
 
 
 def _copy(mujoco: Any, spec: Any, compiled: Any, notes: tuple[str, ...]) -> CompiledModel:
@@ -219,10 +263,7 @@ def _copy(mujoco: Any, spec: Any, compiled: Any, notes: tuple[str, ...]) -> Comp
             for key, (kind, count) in _NAMED.items()
         },
         control_actuator=np.repeat(np.arange(sizes["nactuator"]), counts),
-        option={
-            key: np.array(getattr(compiled.opt, key), dtype=np.float64)
-            for key in ("timestep", "gravity", "density", "viscosity", "disableactuator")
-        },
+        option={key: np.array(getattr(compiled.opt, key), dtype=np.float64) for key in _OPTIONS},
         disabled=_flags(mujoco.mjtDisableBit, int(compiled.opt.disableflags), "mjDSBL_"),
         enabled=_flags(mujoco.mjtEnableBit, int(compiled.opt.enableflags), "mjENBL_"),
         ranges_off=_ranges_off(mujoco, spec),

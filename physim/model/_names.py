@@ -23,12 +23,14 @@ class Named(Protocol):
 _Record = TypeVar("_Record", bound=Named)
 
 
-def fill_names(names: Sequence[str], word: str, *, offset: int = 0) -> tuple[str, ...]:
+def fill_names(
+    names: Sequence[str], word: str | Sequence[str], *, offset: int = 0
+) -> tuple[str, ...]:
     """Give nameless elements the name ``word_index``, made unique.
 
     Args:
         names: Names, empty where the file gives none.
-        word: Kind of element.
+        word: Kind of element, of all or of each.
         offset: Subtracted from the position to get the number in the name.
 
     Returns:
@@ -37,7 +39,8 @@ def fill_names(names: Sequence[str], word: str, *, offset: int = 0) -> tuple[str
     taken, filled = set(names), []
     for position, name in enumerate(names):
         if not name:
-            name = f"{word}_{position - offset}"
+            kind = word if isinstance(word, str) else word[position]
+            name = f"{kind}_{position - offset}"
             while name in taken:
                 name += "_"
             taken.add(name)

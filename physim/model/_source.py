@@ -1,4 +1,4 @@
-"""Reads MJCF text or files and refuses hostile ones before any parser written in C sees them.
+"""Reads MJCF or URDF and refuses hostile text or files before any parser written in C sees them.
 
 Refused: document types and entities (exponential expansion), files over a size limit, references to
 files outside the allowed folder (symbolic links followed), plugins (native code), and counts that
@@ -13,6 +13,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from solvers.core import ModelError
+
+from ._mesh_folders import MeshFolders
+from ._urdf import Urdf, read_urdf
 
 __all__ = ["ModelSource", "read_source"]
 
@@ -51,25 +54,37 @@ class ModelSource:
         path: The file, or None for text.
         text: The XML text; for a file the main file's.
         label: The path or ``"<text>"``, for messages.
+        urdf: The robot, if the source is URDF.
     """
 
     path: Path | None
     text: str
     label: str
+    urdf: Urdf | None = None
 
 
-def read_source(source: str | Path, *, root: str | Path | None = None) -> ModelSource:
+def read_source(
+    source: str | Path,
+    *,
+    root: str | Path | None = None,
+    floating_base: bool = False,
+    floor: bool = False,
+    mesh_directory: str | Path | None = None,
+) -> ModelSource:
     """Read and check a model description.
 
     Args:
         source: A path, or XML text (a string that starts with ``<`` after white space).
         root: Folder that referenced files must lie in; the model's own folder by default.
+        floating_base: As in :func:`physim.model.load_model`.
+        floor: As in :func:`physim.model.load_model`.
+        mesh_directory: As in :func:`physim.model.load_model`.
 
     Returns:
         The checked source.
 
     Raises:
-        ModelError: If the file is missing, too large, not MJCF, broken or hostile.
+        ModelError: If the file is missing, too large, neither MJCF nor URDF, broken or hostile.
     """
     if isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("<"):
         text = source.lstrip("\ufeff \t\r\n")
@@ -77,9 +92,7 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> ModelS
             raise ModelError(
                 f"the XML text has {len(text)} characters, more than the limit of {_SIZE_LIMIT}."
             )
-        checked = ModelSource(path=None, text=text, label="<text>")
-        _Scan(folder=None, root=None).scan(text, "<text>", is_main=True)
-        return checked
+        return _checked(None, text, root, floating_base, floor, mesh_directory)
     if not isinstance(source, str | Path):
         raise ModelError(
             f"source is a {type(source).__name__}; expected a path or a string with XML text."
@@ -91,9 +104,40 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> ModelS
         )
     path = Path(source).expanduser()
     text = _read(path, "model file")
-    allowed = Path(root).expanduser() if root is not None else path.parent
-    _Scan(folder=path.parent, root=allowed.resolve()).scan(text, str(path), is_main=True)
-    return ModelSource(path=path, text=text, label=str(path))
+    return _checked(path, text, root, floating_base, floor, mesh_directory)
+
+
+def _checked(
+    path: Path | None,
+    text: str,
+    root: str | Path | None,
+    floating_base: bool,
+    floor: bool,
+    mesh_directory: str | Path | None,
+) -> ModelSource:
+    label = "<text>" if path is None else str(path)
+    tree = _tree(text, label)
+    folder = None if path is None else path.parent
+    allowed = folder if root is None else Path(root).expanduser()
+    if tree.tag == "robot":
+        meshes = MeshFolders(folder=folder, root=allowed, directory=mesh_directory)
+        robot = read_urdf(
+            tree, label, floating_base=floating_base, floor=floor, find_mesh=meshes.find
+        )
+        for element in _elements(tree, label, is_main=False):
+            _check_element(element, label)
+        return ModelSource(path=None, text=robot.text, label=label, urdf=robot)
+    given = {"floating_base": floating_base, "floor": floor, "mesh_directory": mesh_directory}
+    for name, value in given.items():
+        if value:
+            raise ModelError(
+                f"{name} is {value!r}, but {label} is no URDF; an MJCF file says this itself. "
+                "Leave the argument out.",
+                element=name,
+            )
+    scan = _Scan(folder=folder, root=None if path is None or allowed is None else allowed.resolve())
+    scan.scan(tree, label, is_main=True)
+    return ModelSource(path=path, text=text, label=label)
 
 
 def _read(path: Path, role: str) -> str:
@@ -131,8 +175,8 @@ class _Scan:
         self.root = root
         self.visited: set[Path] = set()
 
-    def scan(self, text: str, label: str, *, is_main: bool) -> None:
-        elements = _parse(text, label, is_main=is_main)
+    def scan(self, tree: ElementTree.Element, label: str, *, is_main: bool) -> None:
+        elements = _elements(tree, label, is_main=is_main)
         folders, files = [""], []
         pending = [(label, self.folder, elements)]
         while pending:
@@ -166,7 +210,13 @@ class _Scan:
                 continue
             self.visited.add(path)
             text = _read(path, "included file")
-            found.append((str(path), path.parent, _parse(text, str(path), is_main=False)))
+            found.append(
+                (
+                    str(path),
+                    path.parent,
+                    _elements(_tree(text, str(path)), str(path), is_main=False),
+                )
+            )
         return found
 
     def _attach(self, name: str, where: str) -> None:
@@ -175,7 +225,7 @@ class _Scan:
             return
         inner = _Scan(folder=path.parent, root=self.root)
         inner.visited = self.visited | {path}
-        inner.scan(_read(path, "attached model"), str(path), is_main=True)
+        inner.scan(_tree(_read(path, "attached model"), str(path)), str(path), is_main=True)
 
     def _check_path(
         self, name: str, owner: str, *, folder: str = "", base: Path | None = None
@@ -210,19 +260,22 @@ class _Scan:
         return path
 
 
-def _parse(text: str, label: str, *, is_main: bool) -> list[ElementTree.Element]:
-    """All elements of one XML text, in document order."""
+def _tree(text: str, label: str) -> ElementTree.Element:
     try:
-        tree = ElementTree.fromstring(_strip_comments(text, label))
+        return ElementTree.fromstring(_strip_comments(text, label))
     except ElementTree.ParseError as error:
         line = error.position[0]
         raise ModelError(
             f"{label} is not well-formed XML, line {line}: {error}.", element=f"line {line}"
         ) from error
+
+
+def _elements(tree: ElementTree.Element, label: str, *, is_main: bool) -> list[ElementTree.Element]:
+    """All elements of one MJCF text, in document order."""
     if is_main and tree.tag != "mujoco":
-        hint = " URDF is not read by this function." if tree.tag == "robot" else ""
         raise ModelError(
-            f"{label} has the root element <{tree.tag}>; expected <mujoco> (MJCF).{hint}",
+            f"{label} has the root element <{tree.tag}>; expected <mujoco> (MJCF) or <robot> "
+            "(URDF).",
             element=tree.tag,
         )
     _check_expansion(tree, label)

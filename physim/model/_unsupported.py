@@ -217,8 +217,6 @@ def _globals(compiled: CompiledModel, bodies: Sequence[str]) -> Iterator[ModelWa
             f"bodies moved by motion capture stay where the file puts them "
             f"({compiled.sizes['nmocap']}).",
         )
-    if compiled.sizes["nsensor"]:
-        yield _note("sensor", f"the file's sensors are left out ({compiled.sizes['nsensor']}).")
     if compiled.sizes["nskin"]:
         yield _note(
             "skin", f"skins, which are only drawn, are left out ({compiled.sizes['nskin']})."

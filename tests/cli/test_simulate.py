@@ -71,6 +71,40 @@ def test_record_and_trajectory_agree(cart: Path, tmp_path: Path) -> None:
         assert 0.5 < arrays["control"].max() <= 1.0
 
 
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_sensors_are_saved_beside_the_motion(tmp_path: Path, ending: str) -> None:
+    model, output = tmp_path / "cart.xml", tmp_path / f"out{ending}"
+    read = '<sensor><jointpos name="arm/angle" joint="hinge"/><jointvel joint="slide"/></sensor>'
+    model.write_text(CART.replace("</mujoco>", read + "</mujoco>"))
+    run("simulate", model, "--duration", 0.05, "--batch", 2, "--sensors", "--output", output)
+    if ending == ".npz":
+        arrays = dict(np.load(output))
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(output) as file:
+            arrays = {"q": file["q"][()]}
+            arrays |= {f"sensor/{name}": file["sensor"][name][()] for name in file["sensor"]}
+    np.testing.assert_array_equal(arrays["sensor/arm|angle"], arrays["q"][:-1, :, 1:])
+    assert arrays["sensor/jointvel_1"].shape == (len(arrays["q"]) - 1, 2, 1)
+    _, error = run("simulate", model, "--sensors", code=2)
+    assert "--output" in error
+
+
+@pytest.mark.slow
+def test_a_urdf_robot_falls_if_its_base_floats(tmp_path: Path) -> None:
+    model, output = tmp_path / "stone.urdf", tmp_path / "out.npz"
+    model.write_text(
+        '<robot name="stone"><link name="stone"><inertial><mass value="2"/><inertia ixx="1" '
+        'iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial></link></robot>'
+    )
+    arguments = ["--timestep", 0.01, "--duration", 0.01, "--output", output]
+    run("simulate", model, *arguments, "--floating-base")
+    with np.load(output) as arrays:
+        assert arrays["v"][1, 0, 2] == pytest.approx(-9.81 * 0.01)
+    _, error = run("simulate", model, *arguments, code=2)
+    assert "nothing can move" in error
+
+
 def test_random_controls_are_held_and_depend_only_on_the_seed(cart: Path, tmp_path: Path) -> None:
     def controls(*more: object) -> np.ndarray:
         output = tmp_path / "out.npz"

@@ -28,7 +28,7 @@ BROKEN = {
     "open comment": ("<mujoco>\n<!-- <worldbody/></mujoco>", "line 2"),
     "unknown element": ("<mujoco>\n<wordbody/></mujoco>", "wordbody.*line 2"),
     "unknown attribute": (body(f'<joint kind="hinge"/>{BALL}'), "kind"),
-    "urdf": ('<robot name="r"><link name="l"/></robot>', "<robot>.*URDF"),
+    "sdf": ('<sdf version="1.6"/>', "<sdf>.*MJCF.*URDF"),
     "null byte": ("<mujoco>\x00</mujoco>", "null byte"),
     "nan mass": (body('<joint/><geom name="g" size=".1" mass="nan"/>'), "'g'.*mass='nan'"),
     "nan vector": (body(f'<joint axis="0 NaN 1"/>{BALL}'), "axis='0 NaN 1'"),

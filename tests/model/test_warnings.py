@@ -162,7 +162,7 @@ NOTES = {
         "inactive",
     ),
     "mocap": (BODY + f'<body mocap="true" pos="9 0 0">{BALL}</body>', "", "mocap", "stay"),
-    "sensor": (BODY, '<sensor><jointpos joint="j"/></sensor>', "sensor", "left out (1)"),
+    "sensor": (BODY, '<sensor><clock name="t"/></sensor>', "sensor 't'", "kind clock"),
     "visual mesh": (
         BODY + '<geom type="mesh" mesh="m" contype="0" conaffinity="0"/>',
         MESH,
