@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_SMOOTHING = 0.0
+DEFAULT_GRADIENT_SMOOTHING = 1e-4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:

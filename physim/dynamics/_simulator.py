@@ -33,7 +33,7 @@ from physim.dynamics._queries import BodyPoses, Queries, candidate_names
 from physim.dynamics._reports import done_report, ended, step_smoothing
 from physim.dynamics._rollout import roll_out
 from physim.dynamics._sensors import read_sensors
-from physim.dynamics._settings import SolverSettings
+from physim.dynamics._settings import DEFAULT_GRADIENT_SMOOTHING, DEFAULT_SMOOTHING, SolverSettings
 from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
 from physim.dynamics._surroundings import Surroundings
@@ -45,9 +45,6 @@ from solvers.core import OnFailure, Report, SettingsError, check_choice, check_c
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
 _POLICIES = get_args(OnFailure)
-
-DEFAULT_SMOOTHING = 0.0
-DEFAULT_GRADIENT_SMOOTHING = 1e-4
 
 
 class Simulator:
@@ -116,12 +113,11 @@ class Simulator:
                 "example <freejoint/>, to a body"
             )
         own = float(model.parameters()["timestep"]) if timestep is None else timestep
-        check_positive_number("timestep", own)
         check_smoothing("smoothing", smoothing)
         check_smoothing("gradient_smoothing", gradient_smoothing)
         check_count("threads", threads)
         self.model = model
-        self.timestep = float(own)
+        self.timestep = check_positive_number("timestep", own)
         self.smoothing = float(smoothing)
         self.gradient_smoothing = float(gradient_smoothing)
         self.settings = SolverSettings() if settings is None else settings
@@ -473,13 +469,11 @@ class Simulator:
             state: Where; of a trajectory all states but the last, each with its control.
             control: Controls of the coming step, zero by default.
             names: Sensors to read; all of the model by default.
-            next_state: What the coming step leads to, which accelerations and forces are read
-                from; where it is not given, the step is taken.
+            next_state: What the coming step leads to, for accelerations and forces; else taken.
             parameters: As in `step`.
 
         Returns:
-            Values by name, shape ``(B, dim)`` or ``(T, B, dim)``. Touch, force and torque carry
-            no gradient; the others are differentiable.
+            By name ``(B, dim)`` or ``(T, B, dim)``; no gradient of touch, force and torque.
         """
         return read_sensors(self, state, control, names, next_state, parameters)
 
