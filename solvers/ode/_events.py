@@ -14,6 +14,7 @@ from torch import Tensor
 
 from solvers.ode._explicit import ExplicitMethod, Rate, Step
 from solvers.ode._implicit import RadauMethod
+from solvers.ode._once import differentiate_once
 
 __all__ = ["EventFunction", "follow_event", "locate"]
 
@@ -88,7 +89,7 @@ def follow_event(event: EventFunction, rate: Rate, t: Tensor, y: Tensor) -> tupl
     Returns:
         The same times and states, with the motion of the zero in their graph.
     """
-    value = event(t, y)
+    value = differentiate_once(event(t, y), "the time of an event")
     with torch.no_grad():
         slope = rate(t, y)
     _, speed = _value_and_speed(event, t, y.detach(), slope)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from solvers.ode._explicit import Rate, Step
+from solvers.ode._once import differentiate_once
 
 __all__ = ["RadauMethod"]
 
@@ -147,7 +148,8 @@ class RadauMethod:
             blocks = (blocks * width[:, None, None, None, None]).reshape(batch, 3 * size, -1)
             factor = _factorise(torch.eye(3 * size, dtype=y.dtype, device=y.device) - blocks)
         residual = self._residual(rate, t, width, y, stages)
-        return stages - _back_substitute(factor, residual.reshape(batch, -1)).reshape(stages.shape)
+        correction = _back_substitute(factor, residual.reshape(batch, -1)).reshape(stages.shape)
+        return differentiate_once(stages - correction, "steps of radau5")
 
     def _residual(self, rate: Rate, t: Tensor, h: Tensor, y: Tensor, z: Tensor) -> Tensor:
         slopes = torch.stack(

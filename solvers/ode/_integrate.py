@@ -105,7 +105,8 @@ def integrate(
 
     Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
     ``y0`` and everything that ``function`` and ``events`` use; times of events move by the implicit
-    function theorem. First derivatives through ``"radau5"``, any order through explicit methods.
+    function theorem. First derivatives through ``"radau5"`` and events, any order through explicit
+    methods without them.
 
     Cost: a search without graph, and a second pass over the accepted steps if a gradient is wanted.
     An implicit step costs as many backward passes of ``function`` as there are states.
@@ -162,7 +163,7 @@ class _Problem:
         if y0.is_complex():
             raise SettingsError(
                 f"y0: got {y0.dtype}, expected real numbers; integrate torch.view_as_real(y0), "
-                "with real and imaginary parts as components"
+                "real and imaginary parts as components"
             )
         y0 = y0 if y0.is_floating_point() else y0.double()
         self.is_single = y0.ndim == 1

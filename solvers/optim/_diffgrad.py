@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from solvers.core import SettingsError, check_positive
-from solvers.optim._stepping import GradientOptimizer
+from solvers.optim._stepping import GradientOptimizer, check_dense
 
 __all__ = ["DiffGrad"]
 
@@ -71,7 +71,7 @@ class DiffGrad(GradientOptimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -85,7 +85,7 @@ class DiffGrad(GradientOptimizer):
         check_positive("lr", lr, allow_zero=True)
         check_positive("eps", eps, allow_zero=True)
         check_positive("weight_decay", weight_decay, allow_zero=True)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
+        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise SettingsError(f"betas: got {betas}, expected two numbers in [0, 1)")
         defaults = {
             "lr": lr,
@@ -106,6 +106,7 @@ class DiffGrad(GradientOptimizer):
             if not params:
                 continue
             for p in params:
+                check_dense(p)
                 self._prepare(p, group)
             foreach = group["foreach"]
             if foreach is None:
@@ -114,11 +115,6 @@ class DiffGrad(GradientOptimizer):
                 self._update(batch, group)
 
     def _prepare(self, p: Tensor, group: dict[str, Any]) -> None:
-        if p.grad is not None and p.grad.is_sparse:
-            raise SettingsError(
-                "params: a gradient is sparse, expected dense ones; use torch.optim.SparseAdam, or "
-                "an embedding with sparse=False"
-            )
         state = self.state[p]
         names = ["exp_avg", "exp_avg_sq", "previous_grad"]
         if group["amsgrad"]:
@@ -134,7 +130,7 @@ class DiffGrad(GradientOptimizer):
         for state in states:
             state["step"] += 1
         beta1, beta2 = group["betas"]
-        lr, eps, decay = group["lr"], group["eps"], group["weight_decay"]
+        lr, eps, decay = float(group["lr"]), group["eps"], group["weight_decay"]
         grads: Sequence[Tensor] = [p.grad for p in params if p.grad is not None]
         if group["maximize"]:
             grads = torch._foreach_neg(list(grads))

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from solvers.core import NonFiniteError, SettingsError, check_choice
+from solvers.core import NonFiniteError, SettingsError, check_choice, check_count
 from solvers.optim._closure import ClosureGraph
 from solvers.optim._damped import DenseModel, LocalModel, Metric, ProductModel, RowModel
 from solvers.optim._smoothness import Damping, DampingRule, StepReport
+from solvers.optim._stepping import check_coupled, check_real
 
 __all__ = ["GNS"]
 
@@ -58,8 +59,9 @@ class GNS(Optimizer):
         SettingsError: If a setting does not fit.
 
     Bad input: a trial that is not finite or a singular system counts as a failed trial; when all
-    fail the parameters are exactly as before and ``report.is_stalled`` is set. A loss that is not
-    finite before the step raises :class:`NonFiniteError`.
+    fail the parameters are exactly as before and ``report.is_stalled`` is set; as before they are
+    also if the closure raises. A loss that is not finite before the step raises
+    :class:`NonFiniteError`.
 
     Cost of a step: a Jacobian, one small dense solve a trial and one closure a trial (with its
     gradient for ``"progress"``).
@@ -102,8 +104,11 @@ class GNS(Optimizer):
                 f"metric: got {metric!r} with solver={solver!r}, expected None, 'diagonal' with a "
                 "dense solver, or a tensor"
             )
+        check_count("cg_iterations", cg_iterations)
+        check_count("chunk", chunk)
         rule = DampingRule(kind=damping, gamma=gamma, grow=grow, shrink=shrink, max_tries=max_tries)
         super().__init__(params, {"hessian": hessian, "damping": damping, "chunk": chunk})
+        check_real(self)
         if len(self.param_groups) != 1:
             raise SettingsError(
                 f"params: got {len(self.param_groups)} groups, expected one; the step couples all "
@@ -116,6 +121,7 @@ class GNS(Optimizer):
         self._cg_tolerance, self._cg_iterations = cg_tolerance, cg_iterations
         self._rule = rule
 
+    @torch.enable_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> float:  # type: ignore[override]
         """Take one step.
 
@@ -139,6 +145,7 @@ class GNS(Optimizer):
         rule = replace(self._rule, **state["rule"]) if "rule" in state else self._rule
         kind, chunk = self.param_groups[0]["hessian"], self.param_groups[0]["chunk"]
         graph = ClosureGraph.trace(closure, self.params, kind)
+        check_coupled(self.params)
         if not graph.is_finite:
             raise NonFiniteError(
                 f"loss before the step is {graph.loss}, expected a finite number; start from other "
@@ -153,9 +160,12 @@ class GNS(Optimizer):
             moved = ClosureGraph.trace(closure, self.params, kind)
             return moved.loss, lambda: model.metric.dual_norm(moved.gradient())
 
-        after, step, self.report = rule.search(model, graph.loss, trial)
-        if step is None:
-            self._place(kept, None)
+        step = None
+        try:
+            after, step, self.report = rule.search(model, graph.loss, trial)
+        finally:
+            if step is None:
+                self._place(kept, None)
         state["rule"] = after.numbers()
         state["report"] = asdict(self.report)
         return graph.loss

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError, check_finite, check_positive
-from solvers.optim._stepping import GradientOptimizer
+from solvers.optim._stepping import GradientOptimizer, check_dense, check_real
 
 __all__ = ["SGLD", "SphereMoments", "SphericalLangevin", "equator_ratio", "langevin_average"]
 
@@ -46,12 +46,14 @@ class _Sampler(GradientOptimizer):
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator | None
     ) -> None:
         super().__init__(params, defaults)
+        check_real(self)
         self.generator = generator or torch.Generator().manual_seed(0)
 
     def _advance(self) -> None:
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
                 if p.grad is not None:
+                    check_dense(p)
                     self._move(p, p.grad, group, place)
 
     @abstractmethod
@@ -133,8 +135,10 @@ class SGLD(_Sampler):
 
     def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any], place: int) -> None:
         diagonal = 1.0 if self._diagonals is None else self._diagonals[place]
-        spread = (2.0 * group["lr"] * group["temperature"] * torch.as_tensor(diagonal)).sqrt()
-        p.add_(-group["lr"] * diagonal * grad + spread.to(p) * self._noise(p))
+        spread = (
+            2.0 * float(group["lr"]) * group["temperature"] * torch.as_tensor(diagonal)
+        ).sqrt()
+        p.add_(-float(group["lr"]) * diagonal * grad + spread.to(p) * self._noise(p))
 
 
 class SphericalLangevin(_Sampler):
@@ -172,7 +176,7 @@ class SphericalLangevin(_Sampler):
                     )
 
     def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any], place: int) -> None:
-        p.copy_(_sphere_step(p, -grad, self._noise(p), group["beta"], group["lr"]))
+        p.copy_(_sphere_step(p, -grad, self._noise(p), group["beta"], float(group["lr"])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

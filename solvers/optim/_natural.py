@@ -28,12 +28,14 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     check_choice,
+    check_count,
     check_finite,
     check_positive,
 )
 from solvers.curvature import Family, regime
 from solvers.optim._closure import pull_rows
 from solvers.optim._damped import Metric, ProductModel
+from solvers.optim._stepping import check_coupled, check_real
 
 __all__ = ["NaturalGradient", "NaturalStep", "natural_gradient"]
 
@@ -153,6 +155,8 @@ class NaturalGradient(Optimizer):
         check_choice("solver", solver, ("auto", "dense", "cg"))
         if regime_beta is not None and solver == "cg":
             raise SettingsError("regime_beta: needs the matrix, expected solver='dense' or 'auto'")
+        check_count("cg_iterations", cg_iterations)
+        check_count("chunk", chunk)
         check_choice("family", family, ("gaussian", "categorical"))
         check_positive("damping", damping, allow_zero=True)
         if (lr is None) == (divergence is None):
@@ -164,6 +168,7 @@ class NaturalGradient(Optimizer):
             check_choice("regime_beta", regime_beta, ("optimal",))
         defaults = {"lr": lr, "divergence": divergence, "damping": damping, "chunk": chunk}
         super().__init__(params, defaults)
+        check_real(self)
         if len(self.param_groups) != 1:
             raise SettingsError(
                 f"params: got {len(self.param_groups)} groups, expected one; the step couples all "
@@ -174,6 +179,7 @@ class NaturalGradient(Optimizer):
         self._family, self._std, self._beta = family, std, regime_beta
         self._solver, self._cg = solver, (cg_tolerance, cg_iterations)
 
+    @torch.enable_grad()
     def step(self, closure: Callable[[], tuple[Tensor, Tensor]] | None = None) -> float:  # type: ignore[override]
         """Take one step.
 
@@ -190,8 +196,7 @@ class NaturalGradient(Optimizer):
         """
         if closure is None:
             raise SettingsError("closure: got None, expected a function giving outputs and loss")
-        with torch.enable_grad():
-            outputs, loss = closure()
+        outputs, loss = closure()
         if outputs.ndim != 2:
             raise ShapeError(f"outputs: got {tuple(outputs.shape)}, expected (samples, k)")
         if not (outputs.requires_grad and loss.requires_grad):
@@ -199,6 +204,7 @@ class NaturalGradient(Optimizer):
                 "closure: its results do not depend on the parameters; return them without "
                 "backward or detach"
             )
+        check_coupled(self.params)
         if not bool(torch.isfinite(loss)):
             raise NonFiniteError(f"loss is {float(loss.detach())}, expected a number", name="loss")
         group = self.param_groups[0]

@@ -4,15 +4,67 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from solvers.core import NonFiniteError
+from solvers.core import NonFiniteError, SettingsError
 
-__all__ = ["GradientOptimizer"]
+__all__ = ["GradientOptimizer", "check_coupled", "check_dense", "check_real"]
+
+
+def check_real(optimizer: Optimizer) -> None:
+    """Check that an optimizer was given real parameters.
+
+    Args:
+        optimizer: The optimizer.
+
+    Raises:
+        SettingsError: If one is complex.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.is_complex():
+                raise SettingsError(
+                    f"params: one is {p.dtype}, expected real numbers; give the optimizer "
+                    "torch.view_as_real of it"
+                )
+
+
+def check_coupled(params: Sequence[Tensor]) -> None:
+    """Check that parameters which one step couples all take gradients.
+
+    Args:
+        params: The parameters.
+
+    Raises:
+        SettingsError: If one does not.
+    """
+    for number, p in enumerate(params):
+        if not p.requires_grad:
+            raise SettingsError(
+                f"params: number {number} of shape {tuple(p.shape)} takes no gradients, expected "
+                "all to, because a step couples them; leave it out or call requires_grad_()"
+            )
+
+
+def check_dense(p: Tensor) -> None:
+    """Check that a parameter's gradient, if there is one, is not sparse.
+
+    Args:
+        p: The parameter.
+
+    Raises:
+        SettingsError: If it is.
+    """
+    if p.grad is not None and p.grad.is_sparse:
+        raise SettingsError(
+            "params: a gradient is sparse, expected dense ones; use torch.optim.SparseAdam, or "
+            "an embedding with sparse=False"
+        )
 
 
 class GradientOptimizer(Optimizer, ABC):

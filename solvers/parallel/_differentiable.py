@@ -13,10 +13,12 @@ which the caller adds up in the order of the items, whoever computed them.
 
 from __future__ import annotations
 
+import dis
 import functools
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -349,7 +351,7 @@ def _check_holds_no_gradient(function: Callable[..., Any]) -> None:
 
 
 def _held_by(function: Callable[..., Any]) -> Iterator[Any]:
-    """What a function carries besides its arguments: closure, bound object, bound arguments."""
+    """What a function uses besides its arguments: closure, globals, bound object and arguments."""
     yield function
     yield getattr(function, "__self__", None)
     for cell in getattr(function, "__closure__", None) or ():
@@ -357,7 +359,22 @@ def _held_by(function: Callable[..., Any]) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:
             continue  # a name that has no value yet
+    names = getattr(function, "__globals__", {})
+    for name in _globals_of(getattr(function, "__code__", None)):
+        yield names.get(name)
     if isinstance(function, functools.partial):
         yield from function.args
         yield from function.keywords.values()
         yield from _held_by(function.func)
+
+
+def _globals_of(code: CodeType | None) -> Iterator[str]:
+    """Global names that code loads, that of functions defined in it too."""
+    if code is None:
+        return
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals_of(constant)

@@ -184,9 +184,12 @@ class Executor(ABC):
     ) -> None:
         self.close()
 
-    def _post(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
+    def _check_open(self) -> None:
         if self._is_closed:
             raise SettingsError(f"{type(self).__name__} is closed; make a new one")
+
+    def _post(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
+        self._check_open()
         # Handles end at any moment, in the middle of a message too; so their objects go here.
         while self._released:
             home, key = self._released.popleft()
@@ -195,6 +198,7 @@ class Executor(ABC):
 
     def _assign(self, *call: Any) -> Pending[Any]:
         """Give a call to the worker with the fewest unfinished ones."""
+        self._check_open()
         for worker, load in enumerate(self._loads):
             self._loads[worker] = [pending for pending in load if not pending.is_done]
         worker = min(range(self.workers), key=lambda number: len(self._loads[number]))

@@ -113,6 +113,7 @@ class RayExecutor(Executor):
         return handle
 
     def _open(self) -> None:
+        self._check_open()
         if self._hosts:
             return
         self._is_ours = _start_ray(self.workers, self._address)

@@ -129,6 +129,24 @@ def test_second_derivatives_of_explicit_steps() -> None:
     assert second.item() == pytest.approx(-2 * 1.3**-3, rel=1e-7)
 
 
+@pytest.mark.parametrize("gradient", ["steps", "states"])
+@pytest.mark.parametrize("case", ["radau5", "event"])
+def test_second_derivatives_that_would_be_wrong_are_refused(
+    case: str, gradient: Literal["steps", "states"]
+) -> None:
+    start = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
+    result = integrate(
+        lambda t, y: -y * y, start, [0.0, 1.0], gradient=gradient,
+        method="radau5" if case == "radau5" else "dopri5",
+        events=(lambda t, y: y[:, 0] - 0.25) if case == "event" else (),
+    )  # fmt: skip
+    asked = result.value[-1] if case == "radau5" else result.event_time
+    (first,) = torch.autograd.grad(asked.sum(), start, create_graph=True)
+    assert bool(torch.isfinite(first).all())
+    with pytest.raises(RuntimeError, match="second derivatives through"):
+        torch.autograd.grad(first.sum(), start)
+
+
 def fall(height: Tensor, gravity: Tensor, method: str):  # type: ignore[no-untyped-def]
     """Balls dropped from heights until they meet the floor at 0.1."""
     start = torch.stack([height, torch.zeros_like(height)], -1)

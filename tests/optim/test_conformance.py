@@ -198,3 +198,60 @@ def test_parameters_that_take_no_gradients_are_named(name: str) -> None:
     module = net().requires_grad_(False)
     with pytest.raises(SettingsError, match="not depend on the parameters"):
         run(case, 1, module, case[0](module.parameters()))
+    module[0].requires_grad_(True)  # type: ignore[index]
+    with pytest.raises(SettingsError, match="number 2 .*takes no gradients"):
+        run(case, 1, module, case[0](module.parameters()))
+
+
+@ALL
+def test_a_step_may_be_taken_where_no_gradients_are_recorded(case: Any) -> None:
+    outside, inside = net(on_sphere=case[2]), net(on_sphere=case[2])
+    run(case, 2, outside, case[0](outside.parameters()))
+    with torch.no_grad():
+        run(case, 2, inside, case[0](inside.parameters()))
+    assert torch.equal(flat(inside), flat(outside))
+
+
+@pytest.mark.parametrize("name", ["sgld", "sphere", "gns", "natural"])
+def test_complex_parameters_are_refused(name: str) -> None:
+    z = torch.tensor([0.6 + 0.8j], dtype=torch.complex128, requires_grad=True)
+    with pytest.raises(SettingsError, match="params: one is torch.complex128.*view_as_real"):
+        CASES[name][0]([z])
+
+
+@WITH_GROUPS
+def test_sparse_gradients_are_refused(case: Any) -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(SettingsError, match="sparse"):
+        case[0](table.parameters()).step()
+
+
+@WITH_GROUPS
+def test_a_rate_may_be_a_tensor(case: Any) -> None:
+    numbers, tensors = net(), net()
+    first, second = case[0](numbers.parameters()), case[0](tensors.parameters())
+    second.param_groups[0]["lr"] = torch.tensor(second.param_groups[0]["lr"], dtype=torch.float64)
+    run(case, 2, numbers, first)
+    run(case, 2, tensors, second)
+    assert torch.equal(flat(numbers), flat(tensors))
+
+
+@pytest.mark.parametrize("name", ["gns", "nielsen"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_closure_that_raises_in_a_trial_moves_nothing(
+    name: str, error: type[BaseException]
+) -> None:
+    module = net()
+    optimizer = CASES[name][0](module.parameters())
+    before, whole, calls = flat(module), residual_closure(module, optimizer), []
+
+    def broken() -> Any:
+        calls.append(0)
+        if len(calls) > 1:
+            raise error
+        return whole()
+
+    with pytest.raises(error):
+        optimizer.step(broken)
+    assert torch.equal(flat(module), before)

@@ -22,6 +22,8 @@ from solvers.parallel import (
     differentiable_map,
 )
 
+WEIGHT = torch.ones(2, requires_grad=True)
+
 
 def energy(item: dict[str, Tensor], parameters: list[Tensor]) -> tuple[Tensor, dict[str, object]]:
     weight, bias = parameters
@@ -165,6 +167,8 @@ def test_gradients_that_would_be_lost_are_refused() -> None:
         net.forward,
         functools.partial(torch.add, weight),
         lambda x: net(x) + 1,
+        lambda x: x @ WEIGHT,
+        lambda x: [y * WEIGHT for y in x],
     ):
         with pytest.raises(SettingsError, match="parameters="):
             differentiable_map(function, xs)

@@ -179,6 +179,15 @@ def test_a_closed_executor_says_so(kind: type[Executor]) -> None:
     executor.close()
     with pytest.raises(SettingsError, match="is closed"):
         executor.submit(abs, 1)
+    with pytest.raises(SettingsError, match="is closed"):
+        executor.map(abs, [1])
+
+
+def test_sharing_starts_no_workers_for_a_closed_executor() -> None:
+    executor = RayExecutor(1)
+    executor.close()
+    with pytest.raises(SettingsError, match="is closed"):
+        executor.share(torch.ones(3))
 
 
 def test_threads_run_at_the_same_time() -> None:
