@@ -21,7 +21,7 @@ def differentiate_once(x: Tensor, what: str) -> Tensor:
         The numbers.
     """
     # Outside of a graph there is nothing to guard.
-    return _Once.apply(x, what) if x.requires_grad else x  # type: ignore[no-any-return, no-untyped-call]
+    return _Once.apply(x, what) if x.requires_grad else x  # type: ignore[no-untyped-call]
 
 
 class _Once(torch.autograd.Function):
