@@ -1,10 +1,11 @@
 """What does a fit to the residual of an equation cost, with its gradient?
 
 Rows of diffusion with sorption at random points, features of an untrained basis, one thread. All
-methods start at zero and end at the same tolerance, relative to the residual. Peers: the same
-iteration on tensors, SciPy's trust region (forward only), and optimistix's and jaxopt's
-Levenberg-Marquardt if ``PHYSIM_PEERS`` names a Python that has them; they need versions of packages
-that ours do not allow, hence another interpreter.
+methods start at zero and end at the same tolerance, relative to the residual. "torch residual" is
+the form for residuals that cannot be traced: these run in torch, sums over points in native text.
+Peers: the same iteration on tensors, SciPy's trust region (forward only), and optimistix's and
+jaxopt's Levenberg-Marquardt if ``PHYSIM_PEERS`` names a Python that has them; they need versions of
+packages that ours do not allow, hence another interpreter.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from constraints.experts import JetBasis
 from constraints.systems.diffusion_sorption import DiffusionSorption
 from solvers.nonlinear import (
     CompiledProblem,
+    HybridProblem,
     LevenbergMarquardt,
     PointwiseProblem,
     cost_gradient,
@@ -51,6 +53,11 @@ LARGE = 1_000_000
 REPETITIONS = {"tiny": 2, "small": 7, "full": 7}
 RIDGE, TOLERANCE = 1e-8, 1e-6
 SYSTEM = DiffusionSorption()
+KINDS: dict[str, type[PointwiseProblem]] = {
+    "kernel": CompiledProblem,
+    "torch residual": HybridProblem,
+    "tensors": PointwiseProblem,
+}
 
 
 def run(size: Size, seed: int = 0) -> Result:
@@ -110,9 +117,9 @@ def _measure(
 ) -> list[dict[str, Any]]:
     features, data = build(points, unknowns, items, seed)
     is_large = points * items * unknowns > LARGE * 4
-    kinds: dict[str, type[PointwiseProblem]] = {"kernel": CompiledProblem}
-    if not is_large:
-        kinds["tensors"] = PointwiseProblem
+    kinds = dict(KINDS)
+    if is_large:
+        del kinds["tensors"]
     solver = LevenbergMarquardt(tolerance=TOLERANCE)
     work: dict[str, Callable[[], Any]] = {}
     reports: dict[str, Any] = {}
@@ -144,7 +151,7 @@ def _measure(
                 "ratio": timings.ratio(f"{name} both", "kernel both"),
                 "iterations": float(reports[name].iterations.double().mean()),
                 "cost": float(reports[name].counts["cost"].sum()),
-                "memory": _memory(points, unknowns, items, seed, name == "kernel"),
+                "memory": _memory(points, unknowns, items, seed, name),
             }
         )
     kernel = rows[0]["both"]
@@ -165,13 +172,13 @@ def _memory(*arguments: Any) -> float | None:
     return float(done.stdout) if done.returncode == 0 else None
 
 
-def measure_memory(points: int, unknowns: int, items: int, seed: int, is_compiled: bool) -> float:
+def measure_memory(points: int, unknowns: int, items: int, seed: int, name: str) -> float:
     """Growth of the memory by a solve with its backward pass, features included.
 
     The kernel is compiled and torch is warm before.
     """
     torch.set_num_threads(1)
-    kind = CompiledProblem if is_compiled else PointwiseProblem
+    kind = KINDS[name]
 
     def work(features: Mapping[str, Tensor], data: Any) -> None:
         made = problem(kind, features, data)

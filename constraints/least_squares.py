@@ -16,6 +16,7 @@ from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_cho
 from solvers.nonlinear import (
     CompiledProblem,
     GeneralProblem,
+    HybridProblem,
     LevenbergMarquardt,
     PointwiseProblem,
     implicit_least_squares,
@@ -60,8 +61,8 @@ class ImplicitLeastSquares(_Layer):
         ridge: Factor :math:`\rho`; keeps coefficients of a nearly dependent basis small.
         tolerance: Share of the residual that a further step may remove.
         max_iterations: Steps of an item.
-        backend: ``"kernel"``, ``"reference"`` (tensors, any device), or ``"auto"``: the kernel
-            where residuals can be traced and tensors are on the CPU.
+        backend: ``"kernel"``, ``"reference"`` (tensors, any device), or ``"auto"``: on the CPU the
+            kernel, or sums over points in native text where residuals cannot be traced.
         on_failure: ``"raise"``, ``"warn"`` or ``"mask"``: failed items have their best iterate and
             no gradient.
 
@@ -114,7 +115,7 @@ class ImplicitLeastSquares(_Layer):
         """The problem that a call solves, arguments as there, float64."""
         families = self._by_family("features", features, Tensor)
         rest = {} if data is None else self._by_family("data", data, (list, tuple))
-        kind = CompiledProblem if self._compiles(families, rest) else PointwiseProblem
+        kind = self._kind(families, rest)
         return kind(self.residuals, families, rest, weights=self.weights, ridge=self.ridge)
 
     def forward(
@@ -170,14 +171,16 @@ class ImplicitLeastSquares(_Layer):
             )
         return dict(given)
 
-    def _compiles(self, features: dict[str, Tensor], data: dict[str, Any]) -> bool:
+    def _kind(self, features: dict[str, Tensor], data: dict[str, Any]) -> type[PointwiseProblem]:
         if self.backend != "auto":
-            return self.backend == "kernel"
+            return CompiledProblem if self.backend == "kernel" else PointwiseProblem
         if set(features) != set(self.residuals) or any(phi.ndim != 4 for phi in features.values()):
-            return False
+            return PointwiseProblem
+        given = [*features.values(), *(one for some in data.values() for one in some)]
+        if any(tensor.device.type != "cpu" for tensor in given):
+            return PointwiseProblem
         shapes = {name: (phi.shape[2], len(data.get(name, ()))) for name, phi in features.items()}
-        on_cpu = all(phi.device.type == "cpu" for phi in features.values())
-        return on_cpu and is_traceable(self.residuals, shapes)
+        return CompiledProblem if is_traceable(self.residuals, shapes) else HybridProblem
 
 
 class GeneralLeastSquares(_Layer):

@@ -8,6 +8,7 @@ from solvers.nonlinear._least_squares import (
 )
 from solvers.nonlinear._least_squares_compiled import CompiledProblem, is_traceable
 from solvers.nonlinear._least_squares_general import GeneralProblem
+from solvers.nonlinear._least_squares_hybrid import HybridProblem
 from solvers.nonlinear._least_squares_implicit import (
     cost_gradient,
     implicit_least_squares,
@@ -18,6 +19,7 @@ from solvers.nonlinear._least_squares_pointwise import PointwiseProblem
 __all__ = [
     "CompiledProblem",
     "GeneralProblem",
+    "HybridProblem",
     "LeastSquaresProblem",
     "LevenbergMarquardt",
     "NormalEquations",

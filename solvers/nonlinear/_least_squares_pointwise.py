@@ -26,7 +26,7 @@ from torch import Tensor
 from solvers.core import SettingsError, ShapeError, check_positive
 from solvers.nonlinear._least_squares import LeastSquaresProblem, NormalEquations
 
-__all__ = ["PointwiseProblem", "Residual"]
+__all__ = ["PointwiseProblem", "Residual", "gradients", "residual_rows"]
 
 Residual = Callable[..., Any]
 """``residual(z_1, ..., z_k, d_1, ..., d_a)``: one number a point, or a tuple of them."""
@@ -191,24 +191,46 @@ def _slices(phi: Tensor, items: int) -> Iterator[slice]:
         yield slice(begin, begin + points)
 
 
-def _residual(residual: Residual, name: str, z: Tensor, data: Sequence[Tensor]) -> Tensor:
-    """Residuals of points, shape ``(e, m, c)``."""
+def residual_rows(
+    residual: Residual, name: str, z: Sequence[Tensor], data: Sequence[Tensor]
+) -> list[Tensor]:
+    """Call a residual and check what it gives.
+
+    Args:
+        residual: The function.
+        name: Of its family, for messages.
+        z: Features, shapes ``(e, m)``.
+        data: Data, shapes ``(e, m)``.
+
+    Returns:
+        Its rows, shapes ``(e, m)``.
+
+    Raises:
+        SettingsError: If it cannot be called with so many arguments.
+        ShapeError: If it gives other shapes.
+    """
     try:
-        r = residual(*z.unbind(-1), *data)
+        r = residual(*z, *data)
     except TypeError as error:
         raise SettingsError(
-            f"residuals[{name!r}]: called with {z.shape[-1]} features and {len(data)} data, it "
+            f"residuals[{name!r}]: called with {len(z)} features and {len(data)} data, it "
             f"raised {error}; it takes features first, then data, each of shape (items, points)"
         ) from error
+    shape, like = z[0].shape, z[0]
     parts = r if isinstance(r, tuple | list) else (r,)
-    rows = [torch.as_tensor(part, dtype=z.dtype, device=z.device) for part in parts]
+    rows = [torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts]
     for row in rows:
-        if row.ndim > 2 or any(a not in {1, b} for a, b in zip(row.shape, z.shape, strict=False)):
+        if row.ndim > 2 or any(a not in {1, b} for a, b in zip(row.shape, shape, strict=False)):
             raise ShapeError(
-                f"residuals[{name!r}]: gave shape {tuple(row.shape)}, expected "
-                f"{tuple(z.shape[:-1])}: one number a point, or a tuple of such"
+                f"residuals[{name!r}]: gave shape {tuple(row.shape)}, expected {tuple(shape)}: "
+                "one number a point, or a tuple of such"
             )
-    return torch.stack([row.expand(z.shape[:-1]) for row in rows], -1)
+    return [row.expand(shape) for row in rows]
+
+
+def _residual(residual: Residual, name: str, z: Tensor, data: Sequence[Tensor]) -> Tensor:
+    """Residuals of points, shape ``(e, m, c)``."""
+    return torch.stack(residual_rows(residual, name, z.unbind(-1), data), -1)
 
 
 def _slopes(
@@ -237,11 +259,33 @@ def _curvature(
 
 
 def _grad(value: Tensor, inputs: list[Tensor], **options: Any) -> list[Tensor]:
-    """Gradients, zero where there is no dependence."""
-    if not value.requires_grad:
+    return gradients([value], inputs, **options)
+
+
+def gradients(
+    values: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    factors: Sequence[Tensor] | None = None,
+    **options: bool,
+) -> list[Tensor]:
+    """Gradients of a sum, zero where there is no dependence.
+
+    Args:
+        values: The terms; those that depend on nothing count for nothing.
+        inputs: With respect to what.
+        factors: Of the terms, of their shapes; ones by default.
+        **options: As for `torch.autograd.grad`.
+    """
+    ones = [torch.ones_like(value) for value in values] if factors is None else factors
+    pairs = [pair for pair in zip(values, ones, strict=True) if pair[0].requires_grad]
+    if not pairs:
         return [torch.zeros_like(one) for one in inputs]
     slopes: tuple[Tensor | None, ...] = torch.autograd.grad(
-        value, tuple(inputs), allow_unused=True, **options
+        [value for value, _ in pairs],
+        tuple(inputs),
+        [factor for _, factor in pairs],
+        allow_unused=True,
+        **options,
     )
     return [
         torch.zeros_like(one) if slope is None else slope

@@ -20,6 +20,7 @@ from solvers.kernels import scalar
 from solvers.nonlinear import (
     CompiledProblem,
     GeneralProblem,
+    HybridProblem,
     LevenbergMarquardt,
     PointwiseProblem,
     cost_gradient,
@@ -28,7 +29,7 @@ from solvers.nonlinear import (
     newton_step,
 )
 
-BACKENDS = [PointwiseProblem, CompiledProblem]
+BACKENDS = [PointwiseProblem, CompiledProblem, HybridProblem]
 
 
 def reaction(u: Any, slope: Any, curve: Any, target: Any) -> Any:
@@ -117,14 +118,19 @@ def test_normal_equations_are_those_of_autograd(
     assert torch.allclose(at.matrix[0], matrix, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", BACKENDS[1:])
 @given(items=st.integers(1, 4), unknowns=st.sampled_from([1, 3, 11]), seed=st.integers(0, 20))
 @settings(max_examples=8, deadline=None)
-def test_the_kernel_is_its_twin(items: int, unknowns: int, seed: int) -> None:
+def test_native_forms_are_twins(
+    kind: type[PointwiseProblem], items: int, unknowns: int, seed: int
+) -> None:
     features, data = inputs(items, unknowns, seed)
+    data = {name: [one.requires_grad_() for one in some] for name, some in data.items()}
     w, v = draw(items, unknowns, seed=seed + 1), draw(items, unknowns, seed=seed + 2)
     chosen = torch.arange(items)[seed % items :]
     reference, kernel = (
-        kind(RESIDUALS, features, data, weights={"pair": 3.0}, ridge=0.1) for kind in BACKENDS
+        form(RESIDUALS, features, data, weights={"pair": 3.0}, ridge=0.1)
+        for form in (PointwiseProblem, kind)
     )
     for is_exact in (False, True):
         for mine, theirs in zip(
@@ -318,13 +324,19 @@ def test_threads_change_no_bit() -> None:
     assert torch.equal(*values)
 
 
-def test_points_are_taken_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "module"), [(PointwiseProblem, "pointwise"), (HybridProblem, "hybrid")]
+)
+def test_points_are_taken_in_chunks(
+    kind: type[PointwiseProblem], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features, data = inputs(2, 3)
-    whole = PointwiseProblem(RESIDUALS, features, data)
+    data = {name: [one.requires_grad_() for one in some] for name, some in data.items()}
+    whole = kind(RESIDUALS, features, data)
     w = draw(2, 3, seed=1)
     items = torch.arange(2)
     expected = [*whole.normal_equations(w, items), *whole.pull_back(w, w, items)]
-    monkeypatch.setattr("solvers.nonlinear._least_squares_pointwise._CHUNK", 40)
+    monkeypatch.setattr(f"solvers.nonlinear._least_squares_{module}._CHUNK", 40)
     for mine, theirs in zip(
         [*whole.normal_equations(w, items), *whole.pull_back(w, w, items)], expected, strict=True
     ):
