@@ -27,7 +27,7 @@ class NestedEngine(ChunkedEngine):
         SettingsError: If ``chunk`` is not positive.
 
     Example:
-        >>> from solvers.derivatives import Layers
+        >>> from solvers.derivatives import Layers, ResidualProgram
         >>> program = ResidualProgram(
         ...     lambda f, x, c: f["u"].xx + f["u"], Layers((1, 8, 8, 1)), fields=["u"],
         ...     coordinates=["x"], probe=torch.linspace(0, 1, 8, dtype=torch.float64)[:, None],
