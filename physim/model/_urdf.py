@@ -236,12 +236,15 @@ def _prepare_joint(name: str, joint: Element, label: str, warnings: list[ModelWa
 
 def _number(element: Element, key: str, owner: str, label: str) -> float:
     try:
-        return float(element.get(key, "0"))
-    except ValueError as error:
+        value = float(element.get(key, "0"))
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
         raise ModelError(
             f"{label}: {owner} has the {key} {element.get(key)!r}; expected a number.",
             element=owner,
-        ) from error
+        )
+    return value
 
 
 def _prepare_compiler(robot: Element) -> str:

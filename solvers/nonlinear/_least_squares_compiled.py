@@ -44,12 +44,6 @@ class CompiledProblem(PointwiseProblem):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        for tensor in self.tensors:
-            if tensor.device.type != "cpu":
-                raise SettingsError(
-                    f"features: got a tensor on {tensor.device}, expected the CPU; "
-                    "use PointwiseProblem elsewhere"
-                )
         traced = tuple(
             _trace(self.residuals[name], phi.shape[2], len(data))
             for name, phi, data in self.families()

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError
 from solvers.nonlinear._least_squares import NormalEquations
 from solvers.nonlinear._least_squares_pointwise import PointwiseProblem, gradients, residual_rows
 from solvers.nonlinear._pointwise_sums import Family, Operation, Place, PointwiseSums
@@ -47,12 +46,6 @@ class HybridProblem(PointwiseProblem):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        for tensor in self.tensors:
-            if tensor.device.type != "cpu":
-                raise SettingsError(
-                    f"features: got a tensor on {tensor.device}, expected the CPU; "
-                    "use PointwiseProblem elsewhere"
-                )
         self._data = [data for _, _, data in self.families()]
         shapes = [
             (self._count_rows(name, phi, data), phi.shape[2]) for name, phi, data in self.families()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import Status
+from solvers.core import SettingsError, Status
 from solvers.kernels import Kernel, build_kernel, lane_count
 from solvers.nonlinear._least_squares import (
     LAMBDA_LEAST,
@@ -91,8 +91,11 @@ class PointwiseSums:
     """The native text for one problem.
 
     Args:
-        problem: Whose features, scales and ridge count; on the CPU.
+        problem: Whose features, scales and ridge count.
         families: Structure of its families.
+
+    Raises:
+        SettingsError: If tensors of the problem are not on the CPU.
 
     Attributes:
         table: Entries of `Place` for each family, to copy and complete.
@@ -100,6 +103,12 @@ class PointwiseSums:
     """
 
     def __init__(self, problem: PointwiseProblem, families: tuple[Family, ...]):
+        for tensor in problem.tensors:
+            if tensor.device.type != "cpu":
+                raise SettingsError(
+                    f"features: got a tensor on {tensor.device}, expected the CPU; "
+                    "use PointwiseProblem elsewhere"
+                )
         self._problem = problem
         self._kernel = _kernel(families, problem.unknowns, lane_count())
         self.features = [phi.detach().contiguous() for _, phi, _ in problem.families()]

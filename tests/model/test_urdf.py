@@ -336,7 +336,8 @@ BROKEN = {
     "kind": ('type="prismatic"', 'type="screw"', "'lift'.*'screw'.*revolute"),
     "floating": ('type="prismatic"', 'type="floating"', "'lift'.*floating_base=True"),
     "effort": ('effort="40"', 'effort="strong"', "'shoulder'.*effort 'strong'"),
-    "nan": ('value="1.5"', 'value="nan"', "NaN"),
+    "no effort": ('effort="40"', 'effort="nan"', "'shoulder'.*effort 'nan'"),
+    "nan": ('value="1.5"', 'value="nan"', "link .*value 'nan'"),
     "reversed": (
         'lower="-1.5" upper="1.2"',
         'lower="1.5" upper="-1.2"',
