@@ -291,6 +291,7 @@
   }
   INLINED void subtract_four(double* __restrict row, L n, const double* factors,
                              const double* __restrict pivots) {
+    FUSED
     const double a = factors[0], b = factors[1], c = factors[2], d = factors[3];
     const double *p = pivots, *q = p + n, *r = q + n, *s = r + n;
     for (L j = 0; j < n; j++) row[j] -= (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
