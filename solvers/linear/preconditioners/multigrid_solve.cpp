@@ -187,36 +187,44 @@
     else if (v.sk == 1) load_rows(false, true, l, v, to, b, r, scale, single);
     else load_rows(false, false, l, v, to, b, r, scale, single);
   }
+  // One row of b - A x from the double iterate: its square; `b` takes it, scaled and in single
+  // precision, or `to` takes the iterate.
+  INLINED double residual_row(bool M, bool keep, L n, L P, L PP, const double* __restrict from, L step,
+                              const double* __restrict x, const double* __restrict d,
+                              const double* __restrict cx, const double* __restrict cy,
+                              const double* __restrict cz, const unsigned char* __restrict d8,
+                              const float* __restrict di, float* __restrict b, double* __restrict to,
+                              L out_step, double scale, double unit) {
+    double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    L k = 0;
+#define TAKE(c) { const L u = k + c; const double given = from[u * step]; double a; bool on; \
+      if (M) { on = d8[u] > 0; \
+        a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
+      } else { on = di[u] > 0.f; \
+        a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
+                           + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
+      const double n = on ? given - a : 0.0; \
+      if (keep) b[u] = (float)(scale * n); else to[u * out_step] = unit * x[u]; \
+      part[c] += n * n; }
+    for (; k + 8 <= n; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+    for (; k < n; k++) TAKE(0)
+#undef TAKE
+    double sum = 0.0;
+    for (int c = 0; c < 8; c++) sum += part[c];
+    return sum;
+  }
   // The true residual of the double iterate: its square, and on request itself, scaled and in single
   // precision, or the iterate for the caller.
   INLINED double residual_rows(bool M, bool keep, bool unit_step, const Level& l, const Fine& f,
                                const View& v, const View& out, Range r, double scale, double unit) {
-    const L P = l.P, PP = l.PP, step = unit_step ? 1 : v.sk, out_step = unit_step ? 1 : out.sk;
+    const L step = unit_step ? 1 : v.sk, out_step = unit_step ? 1 : out.sk;
     double total = 0.0;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
-        const L at = i * PP + j * P;
-        const double *from = v.data + (i - 1) * v.si + j * v.sj, *x = f.x + at;
-        const double *d = f.d + at, *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at;
-        double* __restrict to = out.data + (i - 1) * out.si + j * out.sj;
-        const unsigned char* d8 = l.d8 + at;
-        const float* di = l.di + at;
-        float* __restrict b = l.b + at;
-        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        L k = 0;
-#define TAKE(c) { const L u = k + c; double a; bool on; \
-          if (M) { on = d8[u] > 0; \
-            a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
-          } else { on = di[u] > 0.f; \
-            a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
-                               + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
-          const double n = on ? from[u * step] - a : 0.0; \
-          if (keep) b[u] = (float)(scale * n); else to[u * out_step] = unit * x[u]; \
-          part[c] += n * n; }
-        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
-        for (; k < l.nz; k++) TAKE(0)
-#undef TAKE
-        for (int c = 0; c < 8; c++) total += part[c];
+        const L at = i * l.PP + j * l.P;
+        total += residual_row(M, keep, l.nz, l.P, l.PP, v.data + (i - 1) * v.si + j * v.sj, step,
+                              f.x + at, f.d + at, f.cx + at, f.cy + at, f.cz + at, l.d8 + at, l.di + at,
+                              l.b + at, out.data + (i - 1) * out.si + j * out.sj, out_step, scale, unit);
       }
     return total;
   }
