@@ -199,23 +199,23 @@
   static void coarsen(const Level& l, const Level& c, double wall, float* work, double* stats) {
     const L P = l.P, PP = l.PP, nz = l.nz, n = nz + 16;
     const int X = l.axes & 1, Y = (l.axes >> 1) & 1, Z = (l.axes >> 2) & 1;
-    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n, *ta = tm + n;
+    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n;
     for (L I = 1; I <= c.nx; I++)
       for (L J = 0; J < c.ny; J++) {
-        clear(work, 6 * n);
+        clear(work, 5 * n);
         for (int a = 0; a <= X; a++)
           for (int b = 0; b <= Y; b++) {
             const L i = X ? 2*I - 1 + a : I, j = Y ? 2*J + b : J;
             if (i > l.nx || j >= l.ny) continue;
-            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm, ta);
+            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm);
           }
         const L at = I * c.PP + J * c.P;
         const float fx = X ? .5f : 1.f, fy = Y ? .5f : 1.f, fz = Z ? .5f : 1.f, we = (float)wall;
         float* const rows[3] = {c.cx + at, c.cy + at, c.cz + at};
-        if (Z) merge_row(true, c.nz, tx, ty, tz, te, tm, ta, fx, fy, fz, we, rows[0], rows[1], rows[2],
-                         c.e + at, c.di + at);
-        else merge_row(false, c.nz, tx, ty, tz, te, tm, ta, fx, fy, fz, we, rows[0], rows[1], rows[2],
-                       c.e + at, c.di + at);
+        if (Z) merge_row(true, c.nz, tx, ty, tz, te, tm, fx, fy, fz, we, rows[0], rows[1], rows[2],
+                         c.e + at);
+        else merge_row(false, c.nz, tx, ty, tz, te, tm, fx, fy, fz, we, rows[0], rows[1], rows[2],
+                       c.e + at);
         if (c.m) for (L K = 0; K < c.nz; K++) c.m[at+K] = Z ? tm[2*K] + tm[2*K+1] : tm[K];
         for (int a = 0; a < 3; a++) {
           double sum[8] = {}, positive[8] = {};
@@ -239,16 +239,18 @@
         const L at = I * c.PP + J * c.P;
         for (L q = at; q < at + c.nz; q++) {
           const float d = c.e[q] + ((c.cx[q] + c.cx[q-c.PP]) + (c.cy[q] + c.cy[q-c.P]) + (c.cz[q] + c.cz[q-1]));
-          c.di[q] = c.di[q] > 0.f ? (d > 0.f ? 1.f / d : 1.f) : 0.f;
+          // A closed region within one coarse cell is no unknown there: its constant needs no
+          // correction, and one would be too large where the cell merges with others.
+          c.di[q] = d > 0.f ? 1.f / d : 0.f;
         }
       }
   }
   // A row of the coarse operator from sums of fine rows; past the end of these there are zeros.
   INLINED void merge_row(bool pairs, L n, const float* __restrict tx, const float* __restrict ty,
                          const float* __restrict tz, const float* __restrict te,
-                         const float* __restrict tm, const float* __restrict ta, float fx, float fy,
-                         float fz, float wall, float* __restrict cx, float* __restrict cy,
-                         float* __restrict cz, float* __restrict e, float* __restrict di) {
+                         const float* __restrict tm, float fx, float fy, float fz, float wall,
+                         float* __restrict cx, float* __restrict cy, float* __restrict cz,
+                         float* __restrict e) {
     for (L K = 0; K < n; K++) {
       const L k = pairs ? 2*K : K, k1 = pairs ? 2*K + 1 : K;
       const float other = pairs ? 1.f : 0.f;
@@ -256,12 +258,11 @@
       cy[K] = fy * (ty[k] + other * ty[k1]);
       cz[K] = fz * tz[k1];
       e[K] = wall * (te[k] + other * te[k1]) + (tm[k] + other * tm[k1]);
-      di[K] = ta[k] + other * ta[k1];
     }
   }
   INLINED void add_row(const Level& l, L at, bool last_x, bool last_y, float* __restrict tx,
                        float* __restrict ty, float* __restrict tz, float* __restrict te,
-                       float* __restrict tm, float* __restrict ta) {
+                       float* __restrict tm) {
     const L P = l.P, PP = l.PP, nz = l.nz;
     const float wx = last_x ? 1.f : 0.f, wy = last_y ? 1.f : 0.f;
     if (l.mask) {
@@ -273,14 +274,13 @@
         const float zp = d0[k+1] > 0 ? on : 0.f, zm = d0[k-1] > 0 ? on : 0.f;
         tx[k] += wx * xp; ty[k] += wy * yp; tz[k] += zp;
         te[k] += (float)d0[k] - ((xp + xm) + (yp + ym) + (zp + zm));
-        ta[k] += on;
       }
     } else {
-      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at, *di = l.di + at;
+      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at;
       const float* m = l.m ? l.m + at : nullptr;
       for (L k = 0; k < nz; k++) {
         tx[k] += wx * cx[k]; ty[k] += wy * cy[k]; tz[k] += cz[k];
-        te[k] += e[k]; ta[k] += di[k] > 0.f ? 1.f : 0.f;
+        te[k] += e[k];
       }
       if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
     }
