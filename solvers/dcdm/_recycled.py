@@ -30,6 +30,9 @@ _LEAST_RISE = 10.0
 _LEAST_GAIN = 1.3
 # What a direction costs in a step, as part of the step without any.
 _COST = 0.05
+# Median error of the Ritz values that are to be kept, relative to them. A few slow modes are found
+# to a percent, values of a dense spectrum only to a tenth or worse: then nothing is gained.
+_LARGEST_ERROR = 0.06
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +47,9 @@ class RecycledConjugateGradient:
     product with every direction.
 
     The switch: directions are kept if the first solve took more than 25 steps, the first value
-    left out is more than 10 times the lowest one, and the square root of that ratio outweighs the
-    cost of the directions by 1.3. A solve that they do not make cheaper drops them.
+    left out is more than 10 times the lowest one, the square root of that ratio outweighs the cost
+    of the directions by 1.3, and the values have settled: among many slow modes they have not, and
+    the directions would be of no use. A solve that they do not make cheaper drops them.
 
     Prepare for the first operator, solve, and go on with ``prepared = prepared.update(A)`` when the
     coefficients have moved; directions stay. Threads may share a preparation: they also share what
@@ -124,7 +128,7 @@ class _Memory:
             if steps <= _FEWEST_STEPS or len(trail.lengths) < 3:
                 return
             count = _choose_count(trail.ritz_values()[0], most)
-            if count:
+            if count and np.median(trail.ritz_errors()[:count]) < _LARGEST_ERROR:
                 self.directions = trail.directions(count)
 
     def judge(self, directions: Directions, steps: int) -> None:

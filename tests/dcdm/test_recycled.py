@@ -137,6 +137,23 @@ def test_easy_systems_switch_it_off() -> None:
         prepared = prepared.update(moved(A, seed))
 
 
+def test_many_slow_modes_switch_it_off() -> None:
+    """Cells between crossing sheets: each has a slow mode, and no sixteen of them stand out."""
+    rng = np.random.default_rng(0)
+    beta = np.ones((32, 32, 32))
+    first, second = (np.cumsum(rng.integers(3, top, 32)) for top in (8, 10))
+    beta[first[first < 32]] = 1e-4
+    beta[:, second[second < 32]] = 1e-4
+    cells = np.zeros(beta.shape, dtype=int)
+    outside = ((1, 1), (1, 1), (1, 2))
+    A = PoissonOperator.from_cells(cells, coefficient=torch.from_numpy(beta), outside=outside)
+    prepared = RecycledConjugateGradient().prepare(A)
+    for seed in range(2):
+        solution = prepared.solve(white(A, seed))
+        assert int(solution.iterations) > 25
+        assert int(solution.report.counts["directions"]) == 0
+
+
 def test_directions_of_another_problem_are_dropped() -> None:
     A = plates(20, seed=1)
     prepared = RecycledConjugateGradient().prepare(A)
@@ -166,6 +183,22 @@ def test_ritz_values_are_those_of_the_preconditioned_matrix() -> None:
     exact = np.sort(np.linalg.eigvals(D @ A.matrix.numpy()).real)
     assert values[0] == pytest.approx(exact[0], rel=1e-4)
     assert values[-1] == pytest.approx(exact[-1], rel=1e-2)
+
+
+def test_ritz_errors_bound_the_distance_to_an_eigenvalue() -> None:
+    rng = np.random.default_rng(1)
+    eigenvalues = np.array([1e-3, *np.geomspace(0.02, 1.5, 79)])
+    Q = np.linalg.qr(rng.normal(size=(80, 80)))[0]
+    A = DenseOperator(torch.from_numpy(Q * eigenvalues @ Q.T))
+    prepared = RecycledConjugateGradient(preconditioner=Jacobi(), rtol=1e-12).prepare(A)
+    _, trail = prepared._solve(torch.from_numpy(rng.normal(size=80)), None, None, 48)  # type: ignore[attr-defined]
+    values, errors = trail.ritz_values()[0], trail.ritz_errors()
+    D = np.diag(1 / A.matrix.diagonal().numpy())
+    exact = np.linalg.eigvals(D @ A.matrix.numpy()).real
+    distance = abs(values[:, None] - exact).min(1)
+    # The next entry beside the diagonal is not known; its neighbour is of the same size.
+    assert (distance <= 2.0 * errors * values + 1e-9).all()
+    assert errors[0] < 0.1 < errors.max()
 
 
 def test_the_gradient_is_implicit() -> None:

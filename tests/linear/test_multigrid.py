@@ -97,6 +97,19 @@ def test_the_cycle_is_symmetric_and_positive(build_scene: Scene, kind: str, back
     assert float((u * Bu).sum()) > 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", [1, 12])
+def test_pockets_within_a_coarse_cell_leave_the_cycle_definite(seed: int, backend: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    cells = (torch.rand((19, 30), generator=generator) < 0.5).long()
+    A = PoissonOperator.from_cells(cells, outside=((1, 1), (1, 2)))
+    cycle = Multigrid(backend=backend).prepare(A)  # type: ignore[arg-type]
+    unit = torch.eye(A.size, dtype=torch.float64).reshape(A.size, *A.domain)[A.active.flatten()]
+    matrix = cycle.apply(unit)[:, A.active]
+    assert float((matrix - matrix.T).abs().max()) < 1e-4 * float(matrix.abs().max())
+    assert float(torch.linalg.eigvalsh(matrix)[0]) > 0.05
+
+
 def test_one_cycle_is_the_same_in_both_forms(build_scene: Scene) -> None:
     for kind in SCENES:
         A, b = build_scene(kind, (13, 18, 11))

@@ -31,15 +31,12 @@ class _Level:
         couplings: Sequence[Tensor],
         boundary: Tensor,
         mass: Tensor | None,
-        occupied: Tensor | None = None,
     ):
         self.couplings, self.boundary, self.mass = tuple(couplings), boundary, mass
         excess = boundary if mass is None else boundary + mass
-        diagonal = excess + coupling_sum(couplings, excess)
-        if occupied is not None:
-            # A cell that lost all neighbours to coarsening.
-            diagonal = torch.where(occupied & (diagonal <= 0), 1.0, diagonal)
-        self.diagonal = diagonal
+        self.diagonal = diagonal = excess + coupling_sum(couplings, excess)
+        # A closed region within one coarse cell is no unknown there: its constant needs no
+        # correction, and one would be too large where the cell merges with others.
         self.active = diagonal > 0
         self.inverse = torch.where(self.active, 1.0 / diagonal, 0.0)
         axes = len(self.couplings)
@@ -64,9 +61,8 @@ class _Level:
                 coupling = 0.5 * _outer_faces(coupling, place, self.shape[axis])
             couplings.append(self.merge(coupling, skip=axis))
         wall = wall_factor(number, self.shape, axes)
-        occupied = self.merge(self.active.to(self.boundary.dtype)) > 0
         mass = None if self.mass is None else self.merge(self.mass)
-        return _Level(couplings, wall * self.merge(self.boundary), mass, occupied)
+        return _Level(couplings, wall * self.merge(self.boundary), mass)
 
     def merge(self, x: Tensor, *, skip: int | None = None) -> Tensor:
         """Add up pairs along the axes of the transfer."""
@@ -125,7 +121,7 @@ class ReferenceMultigrid(PreparedPreconditioner):
         else:
             x = x + first * level.inverse * level.residual(b, x)
         x = x + second * level.inverse * level.residual(b, x)
-        coarse_b = level.merge(level.residual(b, x))
+        coarse_b = level.merge(torch.where(level.active, level.residual(b, x), 0.0))
         coarse_x = None
         for _ in range(self._visits(number)):
             coarse_x = self._visit(number + 1, coarse_b, coarse_x)

@@ -206,7 +206,8 @@ class GridLevels:
         self._coarsen(stats, is_new)
         self._spare = []
         if is_new:
-            self.null_space: NullSpace | None = None if self._is_held() else operator.null_space()
+            is_held = self._is_held_whole(stats) or self._is_held()
+            self.null_space: NullSpace | None = None if is_held else operator.null_space()
 
     def _coarsen(self, stats: np.ndarray | None, is_new: bool) -> None:
         level = 0
@@ -232,6 +233,15 @@ class GridLevels:
         self.set(Slot.INVERSE, self._inverse.ctypes.data, size * size)
         if not self.run(Op.INVERT, len(self.levels) - 1)[:, 0].all():
             self._inverse[:] = symmetric_inverse(_matrices(level)).numpy()
+
+    def _is_held_whole(self, stats: np.ndarray | None) -> bool:
+        """Whether all neighbours couple, in every system, and some cell is held."""
+        if stats is None:
+            return False
+        shape = self.levels[0].shape
+        size = math.prod(shape)
+        faces = [size - size // cells for cells in shape]
+        return bool((stats[:, 3:6] == faces).all() and (stats[:, 10] > 0).all())
 
     def _is_held(self) -> bool:
         """Whether every region is connected to a known value or has mass."""

@@ -77,6 +77,20 @@ class Trail:
         values, mixing = scipy.linalg.eigh_tridiagonal(diagonal, beside)
         return values, mixing / np.sqrt(self.sizes)[:, None]
 
+    def ritz_errors(self) -> np.ndarray[Any, Any]:
+        r"""How far Ritz values may be from eigenvalues, relative to them, in increasing order.
+
+        :math:`\eta\, |s_i| / \lambda_i` with the last entry :math:`s_i` of an eigenvector of the
+        Lanczos matrix; its last entry beside the diagonal stands for the next one, :math:`\eta`.
+
+        Reference: Saad 2011, "Numerical methods for large eigenvalue problems", section 6.6.
+        """
+        values, mixing = self.ritz_values()
+        last = np.abs(mixing[-1]) * np.sqrt(self.sizes[-1])
+        beside = np.sqrt(self.overlaps[-1]) / self.lengths[-2]
+        errors: np.ndarray[Any, Any] = beside * last / np.maximum(values, 1e-300)
+        return errors
+
     def directions(self, count: int) -> Directions:
         r"""The lowest Ritz vectors :math:`u`.
 

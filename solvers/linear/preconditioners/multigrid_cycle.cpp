@@ -32,6 +32,12 @@ struct Multigrid {
 
 #define INLINED static inline __attribute__((always_inline))
 #define OUTLINED static __attribute__((noinline))
+// Products and sums may be one instruction.
+#if defined(__clang__)
+#define FUSED _Pragma("clang fp contract(fast)")
+#else
+#define FUSED
+#endif
   INLINED L smaller(L a, L b) { return a < b ? a : b; }
   INLINED L larger(L a, L b) { return a > b ? a : b; }
   INLINED void clear(float* p, L count) { if (count > 0) __builtin_memset(p, 0, count * sizeof(float)); }
@@ -95,6 +101,7 @@ struct Multigrid {
   // o = x + w (b - A x) / d
   INLINED void sweep(bool M, const Level& l, L plane, float* __restrict o, const float* xm,
                      const float* x0, const float* xp, L q0, L q1, float w) {
+    FUSED
     const L P = l.P, at = plane * l.PP;
     const float* b = l.b + at;
     const float stay = 1.f - w;
@@ -134,6 +141,7 @@ struct Multigrid {
   // o = b - A x
   INLINED void residual(bool M, const Level& l, L plane, float* __restrict o, const float* xm,
                         const float* x0, const float* xp, L q0, L q1) {
+    FUSED
     const L P = l.P, at = plane * l.PP;
     const float* b = l.b + at;
     if (M) {
@@ -155,15 +163,21 @@ struct Multigrid {
       }
     }
   }
+  // The sum of 64 parts.
+  INLINED double total(const float* part) {
+    double eight[8] = {0, 0, 0, 0, 0, 0, 0, 0}, sum = 0.0;
+    for (int h = 0; h < 64; h += 8) for (int k = 0; k < 8; k++) eight[k] += (double)part[h+k];
+    for (int k = 0; k < 8; k++) sum += eight[k];
+    return sum;
+  }
   INLINED float dot(const float* __restrict a, const float* __restrict b, L n) {
     float part[64];
     for (int k = 0; k < 64; k++) part[k] = 0.f;
     L q = 0;
     for (; q + 64 <= n; q += 64) for (int k = 0; k < 64; k++) part[k] += a[q+k] * b[q+k];
+    for (; q + 8 <= n; q += 8) for (int k = 0; k < 8; k++) part[k] += a[q+k] * b[q+k];
     for (; q < n; q++) part[0] += a[q] * b[q];
-    float s = 0.f;
-    for (int k = 0; k < 64; k++) s += part[k];
-    return s;
+    return (float)total(part);
   }
 
   // ---- scratch of a thread: six stacks of three planes and two rows ----
@@ -262,9 +276,9 @@ struct Multigrid {
       }
     }
   }
-  // Prolongation, two sweeps and z . b in one pass.
+  // Prolongation, two sweeps and, if it is asked for, z . b in one pass.
   INLINED double after(bool M, const Level& l, const Level& c, float* scratch, Range r, float w0,
-                       float w1) {
+                       float w1, bool finest) {
     const L PP = l.PP;
     float *A = stack(l, scratch, 0), *B = stack(l, scratch, 1);
     clear(A - guard(l), guard(l) + 3 * PP);
@@ -289,7 +303,7 @@ struct Multigrid {
       for (L qa = l.run[2*j]; qa < l.run[2*j+1]; qa += 2048) {
         const L qb = smaller(qa + 2048, l.run[2*j+1]);
         sweep(M, l, j, o, B + ((j + 2) % 3) * PP, B + (j % 3) * PP, B + ((j + 1) % 3) * PP, qa, qb, w0);
-        total += dot(o + qa, l.b + j * PP + qa, qb - qa);
+        if (finest) total += dot(o + qa, l.b + j * PP + qa, qb - qa);
       }
     }
     return total;
@@ -325,35 +339,37 @@ struct Multigrid {
   OUTLINED void before_general(const Level& l, const Level& c, float* s, Range r, float w0, float w1, bool z) {
     before(false, l, c, s, r, w0, w1, z);
   }
-  OUTLINED double after_mask(const Level& l, const Level& c, float* s, Range r, float w0, float w1) {
-    return after(true, l, c, s, r, w0, w1);
+  OUTLINED double after_mask(const Level& l, const Level& c, float* s, Range r, float w0, float w1, bool f) {
+    return after(true, l, c, s, r, w0, w1, f);
   }
-  OUTLINED double after_general(const Level& l, const Level& c, float* s, Range r, float w0, float w1) {
-    return after(false, l, c, s, r, w0, w1);
+  OUTLINED double after_general(const Level& l, const Level& c, float* s, Range r, float w0, float w1, bool f) {
+    return after(false, l, c, s, r, w0, w1, f);
   }
 
-  // x = A^-1 b on the coarsest level, by the rows of the inverse; x . b
+  // x += four rows of a symmetric matrix times four numbers
+  INLINED void add_rows(double* __restrict x, L n, const double* __restrict rows, const double* v) {
+    FUSED
+    const double a = v[0], b = v[1], c = v[2], d = v[3];
+    const double *p = rows, *q = p + n, *r = q + n, *s = r + n;
+    for (L k = 0; k < n; k++) x[k] += (a * p[k] + b * q[k]) + (c * r[k] + d * s[k]);
+  }
+  // x = A^-1 b on the coarsest level, by the rows of the inverse, which is symmetric; x . b
   OUTLINED double coarsest(const Level& l, const double* inverse, double* v) {
     const L n = l.nx * l.ny * l.nz;
+    double* x = v + n;
     L m = 0;
     for (L i = 1; i <= l.nx; i++)
       for (L j = 0; j < l.ny; j++)
         for (L k = 0; k < l.nz; k++) v[m++] = l.b[i*l.PP + j*l.P + k];
+    for (L q = 0; q < n; q++) x[q] = 0.0;
+    for (m = 0; m + 4 <= n; m += 4) add_rows(x, n, inverse + m * n, v + m);
+    for (; m < n; m++) for (L q = 0; q < n; q++) x[q] += v[m] * inverse[m * n + q];
     m = 0;
-    double zb = 0.0;
     for (L i = 1; i <= l.nx; i++)
       for (L j = 0; j < l.ny; j++)
-        for (L k = 0; k < l.nz; k++, m++) {
-          const double* __restrict row = inverse + m * n;
-          double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-          L q = 0;
-          for (; q + 8 <= n; q += 8) for (int c = 0; c < 8; c++) part[c] += row[q+c] * v[q+c];
-          for (; q < n; q++) part[0] += row[q] * v[q];
-          double x = 0.0;
-          for (int c = 0; c < 8; c++) x += part[c];
-          l.x[i*l.PP + j*l.P + k] = (float)x;
-          zb += x * v[m];
-        }
+        for (L k = 0; k < l.nz; k++) l.x[i*l.PP + j*l.P + k] = (float)x[m++];
+    double zb = 0.0;
+    for (L q = 0; q < n; q++) zb += x[q] * v[q];
     return zb;
   }
 
@@ -365,7 +381,7 @@ struct Multigrid {
     float* scratch;
     float w0, w1;
   };
-  // One cycle from level k down; z . b of the thread's planes.
+  // One cycle from level k down; on the finest one z . b of the thread's planes.
   static double cycle(const Plan& p, Team& t, int k, bool from_zero) {
     const Level l = level(p.rows + ROW * k, p.system);
     if (t.size > 1 && (k == p.count - 1 || l.nx < 8 * t.size)) {
@@ -385,8 +401,8 @@ struct Multigrid {
     const int visits = k + 1 < p.count - 1 && small ? p.gamma : 1;
     for (int v = 0; v < visits; v++) cycle(p, t, k + 1, v == 0);
     if (t.size > 1) { copy_halo(l, p.scratch, r); wait(t); }
-    const double zb = l.mask ? after_mask(l, c, p.scratch, r, p.w0, p.w1)
-                             : after_general(l, c, p.scratch, r, p.w0, p.w1);
+    const double zb = l.mask ? after_mask(l, c, p.scratch, r, p.w0, p.w1, k == 0)
+                             : after_general(l, c, p.scratch, r, p.w0, p.w1, k == 0);
     wait(t);
     return zb;
   }

@@ -69,6 +69,7 @@
   // o = b - A x as differences; o = x + w (b - A x) / d if `step`.
   INLINED void difference(bool step, const Level& l, L plane, float* __restrict o, const float* xm,
                           const float* x0, const float* xp, L q0, L q1, float w) {
+    FUSED
     const L P = l.P, at = plane * l.PP;
     const float *b = l.b + at, *e = l.e + at, *di = l.di + at;
     const float *cx = l.cx + at, *cxm = cx - l.PP, *cy = l.cy + at, *cz = l.cz + at;
@@ -167,9 +168,7 @@
     L q = 0;
     for (; q + 64 <= n; q += 64) for (int k = 0; k < 64; k++) part[k] += (float)a[q+k] * b[q+k];
     for (; q < n; q++) part[0] += (float)a[q] * b[q];
-    double s = 0.0;
-    for (int k = 0; k < 64; k++) s += part[k];
-    return s;
+    return total(part);
   }
   // z += sum of weight (direction . b) direction; what that adds to z . b
   OUTLINED double recycle(const Recycled& u, const Level& l) {

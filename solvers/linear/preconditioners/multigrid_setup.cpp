@@ -12,11 +12,13 @@
     in.m = View::of(a + 20, system * a[24]);
     return in;
   }
-  // Largest and least number and the sum, which is not finite if a number is not.
-  struct Span { double most, least, sum; };
-  INLINED void look(Span& s, const double* row, L n) {
-    double hi[8], lo[8], part[8];
-    for (int c = 0; c < 8; c++) hi[c] = lo[c] = part[c] = 0.0;
+  // Largest and least number or zero, how many are positive, and the sum, which is not finite if a
+  // number is not; eight of each, so that rows are looked at as vectors.
+  struct Span { double most[8], least[8], sum[8], positive[8]; };
+  INLINED void look(Span& s, const double* __restrict row, L n) {
+    double hi[8], lo[8], part[8], count[8];
+    for (int c = 0; c < 8; c++) { hi[c] = s.most[c]; lo[c] = s.least[c]; }
+    for (int c = 0; c < 8; c++) { part[c] = s.sum[c]; count[c] = s.positive[c]; }
     L k = 0;
     for (; k + 8 <= n; k += 8)
       for (int c = 0; c < 8; c++) {
@@ -24,18 +26,22 @@
         hi[c] = v > hi[c] ? v : hi[c];
         lo[c] = v < lo[c] ? v : lo[c];
         part[c] += v;
+        count[c] += v > 0.0 ? 1.0 : 0.0;
       }
     for (; k < n; k++) {
       const double v = row[k];
       hi[0] = v > hi[0] ? v : hi[0];
       lo[0] = v < lo[0] ? v : lo[0];
       part[0] += v;
+      count[0] += v > 0.0 ? 1.0 : 0.0;
     }
-    for (int c = 0; c < 8; c++) {
-      s.most = hi[c] > s.most ? hi[c] : s.most;
-      s.least = lo[c] < s.least ? lo[c] : s.least;
-      s.sum += part[c];
-    }
+    for (int c = 0; c < 8; c++) { s.most[c] = hi[c]; s.least[c] = lo[c]; }
+    for (int c = 0; c < 8; c++) { s.sum[c] = part[c]; s.positive[c] = count[c]; }
+  }
+  INLINED double total(const double* part) {
+    double all = 0.0;
+    for (int c = 0; c < 8; c++) all += part[c];
+    return all;
   }
   // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
   struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
@@ -114,19 +120,34 @@
     }
     return pairs == faces;
   }
+  // Numbers of one row in both precisions.
+  INLINED void fill_row(const Rows& w, L n, double* __restrict d, double* __restrict cx,
+                        double* __restrict cy, double* __restrict cz, float* __restrict di,
+                        float* __restrict fx, float* __restrict fy, float* __restrict fz,
+                        float* __restrict fe) {
+    for (L k = 0; k < n; k++) {
+      const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
+      const double excess = w.e[k] + w.m[k], all = s + excess, over = 1.0 / (all > 0.0 ? all : 1.0);
+      d[k] = all; cx[k] = w.x[k]; cy[k] = w.y[k]; cz[k] = w.z[k+1];
+      di[k] = all > 0.0 ? (float)over : 0.f;
+      fx[k] = (float)w.x[k]; fy[k] = (float)w.y[k]; fz[k] = (float)w.z[k+1];
+      fe[k] = (float)excess;
+    }
+  }
   // stats: sums and numbers of the positive couplings of the axes; how many zeros came or went; the
-  // largest coupling (number, if there is none), the least number, the sum of all.
+  // largest coupling (number, if there is none), the least number, the sum of all; how many cells
+  // are held.
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
     const Rows w = rows_at(work, nz);
-    Span couplings = {0, 0, 0}, others = {0, 0, 0};
+    Span axes[3] = {}, others = {};
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
         read(in, w, nx, ny, nz, i, j, 1.0 / unit);
-        look(couplings, w.x, nz);
-        look(couplings, w.y, nz);
-        look(couplings, w.z + 1, nz);
+        look(axes[0], w.x, nz);
+        look(axes[1], w.y, nz);
+        look(axes[2], w.z + 1, nz);
         look(others, w.e, nz);
         if (in.has_mass) look(others, w.m, nz);
         const L at = (i + 1) * l.PP + j * l.P;
@@ -138,27 +159,28 @@
                      + ((l.e[q] > 0.f) != ((float)(w.e[k] + w.m[k]) > 0.f));
         }
         stats[6] += changed;
-        for (L k = 0; k < nz; k++) {
-          const L q = at + k;
-          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
-          const double excess = w.e[k] + w.m[k], all = s + excess;
-          d[q] = all; cx[q] = w.x[k]; cy[q] = w.y[k]; cz[q] = w.z[k+1];
-          l.di[q] = all > 0.0 ? (float)(1.0 / all) : 0.f;
-          l.cx[q] = (float)w.x[k]; l.cy[q] = (float)w.y[k]; l.cz[q] = (float)w.z[k+1];
-          l.e[q] = (float)excess;
-          if (l.m) l.m[q] = (float)w.m[k];
-        }
-        double sx = 0, sy = 0, sz = 0, nx_ = 0, ny_ = 0, nz_ = 0;
-        for (L k = 0; k < nz; k++) {
-          sx += w.x[k]; sy += w.y[k]; sz += w.z[k+1];
-          nx_ += w.x[k] > 0; ny_ += w.y[k] > 0; nz_ += w.z[k+1] > 0;
-        }
-        stats[0] += sx; stats[1] += sy; stats[2] += sz;
-        stats[3] += nx_; stats[4] += ny_; stats[5] += nz_;
+        fill_row(w, nz, d + at, cx + at, cy + at, cz + at, l.di + at, l.cx + at, l.cy + at, l.cz + at,
+                 l.e + at);
+        if (l.m) for (L k = 0; k < nz; k++) l.m[at+k] = (float)w.m[k];
       }
-    stats[7] = couplings.most > 0.0 ? couplings.most : others.most;
-    stats[8] = couplings.least < others.least ? couplings.least : others.least;
-    stats[9] = couplings.sum + others.sum;
+    double most = 0.0, any = 0.0, least = 0.0;
+    for (int a = 0; a < 3; a++) {
+      stats[a] = total(axes[a].sum);
+      stats[3+a] = total(axes[a].positive);
+      stats[9] += stats[a];
+    }
+    for (int c = 0; c < 8; c++) {
+      for (int a = 0; a < 3; a++) {
+        most = axes[a].most[c] > most ? axes[a].most[c] : most;
+        least = axes[a].least[c] < least ? axes[a].least[c] : least;
+      }
+      any = others.most[c] > any ? others.most[c] : any;
+      least = others.least[c] < least ? others.least[c] : least;
+    }
+    stats[7] = most > 0.0 ? most : any;
+    stats[8] = least;
+    stats[9] += total(others.sum);
+    stats[10] = total(others.positive);
   }
   // First and last unknown of every plane.
   static void find_runs(const Level& l) {
@@ -177,45 +199,70 @@
   static void coarsen(const Level& l, const Level& c, double wall, float* work, double* stats) {
     const L P = l.P, PP = l.PP, nz = l.nz, n = nz + 16;
     const int X = l.axes & 1, Y = (l.axes >> 1) & 1, Z = (l.axes >> 2) & 1;
-    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n, *ta = tm + n;
+    float *tx = work, *ty = tx + n, *tz = ty + n, *te = tz + n, *tm = te + n;
     for (L I = 1; I <= c.nx; I++)
       for (L J = 0; J < c.ny; J++) {
-        clear(work, 6 * n);
+        clear(work, 5 * n);
         for (int a = 0; a <= X; a++)
           for (int b = 0; b <= Y; b++) {
             const L i = X ? 2*I - 1 + a : I, j = Y ? 2*J + b : J;
             if (i > l.nx || j >= l.ny) continue;
-            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm, ta);
+            add_row(l, i * PP + j * P, a == X, b == Y, tx, ty, tz, te, tm);
           }
         const L at = I * c.PP + J * c.P;
         const float fx = X ? .5f : 1.f, fy = Y ? .5f : 1.f, fz = Z ? .5f : 1.f, we = (float)wall;
-        double s[6] = {0, 0, 0, 0, 0, 0};
-        for (L K = 0; K < c.nz; K++) {
-          const L k = Z ? 2*K : K, k1 = Z ? 2*K + 1 : K;  // past the end there are zeros
-          const float other = Z ? 1.f : 0.f;
-          const float x = fx * (tx[k] + other * tx[k1]), y = fy * (ty[k] + other * ty[k1]);
-          const float z = fz * tz[k1], m = tm[k] + other * tm[k1];
-          c.cx[at+K] = x; c.cy[at+K] = y; c.cz[at+K] = z;
-          c.e[at+K] = we * (te[k] + other * te[k1]) + m;
-          if (c.m) c.m[at+K] = m;
-          c.di[at+K] = ta[k] + other * ta[k1];
-          s[0] += x; s[1] += y; s[2] += z;
-          s[3] += x > 0.f; s[4] += y > 0.f; s[5] += z > 0.f;
+        float* const rows[3] = {c.cx + at, c.cy + at, c.cz + at};
+        if (Z) merge_row(true, c.nz, tx, ty, tz, te, tm, fx, fy, fz, we, rows[0], rows[1], rows[2],
+                         c.e + at);
+        else merge_row(false, c.nz, tx, ty, tz, te, tm, fx, fy, fz, we, rows[0], rows[1], rows[2],
+                       c.e + at);
+        if (c.m) for (L K = 0; K < c.nz; K++) c.m[at+K] = Z ? tm[2*K] + tm[2*K+1] : tm[K];
+        for (int a = 0; a < 3; a++) {
+          double sum[8] = {}, positive[8] = {};
+          L K = 0;
+          for (; K + 8 <= c.nz; K += 8)
+            for (int k = 0; k < 8; k++) {
+              const float v = rows[a][K+k];
+              sum[k] += (double)v;
+              positive[k] += v > 0.f ? 1.0 : 0.0;
+            }
+          for (; K < c.nz; K++) {
+            sum[0] += (double)rows[a][K];
+            positive[0] += rows[a][K] > 0.f ? 1.0 : 0.0;
+          }
+          stats[a] += total(sum);
+          stats[3+a] += total(positive);
         }
-        for (int q = 0; q < 6; q++) stats[q] += s[q];
       }
     for (L I = 1; I <= c.nx; I++)
       for (L J = 0; J < c.ny; J++) {
         const L at = I * c.PP + J * c.P;
         for (L q = at; q < at + c.nz; q++) {
           const float d = c.e[q] + ((c.cx[q] + c.cx[q-c.PP]) + (c.cy[q] + c.cy[q-c.P]) + (c.cz[q] + c.cz[q-1]));
-          c.di[q] = c.di[q] > 0.f ? (d > 0.f ? 1.f / d : 1.f) : 0.f;
+          // A closed region within one coarse cell is no unknown there: its constant needs no
+          // correction, and one would be too large where the cell merges with others.
+          c.di[q] = d > 0.f ? 1.f / d : 0.f;
         }
       }
   }
+  // A row of the coarse operator from sums of fine rows; past the end of these there are zeros.
+  INLINED void merge_row(bool pairs, L n, const float* __restrict tx, const float* __restrict ty,
+                         const float* __restrict tz, const float* __restrict te,
+                         const float* __restrict tm, float fx, float fy, float fz, float wall,
+                         float* __restrict cx, float* __restrict cy, float* __restrict cz,
+                         float* __restrict e) {
+    for (L K = 0; K < n; K++) {
+      const L k = pairs ? 2*K : K, k1 = pairs ? 2*K + 1 : K;
+      const float other = pairs ? 1.f : 0.f;
+      cx[K] = fx * (tx[k] + other * tx[k1]);
+      cy[K] = fy * (ty[k] + other * ty[k1]);
+      cz[K] = fz * tz[k1];
+      e[K] = wall * (te[k] + other * te[k1]) + (tm[k] + other * tm[k1]);
+    }
+  }
   INLINED void add_row(const Level& l, L at, bool last_x, bool last_y, float* __restrict tx,
                        float* __restrict ty, float* __restrict tz, float* __restrict te,
-                       float* __restrict tm, float* __restrict ta) {
+                       float* __restrict tm) {
     const L P = l.P, PP = l.PP, nz = l.nz;
     const float wx = last_x ? 1.f : 0.f, wy = last_y ? 1.f : 0.f;
     if (l.mask) {
@@ -227,19 +274,28 @@
         const float zp = d0[k+1] > 0 ? on : 0.f, zm = d0[k-1] > 0 ? on : 0.f;
         tx[k] += wx * xp; ty[k] += wy * yp; tz[k] += zp;
         te[k] += (float)d0[k] - ((xp + xm) + (yp + ym) + (zp + zm));
-        ta[k] += on;
       }
     } else {
-      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at, *di = l.di + at;
+      const float *cx = l.cx + at, *cy = l.cy + at, *cz = l.cz + at, *e = l.e + at;
       const float* m = l.m ? l.m + at : nullptr;
       for (L k = 0; k < nz; k++) {
         tx[k] += wx * cx[k]; ty[k] += wy * cy[k]; tz[k] += cz[k];
-        te[k] += e[k]; ta[k] += di[k] > 0.f ? 1.f : 0.f;
+        te[k] += e[k];
       }
       if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
     }
   }
 
+  INLINED void subtract(double* __restrict row, L n, double factor, const double* __restrict pivot) {
+    for (L j = 0; j < n; j++) row[j] -= factor * pivot[j];
+  }
+  INLINED void subtract_four(double* __restrict row, L n, const double* factors,
+                             const double* __restrict pivots) {
+    FUSED
+    const double a = factors[0], b = factors[1], c = factors[2], d = factors[3];
+    const double *p = pivots, *q = p + n, *r = q + n, *s = r + n;
+    for (L j = 0; j < n; j++) row[j] -= (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
+  }
   // The inverse of the coarsest level by elimination, scaled to a diagonal of one so that pivots say
   // how nearly singular it is; rows without an unknown are zero. False if a pivot is too small.
   static bool invert(const Level& l, double* a, double least) {
@@ -264,18 +320,34 @@
         }
     for (L i = 0; i < n; i++)
       for (L j = 0; j < n; j++) if (i != j) a[i * n + j] *= scale[i] * scale[j];
-    for (L k = 0; k < n; k++) {
-      double* __restrict pivot = a + k * n;
-      if (!(pivot[k] > least)) return false;
-      const double over = 1.0 / pivot[k];
-      pivot[k] = 1.0;
-      for (L j = 0; j < n; j++) pivot[j] *= over;
+    // Four pivots at a time: first among their own rows, then all four in every other row.
+    for (L first = 0; first < n; first += 4) {
+      const L count = smaller(4, n - first);
+      double* block = a + first * n;
+      for (L k = 0; k < count; k++) {
+        double* pivot = block + k * n;
+        double& head = pivot[first + k];
+        if (!(head > least)) return false;
+        const double over = 1.0 / head;
+        head = 1.0;
+        for (L j = 0; j < n; j++) pivot[j] *= over;
+        for (L i = 0; i < count; i++) {
+          double* row = block + i * n;
+          const double factor = row[first + k];
+          if (i == k || factor == 0.0) continue;
+          row[first + k] = 0.0;
+          subtract(row, n, factor, pivot);
+        }
+      }
       for (L i = 0; i < n; i++) {
-        double* __restrict row = a + i * n;
-        const double factor = row[k];
-        if (i == k || factor == 0.0) continue;
-        row[k] = 0.0;
-        for (L j = 0; j < n; j++) row[j] -= factor * pivot[j];
+        if (i >= first && i < first + count) continue;
+        double factors[4] = {0, 0, 0, 0};
+        for (L k = 0; k < count; k++) {
+          factors[k] = a[i * n + first + k];
+          a[i * n + first + k] = 0.0;
+        }
+        if (count == 4) subtract_four(a + i * n, n, factors, block);
+        else for (L k = 0; k < count; k++) subtract(a + i * n, n, factors[k], block + k * n);
       }
     }
     for (L i = 0; i < n; i++)

@@ -7,9 +7,10 @@
   };
   // p . A p of one plane.
   INLINED double energy_plane(bool M, const Level& l, const float* p, L j) {
+    FUSED
     const L P = l.P, PP = l.PP, at = j * PP, q0 = l.run[2*j], q1 = l.run[2*j+1];
     const float *x0 = p + at, *xm = x0 - PP, *xp = x0 + PP;
-    double total = 0.0;
+    double sum = 0.0;
     if (M) {
       const unsigned char* d8 = l.d8 + at;
       for (L q = q0; q < q1; q += 2048) {
@@ -24,9 +25,9 @@
         for (; u + 64 <= end; u += 64) for (int k = 0; k < 64; k++) TERM(k)
         for (; u < end; u++) TERM(0)
 #undef TERM
-        for (int k = 0; k < 64; k++) total += part[k];
+        sum += total(part);
       }
-      return total;
+      return sum;
     }
     // Squares of differences: every term is positive, so single precision loses nothing to
     // cancellation however large the contrast is.
@@ -46,9 +47,9 @@
         const float v = x0[u], dx = xp[u] - v, dy = x0[u+P] - v, dz = x0[u+1] - v;
         part[0] += e[u] * v * v + cx[u] * dx * dx + cy[u] * dy * dy + cz[u] * dz * dz;
       }
-      for (int k = 0; k < 64; k++) total += part[k];
+      sum += total(part);
     }
-    return total;
+    return sum;
   }
   // p = z + beta p and p . A p; planes at the cuts of the team wait for the neighbours.
   INLINED double direction(bool M, const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
@@ -87,6 +88,7 @@
   // x += alpha p, b -= change A p with the product in double; b . b
   INLINED double advance(bool M, bool fresh, const Level& l, const Fine& f, Team& t, Range r,
                          double alpha, double change) {
+    FUSED
     const L P = l.P, PP = l.PP;
     double total = 0.0;
     for (L j = r.first; j <= r.last; j++) {
@@ -185,38 +187,52 @@
     else if (v.sk == 1) load_rows(false, true, l, v, to, b, r, scale, single);
     else load_rows(false, false, l, v, to, b, r, scale, single);
   }
+  // One row of b - A x from the double iterate: its square; `b` takes it, scaled and in single
+  // precision, or `to` takes the iterate.
+  INLINED double residual_row(bool M, bool keep, L n, L P, L PP, const double* __restrict from, L step,
+                              const double* __restrict x, const double* __restrict d,
+                              const double* __restrict cx, const double* __restrict cy,
+                              const double* __restrict cz, const unsigned char* __restrict d8,
+                              const float* __restrict di, float* __restrict b, double* __restrict to,
+                              L out_step, double scale, double unit) {
+    double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    L k = 0;
+#define TAKE(c) { const L u = k + c; const double given = from[u * step]; double a; bool on; \
+      if (M) { on = d8[u] > 0; \
+        a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
+      } else { on = di[u] > 0.f; \
+        a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
+                           + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
+      const double n = on ? given - a : 0.0; \
+      if (keep) b[u] = (float)(scale * n); else to[u * out_step] = unit * x[u]; \
+      part[c] += n * n; }
+    for (; k + 8 <= n; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+    for (; k < n; k++) TAKE(0)
+#undef TAKE
+    double sum = 0.0;
+    for (int c = 0; c < 8; c++) sum += part[c];
+    return sum;
+  }
   // The true residual of the double iterate: its square, and on request itself, scaled and in single
   // precision, or the iterate for the caller.
-  INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
-                               const View& out, Team& t, Range r, double scale, double unit) {
-    const L P = l.P, PP = l.PP;
+  INLINED double residual_rows(bool M, bool keep, bool unit_step, const Level& l, const Fine& f,
+                               const View& v, const View& out, Range r, double scale, double unit) {
+    const L step = unit_step ? 1 : v.sk, out_step = unit_step ? 1 : out.sk;
     double total = 0.0;
     for (L i = r.first; i <= r.last; i++)
       for (L j = 0; j < l.ny; j++) {
-        const L at = i * PP + j * P;
-        const double *from = v.data + (i - 1) * v.si + j * v.sj, *x = f.x + at;
-        const double *d = f.d + at, *cx = f.cx + at, *cy = f.cy + at, *cz = f.cz + at;
-        double* __restrict to = out.data + (i - 1) * out.si + j * out.sj;
-        const unsigned char* d8 = l.d8 + at;
-        const float* di = l.di + at;
-        float* __restrict b = l.b + at;
-        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        L k = 0;
-#define TAKE(c) { const L u = k + c; double a; bool on; \
-          if (M) { on = d8[u] > 0; \
-            a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
-          } else { on = di[u] > 0.f; \
-            a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
-                               + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
-          const double n = on ? from[u * v.sk] - a : 0.0; \
-          if (keep) b[u] = (float)(scale * n); else to[u * out.sk] = unit * x[u]; \
-          part[c] += n * n; }
-        for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
-        for (; k < l.nz; k++) TAKE(0)
-#undef TAKE
-        for (int c = 0; c < 8; c++) total += part[c];
+        const L at = i * l.PP + j * l.P;
+        total += residual_row(M, keep, l.nz, l.P, l.PP, v.data + (i - 1) * v.si + j * v.sj, step,
+                              f.x + at, f.d + at, f.cx + at, f.cy + at, f.cz + at, l.d8 + at, l.di + at,
+                              l.b + at, out.data + (i - 1) * out.si + j * out.sj, out_step, scale, unit);
       }
-    return sum(t, total);
+    return total;
+  }
+  INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
+                               const View& out, Team& t, Range r, double scale, double unit) {
+    const bool unit_step = v.sk == 1 && (keep || out.sk == 1);
+    return sum(t, unit_step ? residual_rows(M, keep, true, l, f, v, out, r, scale, unit)
+                            : residual_rows(M, keep, false, l, f, v, out, r, scale, unit));
   }
   OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
     return l.mask ? direction(true, l, p, t, r, fresh, beta) : direction(false, l, p, t, r, fresh, beta);
