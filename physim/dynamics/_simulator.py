@@ -38,7 +38,7 @@ from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
 from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
-from physim.dynamics._transforms import is_differentiated, is_mapped
+from physim.dynamics._transforms import is_differentiated, is_mapped, is_transformed
 from physim.model import Model
 from solvers.core import OnFailure, Report, SettingsError, check_choice, check_count
 
@@ -162,7 +162,9 @@ class Simulator:
         last = self._last_surroundings
         if last is None or last.batch != batch:
             last = Surroundings.of(batch, self.model, self._own_numbers, self.timestep)
-            self._last_surroundings = last
+            # Made inside a torch.func transform they are dead after it.
+            if not is_transformed(last.timestep):
+                self._last_surroundings = last
         return last
 
     def initial_state(

@@ -36,10 +36,12 @@ class Surroundings:
     def of(batch: int, model: Model, numbers: Tensor, timestep: float) -> Surroundings:
         """Surroundings of a batch of one model with its own flat numbers."""
         double = torch.float64
-        return Surroundings(
-            batch=batch,
-            control=torch.zeros(batch, model.nu, dtype=double),
-            force=no_force(batch, model.nv),
-            timestep=torch.full((batch,), timestep, dtype=double),
-            numbers=numbers.expand(batch, -1),
-        )
+        # Whoever keeps them may differentiate later, which tensors of an inference do not allow.
+        with torch.inference_mode(False):
+            return Surroundings(
+                batch=batch,
+                control=torch.zeros(batch, model.nu, dtype=double),
+                force=no_force(batch, model.nv),
+                timestep=torch.full((batch,), timestep, dtype=double),
+                numbers=numbers.expand(batch, -1),
+            )

@@ -144,3 +144,24 @@ def test_forward_mode_is_the_transpose_of_reverse_mode_at_any_smoothing(
     _, pull = torch.func.vjp(out, state.v)
     forward, backward = float((g * pushed).sum()), float((pull(g)[0] * t).sum())
     assert forward == pytest.approx(backward, rel=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_a_simulator_outlives_what_watched_it(
+    simulator: Build, backend: str, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    # Nobody has stepped batches of these sizes before: what they need is made inside.
+    sim = simulator("puck", backend=backend)
+    many, more = states["puck"].repeat(7), states["puck"].repeat(11)
+
+    def speeds(timestep: Tensor) -> Tensor:
+        return sim.step(many, parameters={"timestep": timestep})[0].v
+
+    jacrev(speeds)(torch.tensor(sim.timestep, dtype=torch.float64))
+    with torch.inference_mode():
+        sim.step(more.repeat(1))
+    for state in (many, more):
+        watched = physim.State(q=state.q, v=state.v.clone().requires_grad_())
+        following, _ = sim.step(watched)
+        torch.testing.assert_close(following.v, sim.step(state)[0].v, rtol=0, atol=1e-7)
+        following.v.sum().backward()
