@@ -178,6 +178,10 @@ class Queries:
         scales = self.mechanism.scales
         least = 1e-3 * scales.mass * scales.velocity * min(1.0, scales.length)
         scale = wanted.abs().amax(-1).clamp(min=least)
+        # Speeds are differences of places over the interval, which amplifies the places' rounding.
+        place = self._link_blocks(q, numbers)[1].detach().norm(dim=-1).amax(-1) + scales.length
+        amplified = scales.mass * place * place.clamp(min=1.0) / interval
+        tolerance = 1e-10 + 16 * torch.finfo(q.dtype).eps * amplified / scale
         error = torch.full_like(scale, torch.inf)
         for _ in range(30):
             if bool((error < 1e-14).all()):
@@ -194,7 +198,7 @@ class Queries:
             step, _ = torch.linalg.solve_ex(torch.stack(rows, dim=1).detach(), defect)
             v = v - step
             error = defect.abs().amax(-1) / scale
-        return v, error < 1e-10
+        return v, error < tolerance
 
     def energy(self, q: Tensor, v_node: Tensor, numbers: Tensor) -> Tensor:
         """Kinetic plus potential energy of gravity and springs (B,) [J]."""

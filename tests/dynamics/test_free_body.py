@@ -86,3 +86,18 @@ def test_free_fall_is_exact(simulator: Callable[..., Simulator]) -> None:
     torch.testing.assert_close(end.q[0, :3], speed + 0.5 * gravity, atol=1e-9, rtol=0)
     velocity = sim.node_velocity(end)[0, :3]
     torch.testing.assert_close(velocity, speed + gravity, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("timestep", [1e-2, 1e-5, 1e-6])
+@pytest.mark.parametrize("place", [0.0, 30.0])
+def test_a_slow_start_at_the_node_has_its_velocity_at_any_time_step(
+    simulator: Callable[..., Simulator], timestep: float, place: float
+) -> None:
+    sim = simulator(BODY, timestep=timestep)
+    speed = torch.tensor([[1e-3, 0.0, 0.0, 0.0, 2e-3, 1e-3]], dtype=torch.float64)
+    pose = sim.model.initial_q.clone()
+    pose[:3] += place
+    start = sim.initial_state(q=pose, v=speed, at="node")
+    # What is left is the rounding of places over a time step.
+    rounding = 100 * torch.finfo(torch.float64).eps * (1 + place) ** 2 / timestep
+    torch.testing.assert_close(sim.node_velocity(start), speed, rtol=0, atol=1e-9 + rounding)
