@@ -7,7 +7,7 @@ dropped (see `_hidden`). Pairs that the model's filters exclude never get here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from physim.collision import _witness as witness
 from physim.collision._hidden import pruned
 from physim.model.tree import body_positions, quaternion_to_matrix, rotate, snap
+from solvers.core import SettingsError
 
 if TYPE_CHECKING:
     from physim.model import Model, Pair, Shape
@@ -250,6 +251,10 @@ def build_groups(
     Returns:
         Groups of candidates, kinds in a fixed order.
     """
+    if isinstance(shapes, str) or not (shapes is None or isinstance(shapes, Iterable)):
+        raise SettingsError(
+            f"contact_shapes is {shapes!r}, expected names of shapes, such as {[str(shapes)]!r}"
+        )
     allowed = None if shapes is None else {model.shape(name).index for name in shapes}
     members: dict[tuple[str, tuple[float, float, float] | None], list[Candidate]] = {}
     p = model.parameters()

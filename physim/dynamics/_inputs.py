@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
+from physim.dynamics._numbers import symmetric_matrix
 from physim.dynamics._state import State
 from physim.dynamics._transforms import is_mapped
+from physim.model._parameters import NON_NEGATIVE
 from physim.model.tree import Tree
 from solvers.core import NonFiniteError, NumericalWarning, OnFailure, SettingsError, ShapeError
 
@@ -90,7 +92,14 @@ def batch_rows(name: str, value: Tensor | Sequence[float], width: int, batch: in
 
 def as_state(state: State, nq: int, nv: int) -> State:
     """A state whose rows are float64, one of q and one of v for each item."""
+    if not isinstance(state, State):
+        raise SettingsError(
+            f"state is a {type(state).__name__}, expected a physim.State; make one with "
+            "initial_state"
+        )
     q, v = as_rows("state.q", state.q, nq), as_rows("state.v", state.v, nv)
+    if not q.shape[0]:
+        raise ShapeError("state has no items, expected one or more; leave out empty selections")
     if q.shape[0] != v.shape[0]:
         raise ShapeError(f"state has {q.shape[0]} rows of q but {v.shape[0]} of v")
     if q is state.q and v is state.v:
@@ -120,17 +129,18 @@ def item_rows(name: str, value: Tensor, width: int, batch: int) -> Tensor:
 
 def item_numbers(name: str, value: Tensor, batch: int) -> Tensor:
     """A float64 tensor of one number per item."""
-    if value.shape != (batch,):
-        raise ShapeError(f"{name} has shape {tuple(value.shape)}, expected ({batch},)")
-    return value.to(torch.float64)
+    numbers = as_double(name, value)
+    if numbers.shape != (batch,):
+        raise ShapeError(f"{name} has shape {tuple(numbers.shape)}, expected ({batch},)")
+    return numbers
 
 
 def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:
     """The simulator's parameters with the given ones in place.
 
     Raises:
-        SettingsError: If a name is unknown, a tensor is of the wrong kind or a time step is not
-            positive.
+        SettingsError: If a name is unknown, a tensor is of the wrong kind, a time step is not
+            positive, or a number such as a mass is negative.
         ShapeError: If a shape is neither the parameter's own nor that with a batch in front.
     """
     if not isinstance(given, Mapping):
@@ -153,12 +163,32 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
                 f"{(batch, *shape)}"
             )
         merged[name] = tensor.to(torch.float64)
-    timestep = merged["timestep"]
-    if "timestep" in given and not is_mapped(timestep) and bool((timestep <= 0).any()):
-        raise SettingsError(
-            f"parameters['timestep'] is {timestep.tolist()!r}, expected a positive number"
-        )
+        if not is_mapped(tensor):
+            _check_range(name, merged[name].detach())
     return merged
+
+
+def _check_range(name: str, value: Tensor) -> None:
+    """Refuse numbers that no mechanism has; NaN is left to `finite_items`."""
+    if name == "timestep" and bool((value <= 0).any()):
+        raise SettingsError(
+            f"parameters['timestep'] is {value.tolist()!r}, expected a positive number"
+        )
+    if name in NON_NEGATIVE and bool((value < 0).any()):
+        index = tuple((value < 0).nonzero()[0].tolist())
+        raise SettingsError(
+            f"parameters[{name!r}] is {float(value[index]):g} at {list(index)}, expected zero or "
+            "more; while it is learned, let it be the exponential or the square of a free number"
+        )
+    if name == "inertia" and bool(torch.isfinite(value).all()):
+        principal = torch.linalg.eigvalsh(symmetric_matrix(value))
+        bad = principal[..., 0] < -1e-12 * principal[..., 2].clamp(min=1.0)
+        if bool(bad.any()):
+            index = tuple(bad.nonzero()[0].tolist())
+            raise SettingsError(
+                f"parameters['inertia'] has the principal moment {float(principal[index][0]):g} at "
+                f"{list(index)}, expected a positive definite matrix (xx, yy, zz, xy, xz, yz)"
+            )
 
 
 def rotation_spans(tree: Tree) -> list[tuple[int, int, int]]:

@@ -38,8 +38,14 @@ class State:
         return int(self.q.shape[0])
 
     def __getitem__(self, items: int | slice | Tensor) -> State:
-        """Some items as a state; a single index keeps the batch dimension."""
+        """Some items as a state; a single index keeps the batch dimension.
+
+        Raises:
+            IndexError: If there is no such item.
+        """
         if isinstance(items, int):
+            if not -self.batch <= items < self.batch:
+                raise IndexError(f"item {items} of a state with {self.batch} items")
             items = slice(items, items + 1 or None)
         return self._map(lambda y: y[items])
 

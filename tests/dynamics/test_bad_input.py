@@ -53,6 +53,8 @@ def test_a_time_step_of_zero_is_refused() -> None:
         ({"backend": "cuda"}, "backend"),
         ({"threads": 0}, "threads"),
         ({"contact_shapes": ["bal"]}, "bal"),
+        ({"contact_shapes": "ball"}, r"contact_shapes is 'ball', expected names"),
+        ({"contact_shapes": 3}, "contact_shapes is 3"),
     ],
 )
 def test_unknown_choices_are_named(settings: dict[str, Any], word: str) -> None:
@@ -104,6 +106,18 @@ def test_states_are_checked(
         ({"parameters": {"mass": torch.full((2,), torch.nan)}}, NonFiniteError, "."),
         ({"parameters": {"timestep": torch.tensor(0.0)}}, SettingsError, "timestep.*positive"),
         ({"parameters": {"timestep": torch.tensor(-0.01)}}, SettingsError, "timestep.*positive"),
+        (
+            {"parameters": {"mass": torch.tensor([1.0, -2.0])}},
+            SettingsError,
+            r"'mass'.*-2 at \[1\]",
+        ),
+        (
+            {"parameters": {"damping": -torch.ones(1, 9)}},
+            SettingsError,
+            r"'damping'.*-1 at \[0, 0\]",
+        ),
+        ({"parameters": {"friction": -torch.ones(3)}}, SettingsError, "'friction'"),
+        ({"parameters": {"inertia": -torch.ones(2, 6)}}, SettingsError, "'inertia'.*principal"),
         ({"parameters": {"mass": "heavy"}}, SettingsError, "'mass'.* is a str"),
         ({"parameters": ["mass"]}, SettingsError, "parameters is a list"),
         ({"external_force": torch.zeros(2, 5)}, ShapeError, "external_force"),
@@ -128,9 +142,13 @@ def test_steps_are_checked(
         (State(q=torch.ones(2, 10), v=torch.zeros(2, 9)), ShapeError),
         (State(q=torch.ones(1, 11), v=torch.full((1, 9), torch.nan)), NonFiniteError),
         (State(q=torch.zeros(1, 11), v=torch.zeros(1, 9)), NonFiniteError),
+        (State(q=torch.ones(0, 11), v=torch.zeros(0, 9)), ShapeError),
+        (State(q=torch.ones(1, 11), v=torch.zeros(1, 9), interval=0.1), ShapeError),
+        ((torch.ones(1, 11), torch.zeros(1, 9)), SettingsError),
+        (None, SettingsError),
     ],
 )
-def test_hand_made_states_are_checked(sim: Simulator, state: State, error: Any) -> None:
+def test_hand_made_states_are_checked(sim: Simulator, state: Any, error: Any) -> None:
     with pytest.raises(error):
         sim.step(state)
 
@@ -239,3 +257,10 @@ def test_a_failed_step_says_so_and_keeps_the_solution(
     assert caught.value.solution is not None
     _, report = sim.step(start, on_failure="mask")
     assert not report.all_converged
+
+
+def test_a_state_ends_after_its_items(sim: Simulator) -> None:
+    state = sim.initial_state(batch=2)
+    assert len(list(state)) == 2
+    with pytest.raises(IndexError, match="item 2 of a state with 2"):
+        state[2]
