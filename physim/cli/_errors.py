@@ -20,7 +20,7 @@ P = ParamSpec("P")
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Show a `PhysimError` of a command without its traceback.
+    """Show a `PhysimError` of a command, or a file that it may not touch, without its traceback.
 
     Args:
         command: Function of a command.
@@ -35,6 +35,12 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except PhysimError as error:
             typer.echo(f"physim: {error}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+        except OSError as error:
+            # Without a file it is no matter of what the user gave.
+            if error.filename is None:
+                raise
+            typer.echo(f"physim: {error.filename}: {error.strerror}", err=True)
             raise typer.Exit(BAD_INPUT) from error
         except KeyboardInterrupt as error:
             typer.echo("physim: interrupted", err=True)

@@ -48,7 +48,7 @@ def simulate(
     ] = 1.0,
     hold: Annotated[float, typer.Option(help="Seconds for which a random control is held.")] = 0.05,
     batch: Annotated[int, typer.Option(min=1, help="Number of items.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random controls.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random controls.")] = 0,
     height: Annotated[
         float, typer.Option(help="Start this many metres above the file's pose.")
     ] = 0.0,
@@ -89,6 +89,7 @@ def simulate(
     check_outputs(
         {"output": (output, _OUTPUT), "view": (view, _VIEW), "checkpoint": (checkpoint, ())},
         json=json,
+        reads={"the model": model, "--controls": controls},
     )
     if sensors and output is None:
         raise SettingsError("--sensors saves readings to --output, which is missing; give a file")

@@ -63,7 +63,9 @@ def solve(
     values, mass, spacing, periodic and outside. Exit code 1 if an item failed (its best iterate is
     written), 2 for bad input, 130 after Ctrl-C.
     """
-    check_outputs({"output": (output, _OUTPUT)}, json=json)
+    check_outputs(
+        {"output": (output, _OUTPUT)}, json=json, reads={"the system": system, "--rhs": rhs or ""}
+    )
     from physim.cli._solve_report import describe_solve, show_solve
     from physim.cli._solve_run import run_serial, run_with_ray
     from physim.cli._systems import read_system

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -322,3 +323,44 @@ def test_gymnasium_model_by_name(tmp_path: Path) -> None:
     run("simulate", "half-cheetah", "--controls", "random", "--duration", 0.5, "--timestep", 0.02,
         "--json", record)  # fmt: skip
     assert json.loads(record.read_text())["summary"]["failures"] == 0
+
+
+def test_no_output_takes_the_place_of_another_file(cart: Path, tmp_path: Path) -> None:
+    text, record = cart.read_text(), tmp_path / "record.npz"
+    for options, word in (
+        (["--json", str(cart)], "the file of the model too"),
+        (["--output", str(record), "--json", str(record)], "the file of --output too"),
+        (
+            ["--view", f"{tmp_path}/a.html", "--json", f"{tmp_path}/../{tmp_path.name}/a.html"],
+            "--view",
+        ),
+    ):
+        result = CliRunner().invoke(app, ["simulate", str(cart), "--duration", "0.05", *options])
+        assert result.exit_code == 2
+        assert word in result.output
+    assert cart.read_text() == text
+    assert not record.exists()
+    both = ["--json", "/dev/null", "--checkpoint", "/dev/null"]
+    assert (
+        "too, which would be lost" not in CliRunner().invoke(app, ["simulate", "x", *both]).output
+    )
+
+
+def test_a_file_that_may_not_be_written_is_one_line(
+    cart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a.npz"))
+
+    monkeypatch.setattr("physim.Trajectory.save", refuse)
+    options = ["--duration", "0.05", "--output", str(tmp_path / "a.npz")]
+    result = CliRunner().invoke(app, ["simulate", str(cart), *options])
+    assert result.exit_code == 2
+    assert "a.npz: Permission denied" in result.output
+
+
+def test_a_seed_beyond_the_generator_is_refused(cart: Path) -> None:
+    options = ["--duration", "0.05", "--controls", "random", "--seed", str(10**23)]
+    result = CliRunner().invoke(app, ["simulate", str(cart), *options])
+    assert result.exit_code == 2
+    assert "seed" in result.output
