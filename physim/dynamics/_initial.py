@@ -16,6 +16,7 @@ from physim.dynamics._inputs import (
     report_overlap,
 )
 from physim.dynamics._state import State
+from physim.dynamics._transforms import is_mapped, is_transformed
 from solvers.core import SettingsError, check_choice, check_count, check_finite
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def make_initial_state(
         q0, v0 = record.q, record.v
     q_rows = as_rows("q", q0 if q is None else q, simulator.model.nq)
     v_rows = as_rows("v", v0 if v is None else v, simulator.model.nv)
+    if is_mapped(q_rows, v_rows) or (at == "node" and is_transformed(q_rows, v_rows)):
+        raise SettingsError(
+            "initial_state: got q or v of a torch.func transform, expected numbers that it can "
+            "check; make the state outside, or inside take physim.State(q=q[None], v=v[None])"
+        )
     batch = max(batch, q_rows.shape[0], v_rows.shape[0])
     q_rows = batch_rows("q", q_rows, simulator.model.nq, batch)
     v_rows = batch_rows("v", v_rows, simulator.model.nv, batch)

@@ -273,7 +273,7 @@ def report_overlap(
         tolerated: Depth that counts as touching [m].
         policy: ``"warn"`` or ``"raise"``.
     """
-    lowest, where = gaps.min(dim=-1)
+    lowest, where = gaps.detach().min(dim=-1)
     worst = int(lowest.argmin())
     depth = -float(lowest[worst])
     if depth <= tolerated:

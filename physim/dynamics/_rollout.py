@@ -186,7 +186,8 @@ def _stepped(
             else:
                 chunk = run(rows[-1], first, last)
             rows += chunk
-            bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
+            if progress:
+                bar.update(last, iterations=float(rows[-1][4].iterations.double().mean()))
 
     def state_gradients(scalar: Tensor) -> tuple[Tensor, Tensor]:
         leaves = [y for row in rows for y in row[:2] if y.requires_grad]

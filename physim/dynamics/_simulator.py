@@ -292,19 +292,19 @@ class Simulator:
         if parameters:
             watched += (data.timestep, data.numbers)
         with_gradient = is_differentiated(*watched)
-        mapped = with_gradient and is_mapped(*watched)
         if external_force is not None or self.backend == "reference":
             data = replace(data, q=normalise_quaternions(self.mechanism.tree, data.q))
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
             force = self._queries.body_force(data.q, data.numbers, placed.center, external_force)
             data = replace(data, force=force)
-            with_gradient = with_gradient or is_differentiated(force)
+            with_gradient, watched = with_gradient or is_differentiated(force), (*watched, force)
         wanted = step_smoothing(self, value, with_gradient=with_gradient)
-        if mapped:
+        if with_gradient and is_mapped(*watched):
             # Inside vmap no value may steer the program: no checks and no parts.
             done = differentiable_step(self._solver, data, wanted, impulses=None, most_parts=1)
-            following = State(q=done.q, v=done.v, impulses=done.impulses)
+            interval = None if state.interval is None else data.timestep
+            following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
             return following, done_report(done)
         warm, most = state.impulses, self.settings.max_substeps
         if with_gradient:
@@ -377,6 +377,11 @@ class Simulator:
         check_choice("on_failure", on_failure, _POLICIES)
         state = as_state(state, self.model.nq, self.model.nv)
         u = self._control(control, state.batch)
+        if is_transformed(state.q, state.v, u):
+            raise SettingsError(
+                "linearize: got a state or control of a torch.func transform, whose derivative it "
+                "does not have; inside, transform step itself, as in jacrev"
+            )
         return linearize_step(self, state, u, parameters, on_failure)
 
     def retract(self, q: Tensor, step: Tensor) -> Tensor:

@@ -165,3 +165,45 @@ def test_a_simulator_outlives_what_watched_it(
         following, _ = sim.step(watched)
         torch.testing.assert_close(following.v, sim.step(state)[0].v, rtol=0, atol=1e-7)
         following.v.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_vmap_of_pushes_equals_batch(
+    simulator: Build, backend: str, states: dict[str, physim.State], generator: torch.Generator
+) -> None:
+    sim, state = simulator("puck", backend=backend), states["puck"]
+    bodies = len(sim.model.bodies)
+    pushes = torch.randn(3, state.batch, bodies, 6, generator=generator, dtype=torch.float64)
+    mapped = vmap(lambda push: sim.step(state, external_force=push)[0].v)(pushes)
+    for push, found in zip(pushes, mapped, strict=True):
+        wanted = sim.step(state, external_force=push)[0].v
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-7)
+
+
+def test_vmap_of_rollout_equals_batch(
+    sim: physim.Simulator, states: dict[str, physim.State], controls: dict[str, Tensor]
+) -> None:
+    state, drive = states["puck"], controls["puck"][:1].expand(3, -1)
+
+    def end(q: Tensor, v: Tensor, u: Tensor) -> Tensor:
+        return sim.rollout(physim.State(q=q[None], v=v[None]), u).v[-1, 0]
+
+    wanted = sim.rollout(state, drive)
+    found = vmap(end, in_dims=(0, 0, None))(state.q, state.v, drive)
+    torch.testing.assert_close(found, wanted.v[-1], rtol=0, atol=1e-7)
+    slopes = vmap(jacrev(end, argnums=2), in_dims=(0, 0, None))(state.q, state.v, drive)
+    for item in range(state.batch):
+        slope = jacrev(end, argnums=2)(state.q[item], state.v[item], drive)
+        torch.testing.assert_close(slopes[item], slope, rtol=1e-6, atol=1e-9)
+
+
+def test_what_checks_values_says_that_it_is_inside_a_transform(
+    sim: physim.Simulator, states: dict[str, physim.State]
+) -> None:
+    q, v = states["puck"].q, states["puck"].v
+    with pytest.raises(physim.SettingsError, match="initial_state: got q or v of a torch.func"):
+        vmap(lambda q: sim.initial_state(q=q).q)(q)
+    with pytest.raises(physim.SettingsError, match="initial_state"):
+        jacrev(lambda v: sim.initial_state(v=v, at="node").v)(v)
+    with pytest.raises(physim.SettingsError, match="linearize: got a state or control"):
+        jacrev(lambda v: sim.linearize(physim.State(q=q, v=v))[0])(v)
