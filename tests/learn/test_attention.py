@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from physim.learn.landscape import attention_margin, attention_svm, direction_cosine
-from solvers.core import InfeasibleError, ShapeError, Status
+from physim.learn.landscape import Norm, attention_margin, attention_svm, direction_cosine
+from solvers.core import InfeasibleError, NonFiniteError, SettingsError, ShapeError, Status
 
 
 def problem(seed: int, n: int, t: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -193,3 +193,31 @@ def test_feasibility_agrees_with_a_linear_program() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ShapeError, match="queries"):
         attention_svm(torch.ones(2, 3, 4), torch.ones(2, 5), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("norm", ["frobenius", "nuclear"])
+@pytest.mark.parametrize("unit", [1e-6, 1e3, 1e6])
+def test_margin_scales_with_the_unit_of_tokens(norm: Norm, unit: float) -> None:
+    tokens, queries, labels, value = problem(3, 3, 4, 5)
+    selected = best_tokens(tokens, labels, value)
+    one = tokens.clone().requires_grad_()
+    other = (unit * tokens).requires_grad_()
+    found = attention_margin(one, queries, selected, norm=norm)
+    scaled = attention_margin(other, queries, selected, norm=norm)
+    torch.testing.assert_close(scaled / unit, found, rtol=1e-6, atol=0)
+    slopes = [torch.autograd.grad(y, x)[0] for y, x in ((found, one), (scaled, other))]
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_selected_is_refused() -> None:
+    tokens, queries = torch.randn(2, 3, 4).double(), torch.randn(2, 4).double()
+    for wrong in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(SettingsError, match="selected: got"):
+            attention_svm(tokens, queries, wrong)
+    first = torch.tensor([0, 0])
+    with pytest.raises(ShapeError, match="two tokens"):
+        attention_svm(tokens[:, :1], queries, first)
+    with pytest.raises(ShapeError, match="one sample"):
+        attention_svm(tokens[:0], queries[:0], first[:0])
+    with pytest.raises(NonFiniteError, match="tokens"):
+        attention_svm(tokens * torch.nan, queries, first)

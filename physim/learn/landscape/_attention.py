@@ -31,10 +31,13 @@ from torch import Tensor
 from solvers.core import (
     OnFailure,
     Report,
+    SettingsError,
+    ShapeError,
     Solution,
     Status,
     apply_on_failure,
     check_choice,
+    check_finite,
     check_shape,
 )
 
@@ -87,7 +90,9 @@ def attention_svm(
 
     Raises:
         InfeasibleError: If the tokens cannot be separated and ``on_failure="raise"``.
-        ShapeError: If shapes do not fit.
+        ShapeError: If shapes do not fit, or there is no sample or no second token.
+        SettingsError: If a selection is no index of a token.
+        NonFiniteError: If tokens or queries hold NaN or infinity.
 
     Cost: Frobenius for d above 32 is solved in the dual, on n(T - 1) multipliers; nuclear is a
     semidefinite program of 2d rows, for d up to about 30.
@@ -102,8 +107,11 @@ def attention_svm(
     sizes = check_shape("tokens", tokens, "n t d")
     check_shape("queries", queries, "n d", sizes=sizes)
     check_shape("selected", selected, "n", sizes=sizes)
+    _check_selection(selected, sizes["n"], sizes["t"])
+    check_finite("tokens", tokens.detach())
+    check_finite("queries", queries.detach())
     rows = _rows(tokens.detach(), queries.detach(), selected)
-    weights, multipliers, slack = _solve(rows.double().cpu(), sizes["d"], norm)
+    weights, multipliers, slack = _solve_in_units(rows.double().cpu(), sizes["d"], norm)
     feasible = weights is not None
     nothing = torch.full((sizes["d"], sizes["d"]), torch.nan, dtype=torch.float64)
     w = nothing if weights is None else weights
@@ -153,8 +161,8 @@ def attention_margin(
     Gradients: first order, from the multipliers; where they are not unique, one of the
     subgradients.
     """
-    rows = _rows(tokens, queries, selected)
     found = attention_svm(tokens, queries, selected, norm=norm)
+    rows = _rows(tokens, queries, selected)
     multipliers = found.multipliers[_others(selected, tokens.shape[1])]
     result: Tensor = _Margin.apply(  # type: ignore[no-untyped-call]
         rows, found.value.reshape(-1), multipliers, found.margin
@@ -204,6 +212,27 @@ def _rows(tokens: Tensor, queries: Tensor, selected: Tensor) -> Float[Tensor, "c
     differences = chosen[:, None] - tokens
     products = torch.einsum("ntd,ne->ntde", differences, queries).reshape(n, count, -1)
     return products[_others(selected, count)]
+
+
+def _check_selection(selected: Tensor, n: int, count: int) -> None:
+    if not n or count < 2:
+        raise ShapeError(
+            f"tokens: got {n} samples of {count} tokens, expected at least one sample and two "
+            "tokens, one to select and one to tell it from"
+        )
+    is_index = not selected.is_floating_point() and not selected.is_complex()
+    if not is_index or bool(((selected < 0) | (selected >= count)).any()):
+        raise SettingsError(
+            f"selected: got {selected.tolist()} ({selected.dtype}), expected whole numbers from 0 "
+            f"to {count - 1}"
+        )
+
+
+def _solve_in_units(rows: Tensor, d: int, norm: Norm) -> tuple[Tensor | None, Tensor, float]:
+    """`_solve` with rows of about one, where the solver's tolerances and bounds are meant."""
+    unit = float(torch.linalg.vector_norm(rows, dim=1).max()) or 1.0
+    weights, multipliers, slack = _solve(rows / unit, d, norm)
+    return None if weights is None else weights / unit, multipliers / unit, slack
 
 
 def _solve(rows: Tensor, d: int, norm: Norm) -> tuple[Tensor | None, Tensor, float]:
