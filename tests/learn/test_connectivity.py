@@ -226,3 +226,36 @@ def test_bad_input() -> None:
         align(relu, nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)))
     with pytest.raises(SettingsError, match="forks"):
         fork_study(objective, lambda t, i, j, s: t, steps=5, forks=[5], start=lambda s: a)
+
+
+def test_a_loss_that_differentiates_inside_has_a_barrier() -> None:
+    x = torch.linspace(0, 1, 7, dtype=torch.float64)
+
+    def residual(p: Tensor) -> Tensor:
+        place = x.clone().requires_grad_()
+        u = torch.tanh(p[0] * place + p[1])
+        (slope,) = torch.autograd.grad(u.sum(), place, create_graph=True)
+        return slope + u
+
+    a, b = torch.tensor([[1.0, 0.2], [-2.0, 0.5]], dtype=torch.float64)
+    found = barrier(Objective.of_residual(residual, a, mode="reverse"), a, b, points=5)
+    for t, loss in zip(found.t, found.losses, strict=True):
+        p = a + t * (b - a)
+        u = torch.tanh(p[0] * x + p[1])
+        torch.testing.assert_close(loss, 0.5 * (p[0] * (1 - u**2) + u).square().sum())
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0.5, 1.0])
+def test_a_loss_that_is_not_finite_makes_heights_infinite(bad: float, place: float) -> None:
+    lost = Objective.of_loss(
+        lambda p: torch.where((p - place).abs() < 0.1, bad, 2.0).sum(), torch.zeros(1)
+    )
+    found = barrier(lost, torch.zeros(1), torch.ones(1))
+    assert found.height == found.log_height == math.inf
+
+
+def test_no_way_has_no_angle() -> None:
+    base, other = torch.ones(3), torch.arange(3.0)
+    assert math.isnan(angle(base, base, other))
+    assert math.isnan(angle(base, other, other * torch.nan))

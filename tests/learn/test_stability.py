@@ -19,7 +19,7 @@ from physim.learn.landscape import (
     sharpness,
     stability_threshold,
 )
-from solvers.core import SettingsError
+from solvers.core import NonFiniteError, SettingsError
 from solvers.curvature import Objective, hessian
 
 
@@ -181,3 +181,22 @@ def test_bad_input() -> None:
         stability_threshold(torch.ones(3, 2), 0)
     with pytest.raises(SettingsError, match="residual"):
         largest_stable_rate(Objective.of_loss(lambda p: p.sum(), torch.ones(2)), batch=1)
+
+
+def test_dead_units_stay_dead_when_balanced() -> None:
+    inner = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    outer = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = balance_relu(inner, outer)
+    torch.testing.assert_close(
+        torch.relu(x @ moved[0].T) @ moved[1], torch.relu(x @ inner.T) @ outer
+    )
+    assert relu_trace(*moved) == pytest.approx(2**0.5 * path_norm(inner, outer), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(3, 2), torch.zeros(0, 2), torch.ones(2, 2) * math.nan]
+)
+def test_rows_without_a_direction_are_refused(rows: Tensor) -> None:
+    with pytest.raises((SettingsError, NonFiniteError), match="rows"):
+        stability_threshold(rows, 1)

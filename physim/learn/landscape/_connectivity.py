@@ -100,15 +100,15 @@ def barrier(
     if layers is not None:
         move = move * objective.space.mask(layers).to(move)
     t = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device)
-    line = a + t[:, None] * move
-    with torch.no_grad():
-        if chunk > 1:
-            losses: Tensor = vmap(objective.loss, chunk_size=chunk)(line)
-        else:
-            losses = torch.stack([objective.loss(point) for point in line])
-    return Barrier(
-        t=t, losses=losses, height=_excess(t, losses), log_height=_excess(t, losses.log())
-    )
+    line = (a + t[:, None] * move).detach()
+    # With grad enabled: a loss may differentiate inside.
+    if chunk > 1:
+        losses: Tensor = vmap(objective.loss, chunk_size=chunk)(line).detach()
+    else:
+        losses = torch.stack([objective.loss(point).detach() for point in line])
+    is_positive = bool((losses > 0).all()) or not bool(torch.isfinite(losses).all())
+    log_height = _excess(t, losses.log()) if is_positive else math.nan
+    return Barrier(t=t, losses=losses, height=_excess(t, losses), log_height=log_height)
 
 
 def layerwise_barriers(
@@ -165,11 +165,13 @@ def angle(base: Float[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Tensor, " 
         b: End of the other.
 
     Returns:
-        0 for one direction, 90 for independent ones.
+        0 for one direction, 90 for independent ones; NaN if one of the points is the base.
     """
     first, second = a - base, b - base
     lengths = torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second)
     cosine = float(first @ second / lengths)
+    if math.isnan(cosine):
+        return math.nan
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
@@ -263,7 +265,7 @@ def fork_study(
 
 
 def _excess(t: Tensor, values: Tensor) -> float:
-    if not bool(torch.isfinite(values[[0, -1]]).all()) or bool(values.isnan().any()):
-        return math.nan
+    if not bool(torch.isfinite(values).all()):
+        return math.inf
     chord = (1 - t) * values[0] + t * values[-1]
     return max(0.0, float((values - chord).max()))

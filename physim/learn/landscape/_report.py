@@ -255,8 +255,8 @@ def landscape_report(
 
 def _samples(objective: Objective, point: Tensor) -> int:
     assert objective.outputs is not None
-    with torch.no_grad():
-        return objective.outputs(point).numel()
+    # With grad enabled: outputs may differentiate inside.
+    return objective.outputs(point).numel()
 
 
 def _no_outliers() -> Outliers:

@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from solvers.core import SettingsError, check_positive, check_shape
+from solvers.core import SettingsError, check_finite, check_positive, check_shape
 from solvers.curvature import (
     Objective,
     extreme_eigenpairs,
@@ -120,7 +120,8 @@ def stability_threshold(
         The rate :math:`\eta^*`.
 
     Raises:
-        SettingsError: If there are more than 2000 rows: take a sample of them.
+        SettingsError: If there are more than 2000 rows: take a sample of them; or all are zero.
+        NonFiniteError: If a row holds NaN or infinity.
 
     Cost: ``halvings * iterations`` products of matrices of the rank of the rows.
 
@@ -131,6 +132,9 @@ def stability_threshold(
     """
     sizes = check_shape("rows", rows, "m n")
     check_positive("batch", batch)
+    check_finite("rows", rows)
+    if not bool((rows != 0).any()):
+        raise SettingsError("rows: got only zeros, expected a prediction that moves with theta")
     if sizes["m"] > 2000:
         raise SettingsError(
             f"rows: got {sizes['m']}, expected at most 2000, because matrices of that size are "
@@ -232,14 +236,20 @@ def balance_relu(
 
     Args:
         inner: Weights of the hidden units.
-        outer: Weights of the output, none zero.
+        outer: Weights of the output.
 
     Returns:
-        New weights with :math:`\|b_j\| = \sqrt d\,|a_j|`, whose trace is root d times path norm.
+        New weights with :math:`\|b_j\| = \sqrt d\,|a_j|`, whose trace is root d times path norm;
+        zero for a unit that adds nothing because one of its weights is zero.
     """
     length = torch.linalg.vector_norm(inner, dim=1)
+    is_alive = (length > 0) & (outer != 0)
     scale = (length / (inner.shape[1] ** 0.5 * outer.abs())).sqrt()
-    return inner / scale[:, None], outer * scale
+    scale = torch.where(is_alive, scale, 1.0)
+    return (
+        torch.where(is_alive[:, None], inner / scale[:, None], 0.0),
+        torch.where(is_alive, outer * scale, 0.0),
+    )
 
 
 class StabilityMonitor:
