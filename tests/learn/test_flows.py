@@ -28,7 +28,7 @@ from physim.learn.flows import (
     sample,
     sliced_wasserstein,
 )
-from solvers.core import NotConvergedError, SettingsError, Status
+from solvers.core import NotConvergedError, SettingsError, ShapeError, Status
 
 THETA = torch.linspace(0, math.pi / 2, 81, dtype=torch.float64)
 TIMES = torch.linspace(0, 1, 41, dtype=torch.float64)
@@ -285,3 +285,45 @@ def test_bad_input() -> None:
         KineticOptimalPath(THETA, torch.zeros(81))
     with pytest.raises(SettingsError, match="beta_max"):
         VariancePreserving(2.0, 1.0)
+
+
+@pytest.fixture
+def data() -> Tensor:
+    g = torch.Generator().manual_seed(0)
+    return normalize_data(torch.randn(50, 2, generator=g, dtype=torch.float64))
+
+
+def test_rates_are_the_derivatives_of_the_coefficients(data: Tensor) -> None:
+    t = torch.tensor([0.1, 0.5, 0.83], dtype=torch.float64, requires_grad=True)
+    for path in (
+        kinetic_optimal_path(data, angles=21, draws=200),
+        ConditionalOT(),
+        Trigonometric(),
+        VariancePreserving(),
+    ):
+        at = path.coefficients(t)
+        for value, rate in ((at.alpha, at.d_alpha), (at.sigma, at.d_sigma)):
+            (slope,) = torch.autograd.grad(value.sum(), t, retain_graph=True)
+            torch.testing.assert_close(slope, rate.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_a_field_of_another_shape_is_refused(data: Tensor) -> None:
+    for wrong in (lambda t, x: x[:, :1], lambda t, x: t, lambda t, x: None):
+        with pytest.raises(ShapeError, match="velocity: gave"):
+            flow_matching_loss(wrong, data, ConditionalOT())
+    with pytest.raises(SettingsError, match="margin"):
+        flow_matching_loss(lambda t, x: x, data, ConditionalOT(), margin=0.5)
+    with pytest.raises(SettingsError, match="data: got torch.int64"):
+        flow_matching_loss(lambda t, x: x, data.long(), ConditionalOT())
+    with pytest.raises(ShapeError, match="at least one point"):
+        flow_matching_loss(lambda t, x: x, data[:0], ConditionalOT())
+    with pytest.raises(SettingsError, match="steps"):
+        sample(lambda t, x: x, data, steps=1.5)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="s: got -1"):
+        data_separation(data, torch.tensor([1.0, -1.0], dtype=torch.float64))
+
+
+def test_posterior_mean_does_not_depend_on_the_origin(data: Tensor) -> None:
+    moved = (data + 1000).float()
+    found = posterior_mean(moved, moved, 1e4)
+    torch.testing.assert_close(found, moved, rtol=0, atol=1e-3)

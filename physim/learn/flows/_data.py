@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.learn.flows._paths import GaussianPath
-from solvers.core import SettingsError, check_shape
+from solvers.core import SettingsError, check_positive, check_shape
 
 __all__ = [
     "data_separation",
@@ -67,13 +67,16 @@ def posterior_mean(
     Returns:
         One mean an observation.
     """
+    # Distances do not depend on the origin, and their rounding is least about the middle.
+    origin = data.mean(0)
+    x, data = x - origin, data - origin
     squares = data.square().sum(1)
     signals = torch.as_tensor(s, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
     parts = []
     for block, signal in zip(x.split(chunk), signals.split(chunk), strict=True):
         closeness = block @ data.T - 0.5 * squares
         parts.append(torch.softmax(signal**2 * closeness, 1) @ data)
-    return torch.cat(parts)
+    return torch.cat(parts) + origin
 
 
 def data_separation(
@@ -94,7 +97,11 @@ def data_separation(
 
     Returns:
         Values in [0, 1] up to sampling error.
+
+    Raises:
+        SettingsError: If s is not positive.
     """
+    check_positive("s", torch.as_tensor(s))
     source = generator or torch.Generator().manual_seed(0)
     values = []
     for signal in s:
@@ -156,5 +163,7 @@ def sliced_wasserstein(
     v = torch.randn(d, directions, generator=source, dtype=torch.float64)
     v /= torch.linalg.vector_norm(v, dim=0)
     levels = torch.linspace(0, 1, quantiles + 2, dtype=torch.float64)[1:-1]
-    curves = [torch.quantile(points.double() @ v, levels, dim=0) for points in (first, second)]
+    curves = [
+        torch.quantile(points.detach().double() @ v, levels, dim=0) for points in (first, second)
+    ]
     return float((curves[0] - curves[1]).square().mean().sqrt())

@@ -25,7 +25,7 @@ this form of gamma are derived here.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -124,7 +124,6 @@ class KineticOptimalPath(GaussianPath):
         self.span = float(phi[-1])
         self.energy = 4 * math.sin(0.5 * self.span) ** 2
         self._angle_of = _monotone(phi, self.theta)
-        self._rate_of = self._angle_of.derivative()
 
     def coefficients(self, t: Float[Tensor, "..."]) -> Coefficients:
         """Evaluate the path."""
@@ -134,9 +133,8 @@ class KineticOptimalPath(GaussianPath):
         r, phi = torch.hypot(x, y), torch.atan2(y, x)
         d_r = 0.5 * self.energy * (2 * time - 1) / r
         d_phi = math.sin(self.span) / r**2
-        place = phi.clamp(0, self.span).detach().numpy()
-        theta = torch.as_tensor(self._angle_of(place)).clamp(0, math.pi / 2)
-        d_theta = torch.as_tensor(self._rate_of(place)) * d_phi
+        angle, rate = self._angle_of(phi.clamp(0, self.span))
+        theta, d_theta = angle.clamp(0, math.pi / 2), rate * d_phi
         sine, cosine = torch.sin(theta), torch.cos(theta)
         values = (
             r * sine,
@@ -201,7 +199,24 @@ def kinetic_energy(
     return float((d_r**2 + turn**2 * weight).mean())
 
 
-def _monotone(x: Tensor, y: Tensor) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Cubic:
+    """Cubic pieces between places (k + 1,) with coefficients (4, k), the highest power first."""
+
+    places: Tensor
+    coefficients: Tensor
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and slopes."""
+        places, coefficients = self.places.to(x.device), self.coefficients.to(x.device)
+        piece = torch.searchsorted(places, x.detach().contiguous(), right=True) - 1
+        piece = piece.clamp(0, len(places) - 2)
+        a, b, c, d = (row[piece] for row in coefficients)
+        s = x - places[piece]
+        return ((a * s + b) * s + c) * s + d, (3 * a * s + 2 * b) * s + c
+
+
+def _monotone(x: Tensor, y: Tensor) -> _Cubic:
     """Monotone cubic through rising points; flat pieces of x are left out."""
     from scipy.interpolate import PchipInterpolator
 
@@ -210,7 +225,8 @@ def _monotone(x: Tensor, y: Tensor) -> Any:
     keep = rises.nonzero()[:, 0]
     if len(keep) > 1 and float(x[keep[-1]] - x[keep[-2]]) <= 1e-13:
         keep = torch.cat([keep[:-2], keep[-1:]])
-    return PchipInterpolator(x[keep].numpy(), y[keep].numpy())
+    curve = PchipInterpolator(x[keep].numpy(), y[keep].numpy())
+    return _Cubic(places=torch.tensor(curve.x), coefficients=torch.tensor(curve.c))
 
 
 def _linear(x: Tensor, y: Tensor, at: Tensor) -> Tensor:

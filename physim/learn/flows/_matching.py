@@ -17,7 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.learn.flows._paths import GaussianPath
-from solvers.core import OnFailure, Solution, apply_on_failure, check_choice, check_positive
+from solvers.core import (
+    OnFailure,
+    SettingsError,
+    ShapeError,
+    Solution,
+    apply_on_failure,
+    check_choice,
+    check_count,
+)
 from solvers.ode import integrate, integrate_steps
 
 __all__ = ["flow_matching_loss", "sample"]
@@ -44,12 +52,28 @@ def flow_matching_loss(
 
     Returns:
         The loss. Its least value is not zero: different pairs cross at one point.
+
+    Raises:
+        ShapeError: If the field gives another shape than that of the points, or there are none.
+        SettingsError: If the data are whole numbers, or the margin leaves no time.
     """
+    if not data.numel():
+        raise ShapeError(f"data: got shape {tuple(data.shape)}, expected at least one point")
+    if not data.is_floating_point():
+        raise SettingsError(f"data: got {data.dtype}, expected floating-point numbers")
+    if not 0 <= margin < 0.5:
+        raise SettingsError(f"margin: got {margin}, expected zero or more and less than a half")
     t = torch.rand(len(data), generator=generator, dtype=data.dtype).to(data.device)
     t = margin + (1 - 2 * margin) * t
     noise = torch.randn(data.shape, generator=generator, dtype=data.dtype).to(data.device)
     x, rate = path.interpolate(data, noise, t)
-    return (velocity(t, x) - rate).square().mean()
+    found = velocity(t, x)
+    if not isinstance(found, Tensor) or found.shape != data.shape:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ShapeError(
+            f"velocity: gave {got} for points {tuple(data.shape)}, expected the same shape"
+        )
+    return (found - rate).square().mean()
 
 
 @torch.no_grad()
@@ -86,7 +110,7 @@ def sample(
     Gradients: none; differentiate through :func:`solvers.ode.integrate` instead.
     """
     check_choice("method", method, ("euler", "midpoint", "rk4", "dopri5"))
-    check_positive("steps", steps)
+    check_count("steps", steps)
 
     def rate(t: Tensor, x: Tensor) -> Tensor:
         return velocity(t.reshape(-1), x)

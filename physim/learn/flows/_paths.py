@@ -113,6 +113,7 @@ class VariancePreserving(GaussianPath):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         check_positive("beta_min", beta_min)
+        check_positive("beta_max", beta_max)
         if beta_max < beta_min:
             raise SettingsError(f"beta_max: got {beta_max}, expected at least beta_min={beta_min}")
         self.beta_min, self.beta_max = beta_min, beta_max
