@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import check_positive
+from solvers.core import check_count, check_positive
 from solvers.curvature._lanczos import lanczos
 from solvers.curvature._products import SymmetricOperator, random_signs
 
@@ -80,6 +80,9 @@ def spectral_density(
     Returns:
         The density.
 
+    Raises:
+        SettingsError: If probes or steps are not whole and positive.
+
     Cost: ``probes`` times ``steps`` products.
     Reference: Ubaru, Chen & Saad 2017, "Fast estimation of tr(f(A)) via stochastic Lanczos
     quadrature", algorithm 1.
@@ -90,6 +93,7 @@ def spectral_density(
         >>> round(density.moment(1), 6), round(density.share(0, 2), 6)
         (2.0, 0.5)
     """
+    check_count("probes", probes)
     source = generator or torch.Generator().manual_seed(0)
     nodes, weights = [], []
     for block in random_signs(operator, probes, source):

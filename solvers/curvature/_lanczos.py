@@ -26,6 +26,7 @@ from solvers.core import (
     Status,
     apply_on_failure,
     check_choice,
+    check_count,
 )
 from solvers.curvature._products import SymmetricOperator
 
@@ -104,8 +105,7 @@ def lanczos(
         >>> [round(float(v), 6) for v in form.ritz()[0]]
         [1.0, 2.0, 5.0]
     """
-    if steps < 1:
-        raise SettingsError(f"steps: got {steps}, expected at least 1")
+    check_count("steps", steps)
     krylov = _Krylov(operator, start, generator)
     krylov.extend(steps)
     return krylov.form()

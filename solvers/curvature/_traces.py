@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError
+from solvers.core import check_count
 from solvers.curvature._products import SymmetricOperator, random_signs
 
 __all__ = ["TraceEstimate", "hutchinson_trace", "hutchpp_trace", "power_traces"]
@@ -43,6 +43,9 @@ def hutchinson_trace(
     Returns:
         The estimate; its variance is :math:`2 \sum_{i \ne j} A_{ij}^2` over ``probes``.
 
+    Raises:
+        SettingsError: If there is no probe.
+
     Reference: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix".
 
     Example:
@@ -50,8 +53,7 @@ def hutchinson_trace(
         >>> hutchinson_trace(eye, probes=4).value
         7.0
     """
-    if probes < 1:
-        raise SettingsError(f"probes: got {probes}, expected at least 1")
+    check_count("probes", probes)
     source = generator or torch.Generator().manual_seed(0)
     samples = torch.cat([(v * operator(v)).sum(1) for v in random_signs(operator, probes, source)])
     return TraceEstimate(
@@ -88,8 +90,7 @@ def hutchpp_trace(
         >>> round(hutchpp_trace(SymmetricOperator.of_matrix(one), products=6).value, 6)
         204.0
     """
-    if products < 3:
-        raise SettingsError(f"products: got {products}, expected at least 3")
+    check_count("products", products, least=3)
     source = generator or torch.Generator().manual_seed(0)
     third = min(products // 3, operator.size)
     sketch = torch.cat(list(random_signs(operator, third, source)))
@@ -123,11 +124,15 @@ def power_traces(
     Returns:
         The four traces.
 
+    Raises:
+        SettingsError: If there is no probe.
+
     Example:
         >>> matrix = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
         >>> power_traces(SymmetricOperator.of_matrix(matrix)).tolist()
         [3.0, 5.0, 9.0, 17.0]
     """
+    check_count("probes", probes)
     source = generator or torch.Generator().manual_seed(0)
     if probes >= operator.size:
         unit = torch.eye(operator.size, dtype=operator.dtype, device=operator.device)

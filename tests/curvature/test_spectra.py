@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -129,3 +131,15 @@ def test_bad_input() -> None:
     broken = SymmetricOperator.of_matrix(torch.full((3, 3), torch.nan, dtype=torch.float64))
     with pytest.raises(NonFiniteError, match="step 0"):
         lanczos(broken, steps=2)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_counts_are_whole_and_positive(count: Any) -> None:
+    operator = SymmetricOperator.of_matrix(torch.eye(4, dtype=torch.float64))
+    for estimate in (spectral_density, power_traces, hutchinson_trace):
+        with pytest.raises(SettingsError, match="probes: got"):
+            estimate(operator, probes=count)
+    with pytest.raises(SettingsError, match="steps: got"):
+        lanczos(operator, steps=count)
+    with pytest.raises(SettingsError, match="products: got"):
+        hutchpp_trace(operator, products=count)
