@@ -16,8 +16,8 @@ from physim.dynamics._inputs import (
     report_overlap,
 )
 from physim.dynamics._state import State
-from physim.dynamics._transforms import is_mapped, is_transformed
-from solvers.core import SettingsError, check_choice, check_count, check_finite
+from physim.dynamics._transforms import is_transformed
+from solvers.core import SettingsError, check_choice, check_count, check_finite, is_mapped
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator

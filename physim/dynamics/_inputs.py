@@ -12,10 +12,16 @@ from torch import Tensor
 from physim.dynamics._assembly import StepData
 from physim.dynamics._numbers import symmetric_matrix
 from physim.dynamics._state import State
-from physim.dynamics._transforms import is_mapped
 from physim.model._parameters import NON_NEGATIVE
 from physim.model.tree import Tree
-from solvers.core import NonFiniteError, NumericalWarning, OnFailure, SettingsError, ShapeError
+from solvers.core import (
+    NonFiniteError,
+    NumericalWarning,
+    OnFailure,
+    SettingsError,
+    ShapeError,
+    is_mapped,
+)
 
 Parameters = Mapping[str, Tensor]
 

@@ -38,9 +38,9 @@ from physim.dynamics._state import State
 from physim.dynamics._step import differentiable_step
 from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
-from physim.dynamics._transforms import is_differentiated, is_mapped, is_transformed
+from physim.dynamics._transforms import is_differentiated, is_transformed
 from physim.model import Model
-from solvers.core import OnFailure, Report, SettingsError, check_choice, check_count
+from solvers.core import OnFailure, Report, SettingsError, check_choice, check_count, is_mapped
 
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]

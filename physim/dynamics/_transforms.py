@@ -9,17 +9,6 @@ from torch.autograd import forward_ad
 _functorch = torch._C._functorch
 
 
-def is_mapped(*tensors: Tensor) -> bool:
-    """Whether a tensor is inside `torch.vmap`, where no value may steer the program."""
-    for tensor in tensors:
-        inner = tensor
-        while _functorch.is_functorch_wrapped_tensor(inner):
-            if _functorch.is_batchedtensor(inner):
-                return True
-            inner = _functorch.get_unwrapped(inner)
-    return False
-
-
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether a torch.func transform wraps a tensor."""
     wraps = _functorch.is_functorch_wrapped_tensor

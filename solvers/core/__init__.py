@@ -62,6 +62,7 @@ __all__ = [
     "combine_status",
     "count_status",
     "full_status",
+    "is_mapped",
     "lazy_exports",
     "load_checkpoint",
     "open_progress",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from solvers.core._report import Report
     from solvers.core._solution import Solution
     from solvers.core._status import Status, combine_status, count_status, full_status
+    from solvers.core._transforms import is_mapped
 else:
     _MODULES = {
         "_checkpoint": (
@@ -118,6 +120,7 @@ else:
         "_report": ("Report",),
         "_solution": ("Solution",),
         "_status": ("Status", "combine_status", "count_status", "full_status"),
+        "_transforms": ("is_mapped",),
     }
     __getattr__, __dir__ = lazy_exports(
         __name__,

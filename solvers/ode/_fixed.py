@@ -7,6 +7,7 @@ Source: E. Hairer, S. Nørsett and G. Wanner, Solving ODEs I, section II.1 (tabl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -25,6 +26,7 @@ from solvers.core import (
     apply_on_failure,
     check_choice,
     check_finite,
+    is_mapped,
 )
 
 __all__ = ["FixedMethod", "integrate_steps"]
@@ -65,8 +67,8 @@ def integrate_steps(
 
     Raises:
         NotConvergedError: If an item fails and ``on_failure="raise"``; it carries the result.
-        SettingsError: If there are fewer than two times.
-        ShapeError: If the function gives another shape than that of ``y0``.
+        SettingsError: If there are fewer than two times, or this is inside ``torch.vmap``.
+        ShapeError: If ``y0`` is no batch, or the function gives another shape than that of ``y0``.
 
     Gradients: by autograd through the steps.
     Cost: one, two or four evaluations a step.
@@ -78,6 +80,14 @@ def integrate_steps(
         True
     """
     check_choice("method", method, tuple(_STAGES))
+    if not isinstance(y0, Tensor) or y0.ndim == 0:
+        got = tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__
+        raise ShapeError(f"y0: got {got}, expected a tensor (B, ...) of a batch")
+    if is_mapped(y0):
+        raise SettingsError(
+            "y0: got a tensor inside vmap, where no item can be left behind; give the batch to "
+            "integrate_steps"
+        )
     moments = torch.as_tensor(times, dtype=torch.float64, device=y0.device)
     check_finite("times", moments)
     if moments.ndim != 1 or len(moments) < 2:
@@ -92,25 +102,25 @@ def integrate_steps(
         h, slope, moved = end - start, torch.zeros_like(y), y
         for node, weight in zip(nodes, weights, strict=True):
             slope = function(y.new_full(trailing, start + node * h), y + node * h * slope)
-            if slope.shape != y.shape:
+            if not isinstance(slope, Tensor) or slope.shape != y.shape:
+                got = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
                 raise ShapeError(
-                    f"function: gave {tuple(slope.shape)} for states {tuple(y.shape)}, expected "
-                    "the same shape"
+                    f"function: gave {got} for states {tuple(y.shape)}, expected the same shape"
                 )
             if weight:
                 moved = moved + weight * h * slope
-        is_good = is_good & torch.isfinite(moved.reshape(batch, -1)).all(1)
+        is_good = is_good & torch.isfinite(moved).reshape(batch, math.prod(y.shape[1:])).all(1)
         good += is_good
         y = torch.where(is_good.view(trailing), moved, y)
         values.append(y)
     status = torch.where(is_good, int(Status.CONVERGED), int(Status.NON_FINITE))
-    reached = moments[good]
+    way = torch.cat([moments.new_zeros(1), moments.diff().abs().cumsum(0)])
     result = Solution(
         value=torch.stack(values),
         report=Report(
             status=status,
             iterations=good,
-            residual=(moments[-1] - reached).abs() / (moments[-1] - moments[0]).abs(),
+            residual=(way[-1] - way[good]) / torch.where(way[-1] > 0, way[-1], 1.0),
             counts={
                 "evaluations": torch.full_like(good, len(nodes) * (len(moments) - 1)),
             },

@@ -21,6 +21,7 @@ from solvers.core import (
     check_count,
     check_finite,
     check_positive,
+    is_mapped,
     open_progress,
 )
 from solvers.ode._events import follow_event
@@ -100,7 +101,8 @@ def integrate(
 
     Raises:
         NotConvergedError: If an item fails and ``on_failure="raise"``; it carries the result.
-        SettingsError: If times do not rise or fall, or a setting is out of range.
+        SettingsError: If times do not rise or fall, a setting is out of range, or this is inside
+            ``torch.vmap``.
         ShapeError: If shapes do not fit.
 
     Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
@@ -160,6 +162,11 @@ class _Problem:
                 f"y0: got {tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__}, "
                 "expected a tensor (B, ...) of a batch, or (n,) of a single item"
             )
+        if is_mapped(y0):
+            raise SettingsError(
+                "y0: got a tensor inside vmap, where steps cannot depend on values; give the batch "
+                "to integrate, whose items take steps of their own"
+            )
         if y0.is_complex():
             raise SettingsError(
                 f"y0: got {y0.dtype}, expected real numbers; integrate torch.view_as_real(y0), "
@@ -171,7 +178,9 @@ class _Problem:
         self.function = function
         self.y = y0.reshape(1 if self.is_single else len(y0), -1)
         self.times = _check_times(times, len(self.y), y0.device)
-        given = [events] if callable(events) else list(events)
+        given = [events] if callable(events) else events
+        if not isinstance(given, Sequence) or not all(map(callable, given)):
+            raise SettingsError(f"events: got {events!r}, expected a function or functions")
         self.events = [self._event(event) for event in given]
         self._check_once(given)
 
@@ -233,7 +242,10 @@ class _Problem:
 def _check_times(
     times: Tensor | Sequence[float], batch: int, device: torch.device
 ) -> Float[Tensor, "t b"]:
-    given = torch.as_tensor(times, dtype=torch.float64, device=device).detach()
+    try:
+        given = torch.as_tensor(times, dtype=torch.float64, device=device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"times: got {times!r}, expected numbers ({error})") from error
     check_finite("times", given)
     if given.ndim not in (1, 2) or len(given) < 2 or (given.ndim == 2 and given.shape[1] != batch):
         raise ShapeError(

@@ -79,3 +79,32 @@ def test_bad_input() -> None:
         integrate_steps(swing, START, [0.0])
     with pytest.raises(ShapeError, match="same shape"):
         integrate_steps(lambda t, y: y[:, :1], START, [0.0, 1.0])
+
+
+def test_the_part_left_is_of_the_way_that_times_make() -> None:
+    # There and back the states are those of the start, for a field that depends on time alone.
+    result = integrate_steps(lambda t, y: t.expand_as(y), START, [0.0, 2.0, 0.0])
+    torch.testing.assert_close(result.value[-1], START)
+    assert result.report.residual.tolist() == [0.0, 0.0]
+    assert integrate_steps(swing, START, [1.0, 1.0]).report.residual.tolist() == [0.0, 0.0]
+    lost = integrate_steps(
+        lambda t, y: torch.where(t > 0.9, torch.nan, -y),
+        START,
+        [0, 0.5, 2.0, 0.5],
+        on_failure="mask",
+    )
+    torch.testing.assert_close(lost.report.residual, torch.full((2,), 3.0 / 3.5).double())
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    assert integrate_steps(swing, START[:0], [0.0, 1.0]).value.shape == (2, 0, 2)
+
+
+def test_what_is_no_batch_is_refused() -> None:
+    for wrong in (torch.tensor(1.0), [1.0]):
+        with pytest.raises(ShapeError, match="y0: got"):
+            integrate_steps(swing, wrong, [0.0, 1.0])  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="function: gave NoneType"):
+        integrate_steps(lambda t, y: None, START, [0.0, 1.0])  # type: ignore[arg-type,return-value]
+    with pytest.raises(SettingsError, match="inside vmap"):
+        torch.vmap(lambda y: integrate_steps(swing, y[None], [0.0, 1.0]).value)(START)

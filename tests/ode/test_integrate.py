@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,3 +199,20 @@ def test_bad_input_says_what_is_wrong(
     }
     with pytest.raises(error, match=words):
         integrate(**(arguments | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("events", [None, 3, [None]])
+def test_events_are_functions(events: Any) -> None:
+    with pytest.raises(SettingsError, match="events: got"):
+        integrate(pendulum, double(0.1, 0.0), [0.0, 1.0], events=events)
+
+
+@pytest.mark.parametrize("times", [None, "noon"])
+def test_times_are_numbers(times: Any) -> None:
+    with pytest.raises(SettingsError, match="times: got"):
+        integrate(pendulum, double(0.1, 0.0), times)
+
+
+def test_inside_vmap_is_refused() -> None:
+    with pytest.raises(SettingsError, match="inside vmap"):
+        torch.vmap(lambda y: integrate(pendulum, y, [0.0, 1.0]).value)(torch.ones(3, 2).double())
