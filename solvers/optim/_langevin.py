@@ -78,8 +78,16 @@ class _Sampler(GradientOptimizer):
 
         Args:
             state_dict: From :meth:`state_dict`.
+
+        Raises:
+            SettingsError: If it holds no state of a generator.
         """
         rest = dict(state_dict)
+        if "generator" not in rest:
+            raise SettingsError(
+                f"state_dict: holds {sorted(map(str, rest))}, expected a generator too, as the "
+                "state_dict() of this sampler gives it"
+            )
         self.generator.set_state(rest.pop("generator").cpu())
         super().load_state_dict(rest)
 

@@ -238,3 +238,9 @@ def test_bad_input() -> None:
         IterateAverage([torch.zeros(5000)], second_moment=True)
     with pytest.raises(NonFiniteError, match="drift"):
         langevin_average(lambda t: t / 0, 3, chains=2, steps=2, beta=1.0, burn_in=0)
+
+
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    x = torch.zeros(3, requires_grad=True)
+    with pytest.raises(SettingsError, match="state_dict: holds"):
+        SGLD([x], lr=0.1).load_state_dict(torch.optim.SGD([x], lr=0.1).state_dict())
