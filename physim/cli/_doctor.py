@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from physim.cli._errors import FAILURES
+from physim.cli._outputs import check_outputs
 from physim.cli._report import installed, write_json
 
 __all__ = ["EXTRAS", "doctor"]
@@ -47,6 +48,7 @@ def doctor(
 
     Exit code 1 if they do not.
     """
+    check_outputs({}, json=json)
     findings = _examine()
     if json is not None:
         write_json(findings, json)

@@ -108,6 +108,8 @@ def _matrix_system(path: Path, matrix: Any, rhs: str | None) -> System:
     if rows != columns or not rows:
         raise ShapeError(f"{path}: the matrix is {rows} x {columns}, expected a square one")
     _check_real(f"{path}: the matrix", entries.data)
+    if not entries.count_nonzero():
+        raise SettingsError(f"{path}: the matrix is zero, so nothing solves it; expected numbers")
     operator = SparseOperator.from_scipy(entries.astype(np.float64))
     operator.check()
     b, right = _right_side(path, rhs, (rows,), None)
@@ -166,7 +168,8 @@ def _right_side(
     if axes == 1 and array.ndim == 2 and array.shape[0] == domain[0]:
         # Columns are items, as in Matrix Market.
         array = array.T if array.shape[1] > 1 else array[:, 0]
-    if array.ndim not in (axes, axes + 1) or array.shape[array.ndim - axes :] != domain:
+    fits = array.ndim in (axes, axes + 1) and array.shape[array.ndim - axes :] == domain
+    if not fits or not array.size:
         sizes = " x ".join(map(str, domain))
         wanted = (
             f"{sizes} numbers, or {sizes} x k for k right-hand sides"

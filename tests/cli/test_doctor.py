@@ -50,3 +50,10 @@ def test_extras_are_those_of_the_project() -> None:
     for extra, packages in _doctor.EXTRAS.items():
         declared = {line.split(">")[0] for line in project["optional-dependencies"][extra]}
         assert set(packages) == declared
+
+
+def test_a_record_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no" / "x.json"):
+        result = CliRunner().invoke(app, ["doctor", "--json", str(path)])
+        assert result.exit_code == 2
+        assert "--json" in result.output

@@ -337,3 +337,12 @@ def test_deep_conjugate_directions(tmp_path: Path) -> None:
     record = solved(path, "--method", "dcdm", "--rhs", "random", "--rtol", 1e-3)
     assert "DeepConjugateDirection" in str(record)
     assert record["summary"]["converged"] == 1
+
+
+def test_a_matrix_of_zeros_and_no_right_hand_side_are_refused(tmp_path: Path) -> None:
+    scipy.sparse.save_npz(tmp_path / "zero.npz", scipy.sparse.csr_array((4, 4)))
+    assert "the matrix is zero" in run("solve", tmp_path / "zero.npz", code=2)[1]
+    scipy.sparse.save_npz(tmp_path / "eye.npz", scipy.sparse.eye_array(4, format="csr"))
+    np.save(tmp_path / "none.npy", np.ones((0, 4)))
+    options = ("--rhs", tmp_path / "none.npy")
+    assert "holds 0 x 4 numbers" in run("solve", tmp_path / "eye.npz", *options, code=2)[1]
