@@ -7,7 +7,8 @@ r"""Random maps from a few coordinates to all parameters, with columns of length
   :math:`\sqrt{L \sum G^2}` over all blocks; D numbers and :math:`D \log d` operations.
 
 Lengths are over the whole parameter vector, not per layer. The Fastfood division makes columns of
-length one over a whole number of blocks; cropping to D leaves them a little shorter.
+length one over a whole number of blocks; cropping to D leaves them shorter, in the mean square by D
+over that number of rows, which is a half for d just above half of D and close to one for few d.
 
 References: Li et al. 2018, "Measuring the intrinsic dimension of objective landscapes", section 2;
 Le, Sarlos & Smola 2013, "Fastfood: approximating kernel expansions in loglinear time".
