@@ -15,7 +15,14 @@ from torch import Tensor
 
 from physim.fluid._grid import StaggeredGrid
 from physim.fluid._obstacles import Obstacle
-from solvers.core import SettingsError, ShapeError, check_output, check_positive, write_whole
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_finite,
+    check_output,
+    check_positive,
+    write_whole,
+)
 
 __all__ = ["film", "picture", "render"]
 
@@ -51,6 +58,7 @@ def render(
 
     Raises:
         ShapeError: If the smoke does not fit the grid.
+        NonFiniteError: If it holds NaN or infinity.
 
     Example:
         >>> grid = StaggeredGrid((6, 8))
@@ -58,6 +66,7 @@ def render(
         (16, 12, 3)
     """
     grid.check_cells("smoke", smoke)
+    check_finite("smoke", smoke.detach())
     check_positive("scale", scale)
     amount = smoke.detach().clamp(min=0.0).double()
     centers = grid.centers()

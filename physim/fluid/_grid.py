@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_positive
+from solvers.core import SettingsError, ShapeError, check_count, check_positive
 
 __all__ = ["StaggeredGrid"]
 
@@ -44,6 +44,9 @@ class StaggeredGrid:
     spacing: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        for size in self.shape:
+            check_count("shape", size)
         if len(self.shape) not in (2, 3) or min(self.shape) < 2:
             raise ShapeError(
                 f"shape: got {self.shape}, expected two or three axes of at least two cells"

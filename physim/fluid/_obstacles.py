@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from physim.fluid._grid import StaggeredGrid
+from solvers.core import ShapeError, check_positive, is_mapped
 
 __all__ = ["Box", "Obstacle", "Sphere", "open_fractions"]
 
@@ -33,6 +34,9 @@ class Sphere:
         center: Centre [m], shape ``(axes,)``.
         radius: Radius [m], a number or a tensor without axes.
 
+    Raises:
+        SettingsError: If the radius is not positive.
+
     Example:
         >>> disc = Sphere(torch.tensor([1.0, 1.0]), 0.5)
         >>> float(disc.distance(torch.tensor([1.0, 3.0])))
@@ -42,8 +46,13 @@ class Sphere:
     center: Tensor
     radius: float | Tensor
 
+    def __post_init__(self) -> None:
+        if not is_mapped(torch.as_tensor(self.radius)):
+            check_positive("radius", torch.as_tensor(self.radius).detach())
+
     def distance(self, points: Tensor) -> Tensor:
         """Distance to the surface."""
+        _check_axes("center", self.center, points)
         away: Tensor = torch.linalg.vector_norm(points - self.center, dim=-1)
         return away - self.radius
 
@@ -55,16 +64,33 @@ class Box:
     Args:
         center: Centre [m], shape ``(axes,)``.
         half_sizes: Half its sides [m], shape ``(axes,)``.
+
+    Raises:
+        SettingsError: If a side is not positive.
     """
 
     center: Tensor
     half_sizes: Tensor
 
+    def __post_init__(self) -> None:
+        if not is_mapped(self.half_sizes):
+            check_positive("half_sizes", self.half_sizes.detach())
+
     def distance(self, points: Tensor) -> Tensor:
         """Distance to the surface; outside exact, inside that to the nearest side."""
+        _check_axes("center", self.center, points)
+        _check_axes("half_sizes", self.half_sizes, points)
         beyond = (points - self.center).abs() - self.half_sizes
         outside: Tensor = torch.linalg.vector_norm(beyond.clamp(min=0.0), dim=-1)
         return outside + beyond.amax(-1).clamp(max=0.0)
+
+
+def _check_axes(name: str, place: Tensor, points: Tensor) -> None:
+    if place.shape != points.shape[-1:]:
+        raise ShapeError(
+            f"{name}: got shape {tuple(place.shape)}, expected ({points.shape[-1]},), one number "
+            "an axis of the grid"
+        )
 
 
 def open_fractions(

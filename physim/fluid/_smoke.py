@@ -21,6 +21,7 @@ from solvers.core import (
     Report,
     SettingsError,
     check_choice,
+    check_count,
     check_finite,
     check_positive,
 )
@@ -109,7 +110,9 @@ class Smoke:
         self.buoyancy = buoyancy
         self.scheme: Scheme = scheme
         fractions = open_fractions(grid, obstacles, openings)
-        if not bool((torch.cat([w.detach().flatten() for w in fractions]) > 0).any()):
+        opening = torch.cat([w.detach().flatten() for w in fractions])
+        check_finite("obstacles", opening)
+        if not bool((opening > 0).any()):
             raise SettingsError("obstacles: they fill the whole grid, so there is nothing to flow")
         self.projection = PressureProjection(grid, fractions, solver=solver)
 
@@ -163,7 +166,12 @@ class Smoke:
 
         Returns:
             All moments, ``steps + 1`` of them.
+
+        Raises:
+            SettingsError: If the number of steps is not whole or below zero.
+            NotConvergedError: If a solve fails and ``on_failure="raise"``.
         """
+        check_count("steps", steps, least=0)
         states = [state]
         for _ in range(steps):
             states.append(self.step(states[-1], on_failure=on_failure)[0])

@@ -112,3 +112,33 @@ def test_fractions_are_those_of_walls_and_bodies() -> None:
 def test_bad_input_is_named(make, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=message):
         make()
+
+
+def test_bodies_have_a_size_and_a_place_on_every_axis() -> None:
+    center, sizes = torch.tensor([4.0, 4.0]), torch.tensor([1.0, 1.0])
+    for make in (
+        lambda: Sphere(center, -1.0),
+        lambda: Sphere(center, torch.tensor(torch.nan)),
+        lambda: Box(center, -sizes),
+    ):
+        with pytest.raises(SettingsError, match="radius|half_sizes"):
+            make()
+    grid = StaggeredGrid((8, 8))
+    for body in (Sphere(center[:1], 1.0), Box(center, sizes[:1]), Box(torch.zeros(3), sizes)):
+        with pytest.raises(ShapeError, match=r"expected \(2,\)"):
+            Smoke(grid, timestep=1.0, obstacles=[body])
+    with pytest.raises(NonFiniteError, match="obstacles"):
+        Smoke(grid, timestep=1.0, obstacles=[Sphere(center * torch.nan, 1.0)])
+    # Many bodies at once, as a search over sizes makes them.
+    radii = torch.tensor([0.5, 2.0])
+    found = torch.vmap(lambda r: Sphere(center, r).distance(torch.zeros(2)))(radii)
+    torch.testing.assert_close(found, center.norm() - radii)
+
+
+def test_grids_and_steps_are_whole_numbers() -> None:
+    assert StaggeredGrid([8, 8]).shape == (8, 8)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="shape: got 4.5"):
+        StaggeredGrid((4.5, 8))  # type: ignore[arg-type]
+    scene = Smoke(StaggeredGrid((4, 4)), timestep=1.0)
+    with pytest.raises(SettingsError, match="steps: got -1"):
+        scene.run(scene.initial_state(), -1)
