@@ -134,6 +134,14 @@ def test_compiled_slabs_make_the_iterates_of_the_compiled_cycle(
             assert float(error) <= bound * float(alone.value.abs().max())
 
 
+def test_slow_compiled_solves_on_slabs_need_the_steps_of_one_worker() -> None:
+    A, b = scene((7, 11, 31), spacing=(1.0, 0.01, 1.0))
+    serial = ConjugateGradient(preconditioner=Multigrid(), rtol=1e-10)
+    with SerialExecutor(3) as executor:
+        together = linear_solve(A, b, distributed(executor, rtol=1e-10))
+    assert int(together.iterations) <= 1.5 * int(linear_solve(A, b, serial).iterations)
+
+
 @settings(max_examples=10)
 @given(workers=st.integers(1, 4), seed=st.integers(0, 100))
 def test_schwarz_reaches_the_same_true_residual(workers: int, seed: int) -> None:

@@ -34,9 +34,10 @@ class DistributedConjugateGradient:
 
     ``"multigrid"`` is the serial cycle: the same iterates up to rounding, with one exchange of four
     planes where a level is smoothed and small levels gathered by the caller. Where no axis is
-    periodic it is native, in single precision within double, as `Multigrid` is. ``"schwarz"`` runs a
-    cycle on every slab alone and a global coarse space of boxes: about three times the iterations,
-    each with two exchanges of one plane. All numbers between slabs pass through the caller.
+    periodic it is native, in single precision within double, as `Multigrid` is. ``"schwarz"`` runs
+    a cycle on every slab alone and a global coarse space of boxes: about three times the
+    iterations, each with two exchanges of one plane. All numbers between slabs pass through the
+    caller.
 
     When a worker dies, its slab is made anew on the successor and the iteration starts again from
     the last iterate that the caller has.
@@ -246,10 +247,14 @@ class _PreparedSlabs(Prepared):
             "start", *([slab_window(u, slab, method.halo) for slab in method.slabs] for u in start)
         )
         before, steps, is_true = math.inf, 0, True
-        pace = _Pace(limit, method.renew_below, is_singular=method.is_singular)
+        pace = _Pace(method.renew_below, is_singular=method.is_singular)
         while True:
             squares, stages = zip(*begun, strict=True)
             norm = math.sqrt(sum(squares))
+            if norm <= limit and not is_true and method.renew_below > 0:
+                begun = self._everywhere("advance", 0.0, True)
+                before, is_true = math.inf, True
+                continue
             if self._settings.watch is not None:
                 self._settings.watch(state.steps, norm / unit)
             if not math.isfinite(norm):
@@ -304,14 +309,12 @@ class _Pace:
     """When to compute the residual of single precision anew, and when it gets no smaller.
 
     Args:
-        limit: Norm that ends the iteration.
         renew_below: Part of the last true residual below which there is too much rounding; 0 if
             there is none.
         is_singular: Whether the operator has a null space, in which rounding may gather.
     """
 
-    def __init__(self, limit: float, renew_below: float, *, is_singular: bool):
-        self._limit = limit
+    def __init__(self, renew_below: float, *, is_singular: bool):
         self._renew_below = renew_below
         self._most_growth = 10.0 if is_singular else math.inf
         self._renewed = self._halved = self._least = self._last = math.inf
@@ -334,7 +337,7 @@ class _Pace:
             is_stalled = is_stalled or self._fruitless >= RATE_STEPS
         if self._renew_below > 0 and self._last < math.inf:
             expected = norm * min(norm / self._last, 1.0)
-            self.is_renewal_due = expected <= max(self._renew_below * self._renewed, self._limit)
+            self.is_renewal_due = expected <= self._renew_below * self._renewed
         self._last, self._least = norm, min(norm, self._least)
         return is_stalled
 
