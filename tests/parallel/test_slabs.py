@@ -89,7 +89,9 @@ def test_multigrid_on_slabs_makes_the_iterates_of_one_worker(
         serial = ConjugateGradient(preconditioner=multigrid, rtol=rtol)
         alone = linear_solve(A, b, serial, on_failure="mask")
         with SerialExecutor(workers) as executor:
-            solver = distributed(executor, cycle=cycle, gather_below=gather, rtol=rtol)
+            solver = distributed(
+                executor, cycle=cycle, gather_below=gather, rtol=rtol, backend="reference"
+            )
             together = linear_solve(A, b, solver, on_failure="mask")
             assert "slabs" in solver.prepare(A).label
         # The plain W-cycle is indefinite in a few of these scenes, for any number of workers.
@@ -100,6 +102,44 @@ def test_multigrid_on_slabs_makes_the_iterates_of_one_worker(
     if alone.all_converged:
         error = (together.value - alone.value).abs().max()
         assert float(error) <= 1e-10 * float(alone.value.abs().max())
+
+
+@settings(max_examples=10)
+@given(
+    workers=st.integers(1, 4), seed=st.integers(0, 100), cycle=st.sampled_from(["V", "W"]),
+    shape=st.sampled_from([(40, 33), (19, 60), (24, 17, 16), (11, 20, 37), (1500,), (64, 8, 9)]),
+    gather=st.sampled_from([1, 64, 500, 10**6]), is_uniform=st.booleans(),
+)  # fmt: skip
+def test_compiled_slabs_make_the_iterates_of_the_compiled_cycle(
+    workers: int, seed: int, cycle: Literal["V", "W"], shape: tuple[int, ...], gather: int,
+    is_uniform: bool,
+) -> None:  # fmt: skip
+    A, b = scene(shape, seed, **({"density": None} if is_uniform else {}))
+    for rtol in (1e-5, 1e-11):
+        serial = ConjugateGradient(preconditioner=Multigrid(cycle=cycle), rtol=rtol)
+        alone = linear_solve(A, b, serial, on_failure="mask")
+        with SerialExecutor(workers) as executor:
+            solver = distributed(
+                executor, cycle=cycle, gather_below=gather, rtol=rtol, backend="kernel"
+            )
+            together = linear_solve(A, b, solver, on_failure="mask")
+            assert "compiled" in solver.prepare(A).label
+        if alone.all_converged:
+            assert together.all_converged
+            # Between walls single precision drifts, and both start afresh now and then.
+            slack = 1 if A.null_space() is None else 10 + int(alone.iterations) // 4
+            assert abs(int(together.iterations) - int(alone.iterations)) <= slack
+            error = (together.value - alone.value).abs().max()
+            bound = max(1e-10, 30 * rtol)
+            assert float(error) <= bound * float(alone.value.abs().max())
+
+
+def test_slow_compiled_solves_on_slabs_need_the_steps_of_one_worker() -> None:
+    A, b = scene((7, 11, 31), spacing=(1.0, 0.01, 1.0))
+    serial = ConjugateGradient(preconditioner=Multigrid(), rtol=1e-10)
+    with SerialExecutor(3) as executor:
+        together = linear_solve(A, b, distributed(executor, rtol=1e-10))
+    assert int(together.iterations) <= 1.5 * int(linear_solve(A, b, serial).iterations)
 
 
 @settings(max_examples=10)

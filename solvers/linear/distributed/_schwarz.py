@@ -98,6 +98,8 @@ class DeflatedSchwarz:
     label = "deflated Schwarz on slabs"
     halo = 1
     worker = SchwarzSlab
+    renew_below = 0.0
+    is_singular = False
 
     def __init__(self, operator: PoissonOperator, parts: int):
         self._operator = operator
@@ -135,17 +137,17 @@ class DeflatedSchwarz:
         boxes = slab_window(self._boxes, slab, 1)
         return grid, _alone(operator, slab), boxes, self._count
 
-    def deflate(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the part in the coarse space out of a residual.
+    def deflate(self, x: Tensor, b: Tensor) -> Tensor:
+        """Take the part in the coarse space out of the residual.
 
         Args:
             x: The iterate.
-            r: Its residual.
+            b: The right-hand side.
         """
+        r = b - self._operator.apply(x)
         sums = torch.zeros(self._count + 1, dtype=torch.float64)
         sums = sums.index_add(0, self._boxes.flatten(), r.flatten())
-        step = self._solve(sums)[self._boxes]
-        return x + step, r - self._operator.apply(step)
+        return x + self._solve(sums)[self._boxes]
 
     def _solve(self, sums: Tensor) -> Tensor:
         return torch.cat([sums.new_zeros(1), self._inverse @ sums[1:]])

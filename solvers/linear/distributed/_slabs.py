@@ -8,7 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Halo", "Slab", "add_halo", "cut_planes", "neighbours", "slab_window", "strips_of"]
+__all__ = [
+    "HALO",
+    "Halo",
+    "Slab",
+    "add_halo",
+    "cut_planes",
+    "neighbours",
+    "slab_window",
+    "strips_of",
+]
+
+HALO = 4
+"""Planes that a cycle needs: two sweeps and a residual on the way down, two sweeps on the way up,
+less the first sweep of all, which starts from zero."""
 
 Halo = tuple[Tensor | None, Tensor | None]
 """Planes before and after a slab; None where the grid ends."""

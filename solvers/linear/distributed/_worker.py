@@ -62,6 +62,7 @@ class SlabWorker(ABC):
         halo = grid.halo
         self._core = slice(halo, grid.excess.shape[0] - halo)
         self.x = torch.zeros_like(grid.excess)
+        self.b = torch.zeros_like(grid.excess)
         self.r = torch.zeros_like(grid.excess)
         self.p = torch.zeros_like(grid.excess)
         self.product = torch.zeros_like(grid.excess)
@@ -71,20 +72,20 @@ class SlabWorker(ABC):
     def begin(self) -> Any:
         """The first stage of the preconditioner, which needs no neighbour."""
 
-    def start(self, x: Tensor, r: Tensor) -> tuple[float, Any]:
+    def start(self, x: Tensor, b: Tensor) -> tuple[float, Any]:
         """Begin from an iterate.
 
         Args:
-            x: The iterate on the slab.
-            r: Its residual on the window.
+            x: The iterate on the window.
+            b: The right-hand side there.
 
         Returns:
-            The square of the residual, and the first stage of the preconditioner.
+            This slab's part of the square of the residual, and the first stage of the
+            preconditioner.
         """
-        self.x[self._core] = x
-        self.r = r
-        self.p = torch.zeros_like(r)
-        return self._square(), self.begin()
+        self.x, self.b = x.clone(), b
+        self.p = torch.zeros_like(b)
+        return self.advance(0.0, True)
 
     def turn(self, beta: float, halo: Halo) -> float:
         """Make the new direction ``p = z + beta p`` and the product ``A p``.
@@ -100,17 +101,21 @@ class SlabWorker(ABC):
         self.product = apply_stencil(self.p, self._grid.couplings, self._grid.excess)
         return _dot(self.p[self._core], self.product[self._core])
 
-    def advance(self, alpha: float) -> tuple[float, Any]:
+    def advance(self, alpha: float, renew: bool) -> tuple[float, Any]:
         """Step along the direction, then begin to precondition.
 
         Args:
             alpha: Length of the step.
+            renew: Whether to compute the residual anew.
 
         Returns:
             This slab's part of the square of the residual, and the first stage.
         """
         self.x.add_(self.p, alpha=alpha)
-        self.r = torch.sub(self.r, self.product, alpha=alpha)
+        if renew:
+            self.r = self.b - apply_stencil(self.x, self._grid.couplings, self._grid.excess)
+        else:
+            self.r = torch.sub(self.r, self.product, alpha=alpha)
         return self._square(), self.begin()
 
     def iterate(self) -> Tensor:

@@ -114,12 +114,13 @@ class Items:
         """The true residual in the range of the operator."""
         return self.b - self.operator.apply(x)
 
-    def observe(self, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    def observe(self, x: Tensor, r: Tensor, *, is_true: bool = False) -> tuple[Tensor, Tensor]:
         """Look at the iterates and end items.
 
         Args:
             x: Iterates.
             r: Their iterated residuals.
+            is_true: Whether these are the true ones.
 
         Returns:
             The residuals to go on with, and which items must restart from them.
@@ -129,7 +130,7 @@ class Items:
         self.end(~torch.isfinite(norm), Status.NON_FINITE)
         met = self.running & (norm <= self.limit)
         if bool(met.any()):
-            true = self.residual(x)
+            true = r if is_true else self.residual(x)
             true_norm = self.norm(true)
             good = met & (true_norm <= self.limit)
             self.accept(good)
@@ -165,9 +166,14 @@ class Items:
             x.clone() if self._best is None else torch.where(self.spread(better), x, self._best)
         )
 
-    def finish(self, x: Tensor) -> Outcome:
-        """Compute true residuals, choose the best iterates and report."""
-        norm = self.norm(self.residual(x))
+    def finish(self, x: Tensor, r: Tensor | None = None) -> Outcome:
+        """Compute true residuals, choose the best iterates and report.
+
+        Args:
+            x: The last iterates.
+            r: Their true residuals, if they are at hand.
+        """
+        norm = self.norm(self.residual(x) if r is None else r)
         # An iteration may meet the tolerance with its last step.
         self.accept(norm <= self.limit)
         if self._best is not None:

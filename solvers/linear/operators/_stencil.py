@@ -40,11 +40,17 @@ def apply_stencil(x: Tensor, couplings: Sequence[Tensor], excess: Tensor) -> Ten
         excess: What the diagonal has beyond the couplings, shape ``(..., *grid)``.
     """
     y = excess * x
+    is_plain = _is_plain(x, excess, *couplings)
     for index, coupling in enumerate(couplings):
         axis = index - len(couplings)
-        faces = coupling.shape[axis]
+        faces, size = coupling.shape[axis], x.shape[axis]
         low, high = face_neighbours(x, axis, faces)
-        y = _scatter(y, coupling * (low - high), axis, sign=-1)
+        flux = coupling * (low - high)
+        if is_plain and faces < size and flux.shape[:axis] == y.shape[:axis]:
+            y.narrow(axis, 0, faces).add_(flux)
+            y.narrow(axis, 1, faces).sub_(flux)
+        else:
+            y = _scatter(y, flux, axis, sign=-1)
     return y
 
 
@@ -79,6 +85,13 @@ def coupling_sum(couplings: Sequence[Tensor], like: Tensor) -> Tensor:
     for index, coupling in enumerate(couplings):
         total = _scatter(total, coupling, index - len(couplings), sign=1)
     return total
+
+
+def _is_plain(*tensors: Tensor) -> bool:
+    """Whether nobody differentiates or maps, so that memory may be reused."""
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return not wants_gradient and not any(is_wrapped(t) for t in tensors)
 
 
 def _scatter(y: Tensor, faces: Tensor, axis: int, *, sign: int) -> Tensor:

@@ -28,6 +28,7 @@ from solvers.linear.preconditioners._native import (
     Op,
     Slot,
     multigrid_kernel,
+    scratch_size,
     zeros,
 )
 
@@ -46,6 +47,7 @@ class GridLevels:
         operator: Operator without gradients, float64 on the CPU, not periodic.
         cycle: Visits of a coarser level, 1 (V) or 2 (W).
         threads: Threads that share one system, or among which a batch of systems is split.
+        is_turned: Whether an axis with empty planes may come first.
 
     Attributes:
         table: Integers that native calls read.
@@ -60,11 +62,14 @@ class GridLevels:
     label = "multigrid (compiled)"
     is_worn = False
 
-    def __init__(self, operator: PoissonOperator, *, cycle: int, threads: int):
+    def __init__(
+        self, operator: PoissonOperator, *, cycle: int, threads: int, is_turned: bool = True
+    ):
         self._kernel = multigrid_kernel()
         self._shape = (1,) * (3 - len(operator.domain)) + operator.domain
         self._has_mass = operator.mass is not None
         self._batch = operator.batch
+        self._is_turned = is_turned
         self.threads = threads
         self.systems = math.prod(operator.batch)
         self.numbers = np.zeros(len(Number))
@@ -132,7 +137,7 @@ class GridLevels:
         self.order = _IN_ORDER
         self.is_mask = self._fill_sketch() is not None
         if self.is_mask:
-            self._turn_sketch(_emptiest_first(self._sketch))
+            self._turn_sketch(_emptiest_first(self._sketch) if self._is_turned else _IN_ORDER)
         else:
             del self._sketch
             self._place(self._shape, is_mask=False)
@@ -257,11 +262,11 @@ class GridLevels:
 
     def _reserve_work(self) -> None:
         """Scratch memory: for rows in the set-up, for planes in the cycle, one part a thread."""
-        shape, largest = self._shape, 0
-        for order in (_IN_ORDER, (2, 0, 1), (1, 0, 2)):
-            ny, nz = shape[order[1]], shape[order[2]]
-            pitch, plane = nz + 1, (ny + 1) * (nz + 1)
-            largest = max(largest, 6 * (pitch + 64 + 3 * plane) + pitch + 64 + 4 * pitch + 256)
+        shape = self._shape
+        largest = max(
+            scratch_size(shape[order[1]], shape[order[2]])
+            for order in (_IN_ORDER, (2, 0, 1), (1, 0, 2))
+        )
         size = max(largest, 16 * (max(shape) + 64))
         self._work = zeros(max(self.systems, self.threads), size // 2 + 8)
         self.set(Slot.WORK, self._work.data_ptr(), self._work.stride(0))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from solvers.linear.preconditioners._cycle import ReferenceMultigrid
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
 
 __all__ = ["Multigrid"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,11 @@ class Multigrid:
 
 def prepare_compiled(
     operator: LinearOperator,
-    build: Callable[[PoissonOperator], PreparedPreconditioner],
+    build: Callable[[PoissonOperator], T],
     *,
     backend: str,
     what: str,
-) -> PreparedPreconditioner | None:
+) -> T | None:
     """Build a compiled form where there is one.
 
     Args:

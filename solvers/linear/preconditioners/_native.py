@@ -1,8 +1,9 @@
 """The native multigrid text, and the table of integers through which it is called.
 
-The text stands in four files beside this one, in the order of its parts: the cycle on grids, that
-on aggregates, the conjugate gradients around them, the set-up. Addresses and sizes travel in one
-table: named slots, then a row for each level. Both languages take the names from here.
+The text stands in files beside this one, in the order of its parts: the cycle on grids, that on
+aggregates, the conjugate gradients around them, then the set-up or, in a kernel of its own, the
+same steps on a slab of a grid. Addresses and sizes travel in one table: named slots, then a row for
+each level. Both languages take the names from here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ __all__ = [
     "Slot",
     "multigrid_kernel",
     "rest_address",
+    "scratch_size",
+    "slab_kernel",
     "zeros",
 ]
 
@@ -38,7 +41,6 @@ _TEXTS = (
     "multigrid_cycle.cpp",
     "multigrid_graph.cpp",
     "multigrid_solve.cpp",
-    "multigrid_setup.cpp",
 )
 
 
@@ -54,6 +56,12 @@ class Op(IntEnum):
     SOLVE = auto()
     CYCLE = auto()
     ENERGIES = auto()
+    VISIT = auto()
+    DESCEND = auto()
+    ASCEND = auto()
+    TURN = auto()
+    ADVANCE = auto()
+    RENEW = auto()
 
 
 class Slot(IntEnum):
@@ -87,6 +95,8 @@ class Slot(IntEnum):
     MOST_RUNS = auto()
     RUNS = auto()
     RUNS_STEP = auto()
+    FIRST_PLANE = auto()  # of a slab within its window
+    LAST_PLANE = auto()
     # Address, three steps, distance of systems, distance of right-hand sides.
     RIGHT = 32
     SOLUTION = 40
@@ -114,17 +124,29 @@ class Number(IntEnum):
     PATIENCE = auto()
     GROWTH = auto()
     LEAST_PIVOT = auto()
+    FACTOR = auto()  # of the old direction, or of the step
+    SCALE = auto()  # of the residual of a slab
 
 
 @cache
 def multigrid_kernel() -> Kernel:
     """Compile the native text, or load it from the cache of kernels."""
+    return _build("multigrid", "multigrid_setup.cpp")
+
+
+@cache
+def slab_kernel() -> Kernel:
+    """Compile the native text for slabs, or load it from the cache of kernels."""
+    return _build("multigrid_slab", "multigrid_slab.cpp")
+
+
+def _build(name: str, last: str) -> Kernel:
     names = [f"{kind.__name__.upper()}_{m.name} = {m.value}" for kind in _NAMED for m in kind]
     names += [f"HEADER = {HEADER}", f"ROW = {ROW}", f"RATE_STEPS = {RATE_STEPS}"]
     folder = Path(__file__).parent
-    texts = [(folder / name).read_text() for name in _TEXTS]
+    texts = [(folder / text).read_text() for text in (*_TEXTS, last)]
     body = f"enum {{ {', '.join(names)} }};\n" + "".join(texts)
-    return build_kernel("multigrid", body, [("table", "double*")], lanes=1)
+    return build_kernel(name, body, [("table", "double*")], lanes=1)
 
 
 _NAMED: tuple[type[IntEnum], ...] = (Op, Slot, Number)
@@ -181,6 +203,13 @@ class Level:
         """A view of the cells of one array, shape ``(systems, *shape)``."""
         return self.view(self.memory, self.offsets[name])
 
+    def planes(self, name: str) -> Tensor:
+        """A view of the planes of one array of the first system, without those of zeros."""
+        memory, start = self.memory[0], self.offsets[name]
+        if name == "d8":
+            memory, start = memory.view(torch.uint8), 4 * start
+        return memory[start : start + self.cells].view(-1, self.plane)[1:-1]
+
     def diagonal(self) -> Tensor:
         """A view of the bytes of a mask level, shape ``(systems, *shape)``."""
         return self.view(self.memory.view(torch.uint8), 4 * self.offsets["d8"])
@@ -198,6 +227,17 @@ class Level:
         """The cells of arrays that lie in rows of memory from some place on."""
         stride = (memory.stride(0), self.plane, self.pitch, 1)
         return memory.as_strided((len(memory), *self.shape), stride, start + self.plane)
+
+
+def scratch_size(rows: int, cells: int) -> int:
+    """Floats that a thread of the cycle needs beside the vectors.
+
+    Args:
+        rows: Rows of a plane.
+        cells: Cells of a row.
+    """
+    pitch, plane = cells + 1, (rows + 1) * (cells + 1)
+    return 6 * (pitch + 64 + 3 * plane) + pitch + 64 + 4 * pitch + 256
 
 
 @cache

@@ -443,6 +443,7 @@ const Multigrid::Fine fine = {
 double& unit = ((double*)a[SLOT_UNITS])[system];
 const Multigrid::Input in = Multigrid::input(a + SLOT_INPUTS, system);
 const Multigrid::Level l = Multigrid::level(rows + ROW * a[SLOT_LEVEL], system);
+const Multigrid::Level next = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
 double* const out = (double*)a[SLOT_REPORT] + 16 * system;
 if (op == OP_SOLVE) {
   Multigrid::Team team = {team_size > 1 ? block : 0, team_size, (long long*)a[SLOT_COUNTER], 0,
@@ -459,6 +460,9 @@ if (op == OP_SOLVE) {
 } else if (op == OP_CYCLE) {
   Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
   Multigrid::precondition(plan, aggregates, recycled, alone);
+} else if (op == OP_VISIT) {
+  Multigrid::Team alone = {0, 1, nullptr, 0, nullptr, 0, nullptr};
+  Multigrid::cycle(plan, alone, (int)a[SLOT_LEVEL], a[SLOT_HAS_GUESS] == 0);
 } else if (op == OP_ENERGIES) {
   Multigrid::energies(l, recycled, fine.p, (double*)a[SLOT_RECYCLED_WEIGHTS]);
 } else if (op == OP_FILL_MASK) {
@@ -469,9 +473,8 @@ if (op == OP_SOLVE) {
 } else if (op == OP_FIND_RUNS) {
   Multigrid::find_runs(l);
 } else if (op == OP_COARSEN) {
-  const Multigrid::Level c = Multigrid::level(rows + ROW * (a[SLOT_LEVEL] + 1), system);
-  Multigrid::coarsen(l, c, numbers[NUMBER_WALL], (float*)work, out);
-  Multigrid::find_runs(c);
+  Multigrid::coarsen(l, next, numbers[NUMBER_WALL], (float*)work, out);
+  Multigrid::find_runs(next);
 } else if (op == OP_INVERT) {
   out[0] = Multigrid::invert(l, (double*)a[SLOT_INVERSE] + a[SLOT_INVERSE_STEP] * system,
                              numbers[NUMBER_LEAST_PIVOT]);
