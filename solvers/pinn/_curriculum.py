@@ -14,6 +14,7 @@ from typing import Any
 
 from solvers.core import OnFailure, SettingsError, Solution, apply_on_failure, check_choice
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_problem
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import PINNResult
@@ -55,6 +56,7 @@ class Curriculum:
         values: Sequence[float],
         **options: Any,
     ) -> None:
+        check_problem(problem)
         check_choice("coefficient", coefficient, tuple(problem.coefficients))
         if coefficient in problem.unknown:
             raise SettingsError(

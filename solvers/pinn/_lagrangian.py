@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from solvers.core import check_choice
 from solvers.derivatives import ModuleLayers
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_problem
 from solvers.pinn._characteristics import label_domain, label_problem
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._labels import Formulation, Transport
@@ -78,13 +79,14 @@ class LagrangianPINN:
         labels: Mapping[str, tuple[float, float]] | None = None,
         **options: Any,
     ) -> None:
+        check_problem(problem)
         check_choice("formulation", formulation, ("viscous", "lagrangian", "published"))
         self.problem = problem
         self.transport = Transport(problem)
         self.formulation = formulation
         self.label_domain = label_domain(self.transport, labels)
         is_easy = self.transport.dimension == 1 and not self.transport.is_viscous
-        chosen: Any = network or MLP(width=20, depth=2 if is_easy else 3)
+        chosen: Any = MLP(width=20, depth=2 if is_easy else 3) if network is None else network
         self.pinn = PINN(
             label_problem(self.transport, self.label_domain, formulation),
             chosen,

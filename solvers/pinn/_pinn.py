@@ -26,6 +26,7 @@ from solvers.derivatives import Backend
 from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
+from solvers.pinn._arguments import check_problem, network_of, weights_of
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -57,7 +58,8 @@ class PINN(Trainer[PINNResult]):
             ``"even"`` looks at no residual.
         resample_every: Steps between two draws of points.
         weights: Adaptive weights of the loss: `CausalWeights`, `GradientNormWeights`,
-            `TangentKernelWeights`; several multiply.
+            `TangentKernelWeights`, or with their defaults ``"causal"``, ``"gradient-norm"``,
+            ``"tangent-kernel"``; several multiply.
         reweight_every: Steps between two choices of these.
         residual_scales: Factor of each equation; by default one over the size that it has when
             fields of order one vary over half the domain.
@@ -93,12 +95,13 @@ class PINN(Trainer[PINNResult]):
         condition_points: int = 200,
         sampling: Sampling = "adaptive",
         resample_every: int = 500,
-        weights: LossWeights | Sequence[LossWeights] = (),
+        weights: LossWeights | str | Sequence[LossWeights | str] = (),
         reweight_every: int = 50,
         residual_scales: Sequence[float] | None = None,
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
+        check_problem(problem)
         check_choice("sampling", sampling, ("adaptive", "refined", "even"))
         check_positive("condition_weight", condition_weight)
         for name, value in (
@@ -109,10 +112,9 @@ class PINN(Trainer[PINNResult]):
         ):
             check_count(name, value)
         self.problem = problem
-        chosen = MLP() if network is None else network
-        self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
+        self.network = network_of(network, MLP())
         self.seed, self.resample_every = seed, resample_every
-        given = (weights,) if isinstance(weights, LossWeights) else tuple(weights)
+        given = weights_of(weights)
         self.reweight_every = reweight_every if given else None
         self._weights = [each.settings for each in given]
         bare = make_ansatz(problem, exact)
