@@ -33,6 +33,9 @@ class Curriculum:
         values: Its values in the stages before the last one, which has that of the problem.
         **options: Further options of `PINN`.
 
+    Attributes:
+        is_interrupted: Whether Ctrl-C ended the last fit.
+
     Raises:
         SettingsError: If there is no such coefficient, it is trained itself, or an option is
             out of range.
@@ -46,6 +49,8 @@ class Curriculum:
         >>> [row["stage"] for row in steps.fit(10, steps=2).history][-1]
         2
     """
+
+    is_interrupted = False
 
     def __init__(
         self,
@@ -106,7 +111,8 @@ class Curriculum:
             **options: Further options of `PINN.fit`, for every stage; ``steps`` are of each.
 
         Returns:
-            The result of the last stage; its history has all of them, by ``stage``.
+            The result of the last stage; its history has all of them, by ``stage``. Ctrl-C ends
+            after the running step, with the result of the running stage.
 
         Raises:
             NotConvergedError: If ``on_failure="raise"`` and the last stage failed.
@@ -127,6 +133,7 @@ class Curriculum:
                 {**last, "tolerance": tolerance, "target": target},
             ],
         )
+        self.is_interrupted = found.is_interrupted
         end = found.results[-1]
         is_whole = len(found.results) == len(self._problems)
         report = replace(
