@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from solvers.core import SettingsError, check_choice
 from solvers.parallel import Executor
-from solvers.pde import Problem
+from solvers.pde import Condition, Data, Problem
 from solvers.pinn._causal import CausalWeights
 from solvers.pinn._gradient_norm import GradientNormWeights
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -18,6 +19,7 @@ from solvers.pinn._weights import LossWeights
 
 __all__ = [
     "WEIGHTS",
+    "check_determined",
     "check_executor",
     "check_optimizer",
     "check_problem",
@@ -45,6 +47,36 @@ def check_problem(problem: object) -> None:
             "own, or take a named one, as problems.Convection(beta=30) or "
             "problems.find_problem('convection', beta=30)"
         )
+
+
+def check_determined(problem: Problem) -> None:
+    """Refuse coefficients to be found where every value of them has its solution.
+
+    That is so without data, if no condition can be left out and there are no more equations than
+    fields.
+
+    Raises:
+        SettingsError: With what to add.
+    """
+    if not problem.unknown or len(problem.term_names) > len(problem.fields):
+        return
+    if any(isinstance(c, Data) or _is_spare(problem, c) for c in problem.conditions):
+        return
+    raise SettingsError(
+        f"problem: nothing determines {', '.join(problem.unknown)} of {problem.name}, as it has no "
+        "more conditions than its equation needs; add measurements, as in "
+        f"Data(points, {problem.fields[0]}=values), or take it out of unknown"
+    )
+
+
+def _is_spare(problem: Problem, condition: Condition) -> bool:
+    """Whether the problem has a solution without a condition, which then tells more."""
+    rest = [other for other in problem.conditions if other is not condition]
+    try:
+        replace(problem, conditions=rest)
+    except SettingsError:
+        return False
+    return True
 
 
 def check_executor(executor: object) -> None:

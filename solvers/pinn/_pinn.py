@@ -26,7 +26,7 @@ from solvers.derivatives import Backend
 from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
-from solvers.pinn._arguments import check_problem, network_of, weights_of
+from solvers.pinn._arguments import check_determined, check_problem, network_of, weights_of
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -67,7 +67,8 @@ class PINN(Trainer[PINNResult]):
         threads: Threads of the compiled engine.
 
     Raises:
-        SettingsError: If a setting is out of range or the network does not fit the problem.
+        SettingsError: If a setting is out of range, the network does not fit the problem, or a
+            coefficient is to be found and nothing was measured.
 
     Example:
         >>> from solvers.pde import Box, Dirichlet, Problem
@@ -102,6 +103,7 @@ class PINN(Trainer[PINNResult]):
         threads: int = 1,
     ) -> None:
         check_problem(problem)
+        check_determined(problem)
         check_choice("sampling", sampling, ("adaptive", "refined", "even"))
         check_positive("condition_weight", condition_weight)
         for name, value in (

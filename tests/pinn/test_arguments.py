@@ -11,6 +11,7 @@ from torch import nn
 
 from solvers.core import SettingsError
 from solvers.parallel import RayExecutor
+from solvers.pde import Box, Condition, Data, Dirichlet, Initial, Neumann, Problem
 from solvers.pinn import (
     MLP,
     PINN,
@@ -112,3 +113,40 @@ def test_what_a_fit_cannot_take(options: dict[str, Any], words: str) -> None:
 def test_energies_have_the_names_of_the_other_optimizers(name: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         DeepRitz(problems.Poisson(1), **OPTIONS, optimizer=name)
+
+
+ENDS = Dirichlet(axis="x", side="both", u=0.0)
+MEASURED = Data({"x": torch.tensor([0.5])}, u=torch.tensor([0.125]))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "is_determined"),
+    [
+        ([ENDS], False),
+        ([ENDS, MEASURED], True),
+        # a flux that was measured beside the value
+        ([ENDS, Neumann(axis="x", side="upper", u=-0.5)], True),
+        ([ENDS, Dirichlet(axis="x", side="lower", u=0.0)], True),
+    ],
+)
+def test_a_coefficient_needs_more_than_its_equation_does(
+    conditions: list[Condition], is_determined: bool
+) -> None:
+    rod = Problem(
+        name="rod", domain=Box(x=(0, 1)), residual=lambda u, x, k: k * u.xx + 1.0,
+        coefficients={"k": 2.0}, unknown=("k",), conditions=conditions,
+    )  # fmt: skip
+    if is_determined:
+        assert PINN(rod, **OPTIONS).parameter_count == 14
+        return
+    with pytest.raises(SettingsError, match=r"nothing determines k.*Data\(points, u=values\)"):
+        PINN(rod, **OPTIONS)
+
+
+def test_a_second_equation_may_determine_a_coefficient() -> None:
+    heat = Problem(
+        name="heat", domain=Box(x=(0, 1), t=(0, 1)),
+        residual=lambda u, x, t, k: (u.t - k * u.xx, u.t + u),
+        coefficients={"k": 2.0}, unknown=("k",), conditions=[Initial(u=0.0), ENDS],
+    )  # fmt: skip
+    assert PINN(heat, **OPTIONS).problem is heat
