@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -163,7 +164,7 @@ def parse_settings(pairs: Sequence[str], *, option: str = "--set") -> dict[str, 
             numbers = [_number(part) for part in text.split(",")]
         except ValueError:
             raise SettingsError(
-                f"{option}: {name} is {text!r}, expected a number, or numbers with commas"
+                f"{option}: {name} is {text!r}, expected a finite number, or several with commas"
             ) from None
         settings[name.strip().replace("-", "_")] = numbers[0] if len(numbers) == 1 else (*numbers,)
     return settings
@@ -171,6 +172,8 @@ def parse_settings(pairs: Sequence[str], *, option: str = "--set") -> dict[str, 
 
 def _number(text: str) -> float | int:
     value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
     return int(text) if text.strip().lstrip("+-").isdigit() else value
 
 
