@@ -86,13 +86,15 @@ class LagrangianPINN:
         self.formulation = formulation
         self.label_domain = label_domain(self.transport, labels)
         is_easy = self.transport.dimension == 1 and not self.transport.is_viscous
+        enough = 800 if is_easy else 3000
         chosen: Any = MLP(width=20, depth=2 if is_easy else 3) if network is None else network
         self.pinn = PINN(
             label_problem(self.transport, self.label_domain, formulation),
             chosen,
             seed=seed,
-            points=points or (800 if is_easy else 3000),
+            points=points or enough,
             **{
+                "most_points": max(points or enough, enough),
                 "sampling": "even",
                 "resample_every": 500,
                 "residual_scales": (1.0,) * (self.transport.dimension + 1),

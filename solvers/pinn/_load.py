@@ -41,6 +41,7 @@ def load(
     """
     theta, metadata = read_result(path, problem)
     settings = {**metadata["settings"], "points": 16}
+    settings.pop("most_points", None)
     kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP, "TwoBranchMLP": TwoBranchMLP}
     shape, kind = settings.pop("shape", {}), settings.pop("network")
     made: Any = kinds[kind](**shape) if kind in kinds else network

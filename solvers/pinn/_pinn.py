@@ -52,6 +52,9 @@ class PINN(Trainer[PINNResult]):
             of the loss.
         condition_weight: Weight of a condition in the loss against that of the equations.
         points: Points inside the domain; 4.5 per parameter, 1000 to 5000, by default.
+        most_points: Where the residual between points is over three times that at them, the next
+            draw has four times as many, up to this number; by default that of ``points`` by
+            default. As many as ``points`` keeps them.
         condition_points: Points of each condition in the loss.
         sampling: Where new points come from: ``"adaptive"`` prefers large residuals (RAD),
             ``"refined"`` adds points at the largest ones until there are twice as many (RAR),
@@ -93,6 +96,7 @@ class PINN(Trainer[PINNResult]):
         exact: Exact = "all",
         condition_weight: float = 10.0,
         points: int | None = None,
+        most_points: int | None = None,
         condition_points: int = 200,
         sampling: Sampling = "adaptive",
         resample_every: int = 500,
@@ -125,7 +129,11 @@ class PINN(Trainer[PINNResult]):
         self._layers = self.network.layers(ansatz.inputs, len(problem.fields), seed)
         count = self._layers.parameter_count
         wanted = round(_POINTS_PER_PARAMETER * count)
-        self.points = points or min(max(wanted, _FEWEST_POINTS), _MOST_POINTS)
+        enough = min(max(wanted, _FEWEST_POINTS), _MOST_POINTS)
+        self.points = points or enough
+        if most_points is None:
+            most_points = max(self.points, enough)
+        check_count("most_points", most_points, least=self.points)
         self.meter: Callable[[], Callable[[nn.Module], float]] = lambda: ErrorMeter(problem)
         self.settings: dict[str, Any] = {
             "network": type(self.network).__name__,
@@ -133,6 +141,7 @@ class PINN(Trainer[PINNResult]):
             "exact": exact,
             "condition_weight": condition_weight,
             "points": self.points,
+            "most_points": most_points,
             "condition_points": condition_points,
             "sampling": sampling,
             "resample_every": resample_every,
@@ -141,8 +150,9 @@ class PINN(Trainer[PINNResult]):
         if is_dataclass(self.network) and not isinstance(self.network, OwnNetwork):
             self.settings["shape"] = asdict(self.network)
         self.collocation = Collocation(
-            problem, ansatz, self._layers, points=self.points, condition_points=condition_points,
-            condition_weight=condition_weight, scales=residual_scales,
+            problem, ansatz, self._layers, points=self.points, most_points=most_points,
+            condition_points=condition_points, condition_weight=condition_weight,
+            scales=residual_scales,
             sampling=sampling, weights=deepcopy(given), backend=backend, threads=threads,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
