@@ -23,6 +23,7 @@ __all__ = [
     "check_executor",
     "check_optimizer",
     "check_problem",
+    "check_seed",
     "network_of",
     "weights_of",
 ]
@@ -77,6 +78,16 @@ def _is_spare(problem: Problem, condition: Condition) -> bool:
     except SettingsError:
         return False
     return True
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        SettingsError: If it is no whole number.
+    """
+    if not hasattr(seed, "__index__"):
+        raise SettingsError(f"seed: got {seed!r}, expected a whole number")
 
 
 def check_executor(executor: object) -> None:

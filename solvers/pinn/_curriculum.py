@@ -68,10 +68,15 @@ class Curriculum:
                 f"coefficient: {coefficient} of {problem.name} is unknown and trained, expected "
                 "one with a value to go to; use PINN"
             )
-        if not len(values):
+        try:
+            self.coefficient, self.values = coefficient, tuple(float(value) for value in values)
+        except (TypeError, ValueError):
+            raise SettingsError(
+                f"values: got {values!r}, expected numbers in a row, as in (10.0, 20.0)"
+            ) from None
+        if not self.values:
             raise SettingsError("values: got none, expected one or more; use PINN for one stage")
         self.problem = problem
-        self.coefficient, self.values = coefficient, tuple(map(float, values))
         self._problems = [
             *(problem.with_coefficients(**{coefficient: value}) for value in self.values),
             problem,

@@ -127,6 +127,11 @@ class Trainer(ABC, Generic[R]):
             NonFiniteError: If the loss is not finite at the first parameters.
             CheckpointError: If the file belongs to another run.
         """
+        if start is not None and not isinstance(start, Tensor):
+            raise SettingsError(
+                f"start: got {type(start).__name__}, expected a tensor of {self.parameter_count} "
+                "parameters"
+            )
         theta = (self.initial() if start is None else start).detach().double().clone()
         if theta.shape != (self.parameter_count,):
             raise SettingsError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from solvers.core import check_choice
+from solvers.core import check_choice, check_count
 from solvers.derivatives import ModuleLayers
 from solvers.pde import Problem
 from solvers.pinn._arguments import check_problem
@@ -81,6 +81,8 @@ class LagrangianPINN:
     ) -> None:
         check_problem(problem)
         check_choice("formulation", formulation, ("viscous", "lagrangian", "published"))
+        if points is not None:
+            check_count("points", points)
         self.problem = problem
         self.transport = Transport(problem)
         self.formulation = formulation

@@ -7,7 +7,8 @@ by default training is self-scaled Broyden on residuals in float64, as in Urbán
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, is_dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from solvers.core import (
     Report,
+    SettingsError,
     check_choice,
     check_count,
     check_positive,
@@ -26,7 +28,13 @@ from solvers.derivatives import Backend
 from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
-from solvers.pinn._arguments import check_determined, check_problem, network_of, weights_of
+from solvers.pinn._arguments import (
+    check_determined,
+    check_problem,
+    check_seed,
+    network_of,
+    weights_of,
+)
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -108,8 +116,15 @@ class PINN(Trainer[PINNResult]):
     ) -> None:
         check_problem(problem)
         check_determined(problem)
+        check_seed(seed)
         check_choice("sampling", sampling, ("adaptive", "refined", "even"))
         check_positive("condition_weight", condition_weight)
+        if math.isinf(condition_weight):
+            raise SettingsError(
+                f"condition_weight: got {condition_weight}, expected a finite number; what can "
+                "hold by construction does so with exact='all'"
+            )
+        _check_scales(problem, residual_scales)
         for name, value in (
             ("condition_points", condition_points),
             ("resample_every", resample_every),
@@ -233,3 +248,15 @@ class PINN(Trainer[PINNResult]):
             history=history,
             settings=self.settings,
         )
+
+
+def _check_scales(problem: Problem, scales: Any) -> None:
+    if scales is None:
+        return
+    if not isinstance(scales, Iterable):
+        raise SettingsError(
+            f"residual_scales: got {scales!r}, expected a number for each of "
+            f"{', '.join(problem.term_names)}"
+        )
+    for k, scale in enumerate(scales):
+        check_positive(f"residual_scales[{k}]", scale)

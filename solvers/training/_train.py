@@ -23,6 +23,8 @@ from solvers.core import (
     Status,
     apply_on_failure,
     catch_interrupt,
+    check_output,
+    check_positive,
     load_checkpoint,
     open_progress,
     save_checkpoint,
@@ -167,6 +169,9 @@ def train(
         overfit, overfit_every, record_every,
     )  # fmt: skip
     limits.check(objective, phases)
+    if checkpoint is not None:
+        check_output("checkpoint", checkpoint)
+        check_positive("checkpoint_every", checkpoint_every, allow_zero=True)
     run = _Run(objective, phases, dict(settings or {}), callback)
     if checkpoint is not None:
         run.read(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ from solvers.pinn import (
     CausalWeights,
     Curriculum,
     DeepRitz,
+    GradientNormWeights,
     LagrangianPINN,
     TimeMarching,
+    load,
+    loss_landscape,
     problems,
 )
 from solvers.pinn._arguments import WEIGHTS, network_of, weights_of
@@ -59,6 +63,13 @@ def test_what_is_no_problem(make: Callable[[Any], object], problem: Any, words: 
         ({"weights": CausalWeights}, "weights: got the class CausalWeights"),
         ({"weights": [1.0, 2.0]}, "weights: got float"),
         ({"weights": 10.0}, "weights: got float.*gradient-norm"),
+        ({"seed": "a"}, "seed: got 'a', expected a whole number"),
+        ({"seed": 1.5}, "seed: got 1.5"),
+        ({"condition_weight": float("inf")}, "condition_weight: got inf, expected a finite"),
+        ({"residual_scales": 1.0}, "residual_scales: got 1.0, expected a number for each of"),
+        ({"residual_scales": (0.0,)}, r"residual_scales\[0\]: got 0.0, expected more than zero"),
+        ({"residual_scales": (float("nan"),)}, r"residual_scales\[0\]: got nan"),
+        ({"network": nn.Linear(2, 1)}, r"points of shape \(N, 3\).*\.double\(\)"),
     ],
 )
 def test_what_is_no_network_and_no_weights(settings: dict[str, Any], words: str) -> None:
@@ -93,6 +104,10 @@ def test_a_module_of_ones_own_is_a_network() -> None:
         ({"optimizer": []}, "optimizer: got none"),
         ({"optimizer": "broyden"}, "did you mean 'self-scaled-broyden'"),
         ({"optimizer": "lfbgs"}, "did you mean 'lbfgs'"),
+        ({"start": [1.0]}, "start: got list, expected a tensor of 21 parameters"),
+        ({"checkpoint": "/nowhere/run.safetensors"}, "checkpoint: folder /nowhere does not exist"),
+        ({"checkpoint": "."}, "checkpoint: . is a folder"),
+        ({"checkpoint": "run.safetensors", "checkpoint_every": -1.0}, "checkpoint_every: got -1"),
     ],
 )
 def test_what_a_fit_cannot_take(options: dict[str, Any], words: str) -> None:
@@ -150,3 +165,50 @@ def test_a_second_equation_may_determine_a_coefficient() -> None:
         coefficients={"k": 2.0}, unknown=("k",), conditions=[Initial(u=0.0), ENDS],
     )  # fmt: skip
     assert PINN(heat, **OPTIONS).problem is heat
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: Curriculum(problems.Convection(), coefficient="beta", values=3.0),  # type: ignore[arg-type]
+            "values: got 3.0, expected numbers in a row",
+        ),
+        (
+            lambda: Curriculum(problems.Convection(), coefficient="beta", values=("a",)),  # type: ignore[arg-type]
+            r"values: got \('a',\), expected numbers",
+        ),
+        (
+            lambda: XPINN(problems.Convection(), pieces=3),  # type: ignore[arg-type]
+            r"pieces: got 3, expected .*{'t': 3}",
+        ),
+        (lambda: CausalWeights(tolerances=1.0), "tolerances: got 1.0, expected numbers in a row"),  # type: ignore[arg-type]
+        (lambda: CausalWeights(tolerances=(float("nan"),)), "tolerances"),
+        (lambda: GradientNormWeights(memory="x"), "memory: got 'x'"),  # type: ignore[arg-type]
+        (lambda: LagrangianPINN(problems.Convection(), points=0), "points: got 0"),
+        (lambda: DeepRitz(problems.Poisson(1), NET, points=3.5), "points: got 3.5"),  # type: ignore[arg-type]
+        (lambda: DeepRitz(problems.Poisson(1), NET, panels=0), "panels: got 0"),
+        (lambda: DeepRitz(problems.Poisson(1), NET, seed="a"), "seed: got 'a'"),  # type: ignore[arg-type]
+        (lambda: loss_landscape(problems.Convection()), "solver: got Problem, expected PINN"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_classes_cannot_take(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        make()
+
+
+def test_a_result_is_loaded_with_its_own_network_and_problem(tmp_path: Path) -> None:
+    def module(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1)).double()
+
+    problem = problems.Convection()
+    own = module(4)
+    result = PINN(problem, own, points=20).fit(5, steps=2)
+    path = result.save(tmp_path / "own.safetensors")
+    assert torch.equal(load(path, problem, own).network.theta, result.network.theta)
+    with pytest.raises(SettingsError, match="module of your own.*network="):
+        load(path, problem)
+    with pytest.raises(SettingsError, match="holds 21 parameters, expected 26"):
+        load(path, problem, module(5))
+    with pytest.raises(SettingsError, match="problem: got the text 'convection'"):
+        load(path, "convection")  # type: ignore[arg-type]

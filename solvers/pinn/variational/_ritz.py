@@ -23,6 +23,7 @@ from solvers.core import (
     SettingsError,
     Status,
     check_choice,
+    check_count,
     check_positive,
 )
 from solvers.derivatives import Backend
@@ -30,7 +31,7 @@ from solvers.optim import DiffGrad, SelfScaledBroyden
 from solvers.parallel import Executor
 from solvers.pde import Box, Problem
 from solvers.pinn._ansatz import make_ansatz
-from solvers.pinn._arguments import check_optimizer, check_problem, network_of
+from solvers.pinn._arguments import check_optimizer, check_problem, check_seed, network_of
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._result import FieldNetwork, read_result
@@ -143,10 +144,15 @@ class DeepRitz(Trainer[RitzResult]):
         check_choice("metric", metric, ("h1", "energy"))
         check_choice("gram", gram, ("auto", "dense", "cg"))
         check_choice("rule", rule, ("auto", "gauss", "sobol"))
-        for name, value in (
+        check_seed(seed)
+        for name, count in (
             ("points", 1 if points is None else points),
-            ("penalty", penalty),
+            ("panels", panels),
             ("condition_points", condition_points),
+        ):
+            check_count(name, count)
+        for name, value in (
+            ("penalty", penalty),
             ("learning_rate", learning_rate),
         ):
             check_positive(name, value)
