@@ -128,7 +128,9 @@ def classical_seconds(problem: Problem) -> float:
 
 def one_run(case: Case, seed: int, share: float) -> dict[str, float]:
     """CPU seconds to each level, and the error at the end."""
-    solver = case.solver(case.problem(), seed=seed, **case.options)
+    points = case.options.get("points")
+    options = case.options | ({} if points is None else {"most_points": points})
+    solver = case.solver(case.problem(), seed=seed, **options)
     solver.fit(10.0, steps=3)
     budget = case.seconds * share
     history = solver.fit(10 * budget, cpu_budget=budget, measure=True, on_failure="mask").history

@@ -69,7 +69,7 @@ ARMS: dict[str, Arm] = {
         case.problem(), coefficient=case.coefficient, values=case.values, **plain
     ),
     "time marching": lambda case, plain: TimeMarching(
-        case.problem(), windows=10, **{**plain, "points": plain["points"] // 4}
+        case.problem(), windows=10, **{**plain, "points": 500, "most_points": 500}
     ),
     "causal weights": lambda case, plain: PINN(
         case.problem(), **plain, weights=CausalWeights(), reweight_every=20
@@ -82,7 +82,7 @@ ARMS: dict[str, Arm] = {
     ),
     "subdomains (XPINN)": lambda case, plain: XPINN(
         case.problem(), pieces={"t": 4},
-        **{**plain, "points": plain["points"] // 4, "network": MLP(12, 3)},
+        **{**plain, "points": 500, "most_points": 500, "network": MLP(12, 3)},
     ),
     "points by residual (RAD)": lambda case, plain: PINN(
         case.problem(), **{**plain, "sampling": "adaptive"}
@@ -96,8 +96,8 @@ ARMS: dict[str, Arm] = {
 def one_run(arm: Arm, case: Case, optimizer: str, seed: int, budget: float) -> dict[str, float]:
     """Error and CPU seconds of one training."""
     plain = {
-        "network": MLP(20, 3), "points": 2000, "exact": "periodic", "sampling": "even",
-        "condition_weight": 100.0, "seed": seed,
+        "network": MLP(20, 3), "points": 2000, "most_points": 2000, "exact": "periodic",
+        "sampling": "even", "condition_weight": 100.0, "seed": seed,
     }  # fmt: skip
     solver = arm(case, plain)
     result = solver.fit(1000 * budget, cpu_budget=budget, optimizer=optimizer, on_failure="mask")

@@ -27,7 +27,7 @@ LEVELS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 METHODS: dict[str, dict[str, Any]] = {
     "natural gradient, H1": {},
     "natural gradient, second derivative": {"metric": "energy"},
-    "self-scaled Broyden": {"optimizer": "broyden"},
+    "self-scaled Broyden": {"optimizer": "self-scaled-broyden"},
     "L-BFGS": {"optimizer": "lbfgs"},
     "Adam": {"optimizer": "adam"},
     "as published: Adam, sampled points": {"optimizer": "adam", "rule": "sobol", "points": 1024},

@@ -1,14 +1,16 @@
-"""Errors that we raise on purpose become one line and an exit code."""
+"""Errors that we raise on purpose become one line and an exit code, warnings one line."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import ParamSpec
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec
 
 import typer
 
-from solvers.core import PhysimError
+from solvers.core import PhysimError, PhysimWarning
 
 __all__ = ["BAD_INPUT", "FAILURES", "INTERRUPTED", "report_errors"]
 
@@ -20,7 +22,9 @@ P = ParamSpec("P")
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Show a `PhysimError` of a command, or a file that it may not touch, without its traceback.
+    """Show errors of ours, and files that a command may not touch, without their traceback.
+
+    A `PhysimWarning` is shown without its place.
 
     Args:
         command: Function of a command.
@@ -32,7 +36,8 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _plain_warnings():
+                command(*args, **kwargs)
         except PhysimError as error:
             typer.echo(f"physim: {error}", err=True)
             raise typer.Exit(BAD_INPUT) from error
@@ -47,3 +52,28 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from error
 
     return run
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show our warnings as a line on standard error; those of others keep file and line."""
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if not issubclass(category, PhysimWarning):
+                show_others(message, category, *where)
+                return
+            from rich.console import Console
+
+            text = " ".join(str(message).split())
+            Console(stderr=True).print(
+                f"physim: warning: {text}",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,21 @@ Optimizer = Annotated[
         "diffgrad; several with commas follow one another."
     ),
 ]
+Arm = Annotated[
+    str | None,
+    typer.Option(
+        help="How to train where the plain network fails: curriculum, time-marching or xpinn; "
+        "weights causal, gradient-norm or tangent-kernel; sampling adaptive, refined or even. "
+        "Several with commas."
+    ),
+]
+ArmSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Setting of an arm, as in windows=10; of curriculum a coefficient with its values on "
+        "the way, as in beta=10,20; of xpinn an axis with its number of pieces, as in t=3."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the network and of the points.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to write on the way, and to go on from if it is there.")
@@ -72,6 +88,8 @@ def _command(kind: str, name: str, story: str) -> None:
         *,
         settings: Settings = None,
         optimizer: Optimizer = "self-scaled-broyden",
+        arm: Arm = None,
+        arm_set: ArmSettings = None,
         budget: Budget = 60.0,
         tolerance: Tolerance = None,
         target: Target = None,
@@ -84,9 +102,9 @@ def _command(kind: str, name: str, story: str) -> None:
         json: Json = None,
     ) -> None:
         _train(
-            kind, problem, settings or [], optimizer=optimizer, budget=budget,
-            tolerance=tolerance, target=target, seed=seed, checkpoint=checkpoint, save=save,
-            picture=picture, report=report, export=export, json=json,
+            kind, problem, settings or [], optimizer=optimizer, arm=arm, arm_set=arm_set or [],
+            budget=budget, tolerance=tolerance, target=target, seed=seed, checkpoint=checkpoint,
+            save=save, picture=picture, report=report, export=export, json=json,
         )  # fmt: skip
 
     command.__doc__ = f"""{story}
@@ -120,11 +138,12 @@ def problems() -> None:
     Console().print(table)
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Read settings such as ``beta=30`` or ``modes=1,4``.
 
     Args:
         pairs: Name, equals sign and number, or numbers with commas between them.
+        option: Name of the option, for messages.
 
     Returns:
         Settings by name.
@@ -136,14 +155,16 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign or not name.strip():
-            raise SettingsError(f"--set: got {pair!r}, expected a name and a number, as in beta=30")
+            raise SettingsError(
+                f"{option}: got {pair!r}, expected a name and a number, as in beta=30"
+            )
         if name in settings:
-            raise SettingsError(f"--set: {name} is given twice, expected once")
+            raise SettingsError(f"{option}: {name} is given twice, expected once")
         try:
             numbers = [_number(part) for part in text.split(",")]
         except ValueError:
             raise SettingsError(
-                f"--set: {name} is {text!r}, expected a number, or numbers with commas"
+                f"{option}: {name} is {text!r}, expected a finite number, or several with commas"
             ) from None
         settings[name.strip().replace("-", "_")] = numbers[0] if len(numbers) == 1 else (*numbers,)
     return settings
@@ -151,6 +172,8 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _number(text: str) -> float | int:
     value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
     return int(text) if text.strip().lstrip("+-").isdigit() else value
 
 
@@ -166,6 +189,8 @@ def _train(
     pairs: Sequence[str],
     *,
     optimizer: str,
+    arm: str | None,
+    arm_set: Sequence[str],
     budget: float,
     tolerance: float | None,
     target: float | None,
@@ -181,8 +206,11 @@ def _train(
         checkpoint=checkpoint, save=save, picture=picture, report=report, export=export, json=json
     )
     chosen = parse_settings(pairs)
+    arm_settings = parse_settings(arm_set, option="--arm-set")
+    arms = [] if arm is None else [part.strip() for part in arm.split(",")]
     optimizers = [part.strip() for part in optimizer.split(",")]
     import solvers.pinn as networks
+    from physim.cli._train_arms import make_solver
     from physim.cli._train_html import write_report
     from physim.cli._train_report import (
         describe_training,
@@ -194,7 +222,7 @@ def _train(
     problem = find_problem(name, **chosen)
     if export is not None:
         networks.check_export(export, problem)
-    solver = getattr(networks, kind)(problem, seed=seed)
+    solver = make_solver(problem, arms, arm_settings, kind=kind, seed=seed)
     reference_seconds = time_reference(problem)
     result = solver.fit(
         optimizer=optimizers, budget=budget, tolerance=tolerance, target=target,
@@ -209,6 +237,8 @@ def _train(
             "problem": name,
             "set": chosen,
             "optimizer": optimizer,
+            "arm": arm,
+            "arm_set": arm_settings,
             "budget": budget,
             "tolerance": tolerance,
             "target": target,

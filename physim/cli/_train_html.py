@@ -56,16 +56,23 @@ def command_line(settings: Mapping[str, Any]) -> str:
     """
     network = settings["network"]
     words = ["physim", "train", _COMMANDS.get(network, network), settings["problem"]]
-    for name, value in settings.get("set", {}).items():
-        numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        words += ["--set", f"{name}={','.join(str(number) for number in numbers)}"]
     for name, value in settings.items():
-        if name in ("network", "problem", "set") or value is None or value is False:
+        if name in ("network", "problem") or value is None or value is False:
             continue
-        words.append(f"--{name.replace('_', '-')}")
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            words += [word for pair in value.items() for word in (option, _pair(*pair))]
+            continue
+        words.append(option)
         if value is not True:
             words.append(f"{value:g}" if isinstance(value, float) else str(value))
     return shlex.join(words)
+
+
+def _pair(name: str, value: Any) -> str:
+    """A setting, a number or several, as a command line takes it."""
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return f"{name}={','.join(str(number) for number in numbers)}"
 
 
 def _picture(result: Any) -> str:

@@ -116,6 +116,8 @@ def summary_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("residual held out", f"{record['held_out']:.3g}"),
         ("relative L2 error", "not known" if error is None else f"{error:.3g}"),
     ]
+    if record["settings"].get("arm"):
+        rows.insert(1, ("arm", record["settings"]["arm"]))
     if classical is not None:
         rows.append(("reference takes", f"{classical:.2g} s"))
     for name, value in record.get("coefficients", {}).items():

@@ -31,7 +31,10 @@ def ritz(
     problem: ProblemName,
     *,
     settings: Settings = None,
-    optimizer: Annotated[str, typer.Option(help="natural, broyden, lbfgs or adam.")] = "natural",
+    optimizer: Annotated[
+        str,
+        typer.Option(help="natural-gradient, self-scaled-broyden, lbfgs, adam or diffgrad."),
+    ] = "natural-gradient",
     width: Annotated[int, typer.Option(help="Units of each hidden layer.")] = 32,
     depth: Annotated[int, typer.Option(help="Hidden layers.")] = 1,
     budget: Budget = 30.0,

@@ -97,7 +97,11 @@ class ChunkedEngine(ResidualEngine):
     ) -> None:
         check_count("chunk", chunk)
         self.program, self._chunk = program, chunk
+        self._take_in(program)
         self.set_points(points, weights)
+
+    def _take_in(self, program: ResidualProgram) -> None:
+        """What an engine reads off its program once, before it gets points."""
 
     def loss(self, theta: Float[Tensor, " P"]) -> float:
         """Half the sum of squares of the weighted residuals."""

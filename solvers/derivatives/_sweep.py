@@ -44,17 +44,9 @@ class SweepEngine(ChunkedEngine):
         torch.Size([1, 50])
     """
 
-    def __init__(
-        self,
-        program: ResidualProgram,
-        points: Float[Tensor, "N D"],
-        weights: Float[Tensor, "N ..."] | None = None,
-        *,
-        chunk: int = 2000,
-    ) -> None:
+    def _take_in(self, program: ResidualProgram) -> None:
         self._layers = multilayer(program)
         self._activation = record_activation(program.plan)
-        super().__init__(program, points, weights, chunk=chunk)
 
     def set_points(
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None

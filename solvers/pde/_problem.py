@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_finite
+from solvers.core import NonFiniteError, SettingsError, ShapeError, check_finite
 from solvers.kernels import Symbol, Tape
 from solvers.pde._arguments import argument_names, call_by_name, check_known
 from solvers.pde._boundaries import Periodic
@@ -419,9 +420,22 @@ def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _coefficients(given: Mapping[str, float]) -> dict[str, float]:
-    for name, value in given.items():
-        check_finite(f"coefficient {name}", torch.as_tensor(float(value)))
-    return {name: float(value) for name, value in given.items()}
+    return {name: _coefficient(name, value) for name, value in given.items()}
+
+
+def _coefficient(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"coefficient {name}: got {type(value).__name__}, expected a number; what varies in "
+            "space or time is written into the residual"
+        ) from error
+    if not math.isfinite(number):
+        raise NonFiniteError(
+            f"coefficient {name}: got {number}, expected a finite number", name=name
+        )
+    return number
 
 
 def _check_distinct(problem: Problem) -> None:

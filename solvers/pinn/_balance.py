@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -35,8 +36,8 @@ class BalancedWeights(LossWeights):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.memory < 1.0:
-            raise SettingsError(f"memory: got {self.memory}, expected a number in [0, 1)")
+        if not isinstance(self.memory, Real) or not 0.0 <= self.memory < 1.0:
+            raise SettingsError(f"memory: got {self.memory!r}, expected a number in [0, 1)")
 
     @abstractmethod
     def wanted(self, terms: Sequence[Linearized]) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ from solvers.pde import (
     Problem,
     Robin,
 )
+from solvers.pinn._arguments import check_problem
 
 __all__ = ["check_divisible", "conditions_within", "cut", "state_at"]
 
@@ -33,6 +34,7 @@ def check_divisible(problem: Problem) -> Box:
     Raises:
         SettingsError: If the domain is no box or coefficients are to be found.
     """
+    check_problem(problem)
     if not isinstance(problem.domain, Box):
         raise SettingsError(
             f"problem: {problem.name} is on {problem.domain!r}, expected a box; use PINN"

@@ -70,9 +70,14 @@ class CausalWeights(LossWeights):
         slices: int = 32,
     ) -> None:
         check_count("slices", slices)
-        self.tolerances = tuple(float(tolerance) for tolerance in tolerances)
+        try:
+            self.tolerances = tuple(float(tolerance) for tolerance in tolerances)
+        except (TypeError, ValueError):
+            raise SettingsError(
+                f"tolerances: got {tolerances!r}, expected numbers in a row, as in (0.1, 1.0)"
+            ) from None
         pairs = zip((0.0, *self.tolerances), self.tolerances, strict=False)
-        if not self.tolerances or any(after <= before for before, after in pairs):
+        if not self.tolerances or any(not after > before for before, after in pairs):
             raise SettingsError(
                 f"tolerances: got {self.tolerances}, expected positive numbers that grow"
             )

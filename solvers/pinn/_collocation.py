@@ -41,6 +41,9 @@ Sampling: TypeAlias = Literal["adaptive", "refined", "even"]
 _CANDIDATES = 8
 """Candidates per point when points are drawn by residual."""
 
+_OVERFIT, _GROWTH = 3.0, 4
+"""Residual between points over that at them from which there are too few, and the factor then."""
+
 _REFINEMENT, _LARGEST = 0.05, 2.0
 """Share of points that a refinement adds, and the number at which it ends, over the first one."""
 
@@ -78,6 +81,7 @@ class Collocation:
         ansatz: How network outputs become fields.
         layers: The network.
         points: Points inside the domain.
+        most_points: How many they may become where they turn out too few.
         condition_points: Points of each condition.
         condition_weight: Weight of a condition's mean square against that of the equations.
         scales: Factor of each equation; its natural one by default.
@@ -102,6 +106,7 @@ class Collocation:
         layers: Layers | ModuleLayers,
         *,
         points: int,
+        most_points: int,
         condition_points: int,
         condition_weight: float,
         scales: Sequence[float] | None,
@@ -111,7 +116,7 @@ class Collocation:
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
-        self.problem, self._count = problem, points
+        self.problem, self._count, self._most = problem, points, most_points
         self._generator, self._sampling, self._weights = generator, sampling, tuple(weights)
         self._backend, self._threads = backend, threads
         for each in self._weights:
@@ -292,6 +297,8 @@ class Collocation:
     def move(self, theta: Float[Tensor, " P"]) -> None:
         """Draw other points inside the domain, or more of them."""
         domain, generator = self.problem.domain, self._generator
+        if self._sampling != "refined" and self._is_overfit(theta):
+            self._count = min(_GROWTH * self._count, self._most)
         if self._sampling == "even":
             self._points = sample(domain, self._count, generator=generator)
         else:
@@ -305,6 +312,16 @@ class Collocation:
                 more = min(math.ceil(_REFINEMENT * self._count), room)
                 self._points = refine(self._points, found, size, more)
         self._interior.set_points(self._points, self._weighted(self._points))
+
+    def _is_overfit(self, theta: Tensor) -> bool:
+        """Whether residuals are far larger between points than at them, and more may be drawn."""
+        if self._count >= self._most:
+            return False
+        if self._weights:
+            seen = float(self.plain_squares(theta)[1].mean())
+        else:
+            seen = 2.0 * self._interior.loss(theta)
+        return 2.0 * self._held_out.loss(theta) > _OVERFIT**2 * seen
 
     def reweight(self, theta: Float[Tensor, " P"]) -> None:
         """Choose the adaptive weights anew."""
@@ -322,13 +339,14 @@ class Collocation:
         """Points, weights and random numbers: all that changes."""
         return {
             "points": self._points,
+            "count": self._count,
             "random": self._generator.get_state(),
             "weights": [each.state_dict() for each in self._weights],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
-        self._points = state["points"]
+        self._points, self._count = state["points"], state["count"]
         self._generator.set_state(state["random"])
         for each, kept in zip(self._weights, state["weights"], strict=True):
             each.load_state_dict(kept)

@@ -14,6 +14,7 @@ from typing import Any
 
 from solvers.core import OnFailure, SettingsError, Solution, apply_on_failure, check_choice
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_problem
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._pinn import PINN
 from solvers.pinn._result import PINNResult
@@ -32,6 +33,9 @@ class Curriculum:
         values: Its values in the stages before the last one, which has that of the problem.
         **options: Further options of `PINN`.
 
+    Attributes:
+        is_interrupted: Whether Ctrl-C ended the last fit.
+
     Raises:
         SettingsError: If there is no such coefficient, it is trained itself, or an option is
             out of range.
@@ -46,6 +50,8 @@ class Curriculum:
         2
     """
 
+    is_interrupted = False
+
     def __init__(
         self,
         problem: Problem,
@@ -55,16 +61,22 @@ class Curriculum:
         values: Sequence[float],
         **options: Any,
     ) -> None:
+        check_problem(problem)
         check_choice("coefficient", coefficient, tuple(problem.coefficients))
         if coefficient in problem.unknown:
             raise SettingsError(
                 f"coefficient: {coefficient} of {problem.name} is unknown and trained, expected "
                 "one with a value to go to; use PINN"
             )
-        if not len(values):
+        try:
+            self.coefficient, self.values = coefficient, tuple(float(value) for value in values)
+        except (TypeError, ValueError):
+            raise SettingsError(
+                f"values: got {values!r}, expected numbers in a row, as in (10.0, 20.0)"
+            ) from None
+        if not self.values:
             raise SettingsError("values: got none, expected one or more; use PINN for one stage")
         self.problem = problem
-        self.coefficient, self.values = coefficient, tuple(map(float, values))
         self._problems = [
             *(problem.with_coefficients(**{coefficient: value}) for value in self.values),
             problem,
@@ -104,7 +116,8 @@ class Curriculum:
             **options: Further options of `PINN.fit`, for every stage; ``steps`` are of each.
 
         Returns:
-            The result of the last stage; its history has all of them, by ``stage``.
+            The result of the last stage; its history has all of them, by ``stage``. Ctrl-C ends
+            after the running step, with the result of the running stage.
 
         Raises:
             NotConvergedError: If ``on_failure="raise"`` and the last stage failed.
@@ -125,6 +138,7 @@ class Curriculum:
                 {**last, "tolerance": tolerance, "target": target},
             ],
         )
+        self.is_interrupted = found.is_interrupted
         end = found.results[-1]
         is_whole = len(found.results) == len(self._problems)
         report = replace(

@@ -17,6 +17,7 @@ from solvers.core import (
     SettingsError,
     check_count,
     check_output,
+    open_progress,
     require_extra,
     write_whole,
 )
@@ -31,7 +32,12 @@ Array = NDArray[np.float64]
 
 
 def export_result(
-    result: Any, path: str | os.PathLike[str], *, points: int | None = None, times: int = 41
+    result: Any,
+    path: str | os.PathLike[str],
+    *,
+    points: int | None = None,
+    times: int = 41,
+    progress: bool | None = None,
 ) -> Path:
     """Write the fields of a result of either frame on a grid.
 
@@ -40,6 +46,7 @@ def export_result(
         path: File that ends in ``.vtu``, ``.pvd`` or ``.npz``.
         points: Points along each axis of space.
         times: Number of times.
+        progress: True for a display, False for silence, None for a display in a terminal.
 
     Returns:
         The path.
@@ -58,7 +65,11 @@ def export_result(
     moments: list[float | None] = [None]
     if problem.domain.has_time:
         moments = np.linspace(*problem.domain.bounds["t"], times).tolist()
-    frames = [_frame(result, grid, moment) for moment in moments]
+    frames = []
+    with open_progress(len(moments), description=f"export {target.name}", show=progress) as display:
+        for moment in moments:
+            frames.append(_frame(result, grid, moment))
+            display.update(len(frames))
     if target.suffix.lower() == ".npz":
         _write_npz(target, problem, count, moments, frames)
         return target

@@ -16,6 +16,7 @@ from torch import Tensor
 from solvers.core import OnFailure, Report, SettingsError, Solution, apply_on_failure
 from solvers.parallel import Executor
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_executor
 from solvers.pinn._optimizers import Optimizer, make_schedule
 from solvers.training import Objective, Record, train
 
@@ -126,6 +127,11 @@ class Trainer(ABC, Generic[R]):
             NonFiniteError: If the loss is not finite at the first parameters.
             CheckpointError: If the file belongs to another run.
         """
+        if start is not None and not isinstance(start, Tensor):
+            raise SettingsError(
+                f"start: got {type(start).__name__}, expected a tensor of {self.parameter_count} "
+                "parameters"
+            )
         theta = (self.initial() if start is None else start).detach().double().clone()
         if theta.shape != (self.parameter_count,):
             raise SettingsError(
@@ -135,6 +141,7 @@ class Trainer(ABC, Generic[R]):
         theta.requires_grad_()
         is_measured = measure or target is not None
         phases = make_schedule(optimizer)
+        check_executor(executor)
         with self._training(theta, measure=is_measured, executor=executor) as objective:
             run = train(
                 objective, phases, steps=steps, budget=budget, cpu_budget=cpu_budget,

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from solvers.core import check_choice
+from solvers.core import check_choice, check_count
 from solvers.derivatives import ModuleLayers
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_problem
 from solvers.pinn._characteristics import label_domain, label_problem
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._labels import Formulation, Transport
@@ -78,19 +79,24 @@ class LagrangianPINN:
         labels: Mapping[str, tuple[float, float]] | None = None,
         **options: Any,
     ) -> None:
+        check_problem(problem)
         check_choice("formulation", formulation, ("viscous", "lagrangian", "published"))
+        if points is not None:
+            check_count("points", points)
         self.problem = problem
         self.transport = Transport(problem)
         self.formulation = formulation
         self.label_domain = label_domain(self.transport, labels)
         is_easy = self.transport.dimension == 1 and not self.transport.is_viscous
-        chosen: Any = network or MLP(width=20, depth=2 if is_easy else 3)
+        enough = 800 if is_easy else 3000
+        chosen: Any = MLP(width=20, depth=2 if is_easy else 3) if network is None else network
         self.pinn = PINN(
             label_problem(self.transport, self.label_domain, formulation),
             chosen,
             seed=seed,
-            points=points or (800 if is_easy else 3000),
+            points=points or enough,
             **{
+                "most_points": max(points or enough, enough),
                 "sampling": "even",
                 "resample_every": 500,
                 "residual_scales": (1.0,) * (self.transport.dimension + 1),

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_choice, check_positive
+from solvers.core import SettingsError, ShapeError, check_choice, check_count, check_positive
 from solvers.curvature import (
     Eigenpairs,
     SpectralDensity,
@@ -112,11 +112,15 @@ def loss_landscape(
     Cost: some ten products for each eigenvalue, of a Jacobian ``(residuals, P)`` that is kept or of
     four gradients, and ``resolution`` squared losses.
     """
+    if not hasattr(solver, "collocation"):
+        raise SettingsError(
+            f"solver: got {type(solver).__name__}, expected PINN(problem) or "
+            "LagrangianPINN(problem), with theta=result.network.theta for trained parameters"
+        )
     check_choice("directions", directions, ("eigenvectors", "random"))
     check_positive("reach", reach)
     for name, value, least in (("count", count, 2), ("resolution", resolution, 3)):
-        if value < least:
-            raise SettingsError(f"{name} is {value}, expected {least} or more")
+        check_count(name, value, least=least)
     point = (solver.initial() if theta is None else theta).detach().double()
     collocation = solver.collocation
     source = torch.Generator().manual_seed(seed)

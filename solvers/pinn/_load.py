@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from solvers.core import Report
+from solvers.core import Report, SettingsError
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_problem
 from solvers.pinn._lagrangian import LagrangianPINN, LagrangianResult
 from solvers.pinn._lagrangian_branches import TwoBranchMLP
 from solvers.pinn._marching import TimeMarching
@@ -38,11 +39,18 @@ def load(
 
     Raises:
         CheckpointError: If it is damaged or belongs to another problem.
+        SettingsError: If it belongs to another network, or to one of your own that is missing.
     """
+    check_problem(problem)
     theta, metadata = read_result(path, problem)
     settings = {**metadata["settings"], "points": 16}
+    settings.pop("most_points", None)
     kinds: dict[str, Any] = {"MLP": MLP, "ModifiedMLP": ModifiedMLP, "TwoBranchMLP": TwoBranchMLP}
     shape, kind = settings.pop("shape", {}), settings.pop("network")
+    if kind not in kinds and network is None:
+        raise SettingsError(
+            f"{path}: was trained with a module of your own, expected it as network=..."
+        )
     made: Any = kinds[kind](**shape) if kind in kinds else network
     if "gram" in settings:
         points = metadata["settings"]["points"]
@@ -56,6 +64,7 @@ def load(
     story = {"history": metadata["history"], "settings": metadata["settings"], "report": report}
     if "formulation" in settings:
         moving = LagrangianPINN(problem, made, **settings)
+        _check_length(path, theta, moving.pinn.parameter_count)
         return LagrangianResult(
             problem=problem,
             transport=moving.transport,
@@ -67,6 +76,15 @@ def load(
             pieces: TimeMarching | XPINN = arm(problem, made, **settings)
             return pieces.restore(theta, **story)
     pinn = PINN(problem, made, **settings)
+    _check_length(path, theta, pinn.parameter_count)
     return PINNResult(
         problem=problem, network=pinn.field(theta), coefficients=metadata["found"], **story
     )
+
+
+def _check_length(path: str | os.PathLike[str], theta: Tensor, count: int) -> None:
+    if len(theta) != count:
+        raise SettingsError(
+            f"{path}: holds {len(theta)} parameters, expected {count}; give the network that was "
+            "trained"
+        )

@@ -51,6 +51,9 @@ class TimeMarching:
         joint_weight: Weight of the initial state of a later window against the equations.
         **options: Further options of `PINN`.
 
+    Attributes:
+        is_interrupted: Whether Ctrl-C ended the last fit.
+
     Raises:
         SettingsError: If the domain is no box with time, coefficients are unknown, or an option is
             out of range.
@@ -64,6 +67,8 @@ class TimeMarching:
         >>> result.largest_jump < 0.05
         True
     """
+
+    is_interrupted = False
 
     def __init__(
         self,
@@ -129,6 +134,7 @@ class TimeMarching:
             settings={**self._training_settings, **self.settings},
             options=[{**options, "tolerance": tolerance}] * self.windows,
         )
+        self.is_interrupted = found.is_interrupted
         result = self._join(found)
         solution = Solution(value=result.network.theta.detach(), report=found.report)
         apply_on_failure(found.report, on_failure, solution=solution, what="TimeMarching.fit")

@@ -138,7 +138,8 @@ class OwnNetwork:
                 shape = tuple(self.module(torch.zeros(1, inputs, dtype=torch.float64)).shape)
         except RuntimeError as error:
             raise SettingsError(
-                f"network does not take float64 points of shape (N, {inputs}): {error}"
+                f"network does not take float64 points of shape (N, {inputs}): {error}; make its "
+                f"first layer {inputs} wide and convert it with network.double()"
             ) from error
         if shape != (1, outputs):
             raise SettingsError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 
-from solvers.core import SettingsError, check_choice
+from solvers.core import SettingsError
 from solvers.optim import DiffGrad, GaussNewton, SelfScaledBroyden
+from solvers.pinn._arguments import check_optimizer
 from solvers.training import FirstOrder, Method, Objective, Phase, Search
 
 __all__ = ["Optimizer", "make_schedule"]
@@ -73,7 +74,9 @@ def make_schedule(optimizer: Optimizer) -> tuple[Phase, ...]:
         >>> [phase.name for phase in make_schedule(["adam", "lbfgs"])]
         ['adam', 'lbfgs']
     """
-    wanted = [optimizer] if isinstance(optimizer, str | Phase) else list(optimizer)
+    wanted: list[Any] = [optimizer]
+    if isinstance(optimizer, Iterable) and not isinstance(optimizer, str):
+        wanted = list(optimizer)
     if not wanted:
         raise SettingsError("optimizer: got none, expected at least one name or phase")
     last = len(wanted) - 1
@@ -82,8 +85,14 @@ def make_schedule(optimizer: Optimizer) -> tuple[Phase, ...]:
     )
 
 
-def _phase(one: str | Phase, patience: int | None) -> Phase:
+def _phase(one: Any, patience: int | None) -> Phase:
     if isinstance(one, Phase):
         return one
-    check_choice("optimizer", one, _METHODS)
+    if not isinstance(one, str):
+        raise SettingsError(
+            f"optimizer: got {one!r}, expected a name, as 'self-scaled-broyden' or 'adam', or for "
+            "another method Phase(name='SGD', method=lambda o: FirstOrder(o, torch.optim.SGD)) of "
+            "solvers.training"
+        )
+    check_optimizer(one, _METHODS)
     return Phase(name=one, method=_METHODS[one], patience=patience)

@@ -89,9 +89,13 @@ class PiecewiseResult(PINNResult):
 
     @property
     def largest_jump(self) -> float:
-        """Largest difference of a field between two pieces at the points of their joints."""
+        """Largest difference of a field between two pieces at the points of their joints.
+
+        Zero where Ctrl-C left one piece.
+        """
         with torch.no_grad():
-            return max(
+            jumps = (
                 float((self.network.piece(a, x) - self.network.piece(b, y)).abs().max())
                 for (a, b), (x, y) in ((joint.pieces, joint.points) for joint in self.joints)
             )
+            return max(jumps, default=0.0)

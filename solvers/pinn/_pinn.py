@@ -7,7 +7,8 @@ by default training is self-scaled Broyden on residuals in float64, as in Urbán
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, is_dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from solvers.core import (
     Report,
+    SettingsError,
     check_choice,
     check_count,
     check_positive,
@@ -26,6 +28,13 @@ from solvers.derivatives import Backend
 from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._ansatz import Exact, make_ansatz
+from solvers.pinn._arguments import (
+    check_determined,
+    check_problem,
+    check_seed,
+    network_of,
+    weights_of,
+)
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
@@ -51,13 +60,17 @@ class PINN(Trainer[PINNResult]):
             of the loss.
         condition_weight: Weight of a condition in the loss against that of the equations.
         points: Points inside the domain; 4.5 per parameter, 1000 to 5000, by default.
+        most_points: Where the residual between points is over three times that at them, the next
+            draw has four times as many, up to this number; by default that of ``points`` by
+            default. As many as ``points`` keeps them.
         condition_points: Points of each condition in the loss.
         sampling: Where new points come from: ``"adaptive"`` prefers large residuals (RAD),
             ``"refined"`` adds points at the largest ones until there are twice as many (RAR),
             ``"even"`` looks at no residual.
         resample_every: Steps between two draws of points.
         weights: Adaptive weights of the loss: `CausalWeights`, `GradientNormWeights`,
-            `TangentKernelWeights`; several multiply.
+            `TangentKernelWeights`, or with their defaults ``"causal"``, ``"gradient-norm"``,
+            ``"tangent-kernel"``; several multiply.
         reweight_every: Steps between two choices of these.
         residual_scales: Factor of each equation; by default one over the size that it has when
             fields of order one vary over half the domain.
@@ -65,7 +78,8 @@ class PINN(Trainer[PINNResult]):
         threads: Threads of the compiled engine.
 
     Raises:
-        SettingsError: If a setting is out of range or the network does not fit the problem.
+        SettingsError: If a setting is out of range, the network does not fit the problem, or a
+            coefficient is to be found and nothing was measured.
 
     Example:
         >>> from solvers.pde import Box, Dirichlet, Problem
@@ -90,17 +104,27 @@ class PINN(Trainer[PINNResult]):
         exact: Exact = "all",
         condition_weight: float = 10.0,
         points: int | None = None,
+        most_points: int | None = None,
         condition_points: int = 200,
         sampling: Sampling = "adaptive",
         resample_every: int = 500,
-        weights: LossWeights | Sequence[LossWeights] = (),
+        weights: LossWeights | str | Sequence[LossWeights | str] = (),
         reweight_every: int = 50,
         residual_scales: Sequence[float] | None = None,
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
+        check_problem(problem)
+        check_determined(problem)
+        check_seed(seed)
         check_choice("sampling", sampling, ("adaptive", "refined", "even"))
         check_positive("condition_weight", condition_weight)
+        if math.isinf(condition_weight):
+            raise SettingsError(
+                f"condition_weight: got {condition_weight}, expected a finite number; what can "
+                "hold by construction does so with exact='all'"
+            )
+        _check_scales(problem, residual_scales)
         for name, value in (
             ("condition_points", condition_points),
             ("resample_every", resample_every),
@@ -109,10 +133,9 @@ class PINN(Trainer[PINNResult]):
         ):
             check_count(name, value)
         self.problem = problem
-        chosen = MLP() if network is None else network
-        self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
+        self.network = network_of(network, MLP())
         self.seed, self.resample_every = seed, resample_every
-        given = (weights,) if isinstance(weights, LossWeights) else tuple(weights)
+        given = weights_of(weights)
         self.reweight_every = reweight_every if given else None
         self._weights = [each.settings for each in given]
         bare = make_ansatz(problem, exact)
@@ -121,7 +144,11 @@ class PINN(Trainer[PINNResult]):
         self._layers = self.network.layers(ansatz.inputs, len(problem.fields), seed)
         count = self._layers.parameter_count
         wanted = round(_POINTS_PER_PARAMETER * count)
-        self.points = points or min(max(wanted, _FEWEST_POINTS), _MOST_POINTS)
+        enough = min(max(wanted, _FEWEST_POINTS), _MOST_POINTS)
+        self.points = points or enough
+        if most_points is None:
+            most_points = max(self.points, enough)
+        check_count("most_points", most_points, least=self.points)
         self.meter: Callable[[], Callable[[nn.Module], float]] = lambda: ErrorMeter(problem)
         self.settings: dict[str, Any] = {
             "network": type(self.network).__name__,
@@ -129,6 +156,7 @@ class PINN(Trainer[PINNResult]):
             "exact": exact,
             "condition_weight": condition_weight,
             "points": self.points,
+            "most_points": most_points,
             "condition_points": condition_points,
             "sampling": sampling,
             "resample_every": resample_every,
@@ -137,8 +165,9 @@ class PINN(Trainer[PINNResult]):
         if is_dataclass(self.network) and not isinstance(self.network, OwnNetwork):
             self.settings["shape"] = asdict(self.network)
         self.collocation = Collocation(
-            problem, ansatz, self._layers, points=self.points, condition_points=condition_points,
-            condition_weight=condition_weight, scales=residual_scales,
+            problem, ansatz, self._layers, points=self.points, most_points=most_points,
+            condition_points=condition_points, condition_weight=condition_weight,
+            scales=residual_scales,
             sampling=sampling, weights=deepcopy(given), backend=backend, threads=threads,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
@@ -219,3 +248,15 @@ class PINN(Trainer[PINNResult]):
             history=history,
             settings=self.settings,
         )
+
+
+def _check_scales(problem: Problem, scales: Any) -> None:
+    if scales is None:
+        return
+    if not isinstance(scales, Iterable):
+        raise SettingsError(
+            f"residual_scales: got {scales!r}, expected a number for each of "
+            f"{', '.join(problem.term_names)}"
+        )
+    for k, scale in enumerate(scales):
+        check_positive(f"residual_scales[{k}]", scale)

@@ -125,7 +125,12 @@ class TrainedField:
         return draw_result(self, path)
 
     def export(
-        self, path: str | os.PathLike[str], *, points: int | None = None, times: int = 41
+        self,
+        path: str | os.PathLike[str],
+        *,
+        points: int | None = None,
+        times: int = 41,
+        progress: bool | None = None,
     ) -> Path:
         """Write all fields, and their references, on a grid for other programs.
 
@@ -134,6 +139,8 @@ class TrainedField:
                 beside it for each time) or ``.npz`` (NumPy; NaN outside the domain).
             points: Points along each axis of space; 401, 121 or 41 by their number by default.
             times: Number of times.
+            progress: Show how many are done, as a map has to be inverted at each: True, False, or
+                None for in a terminal only.
 
         Returns:
             Path of the file; files are written whole or not at all.
@@ -143,7 +150,7 @@ class TrainedField:
             SettingsError: If the ending does not fit, or the folder does not exist.
             NotConvergedError: If labels have crossed.
         """
-        return export_result(self, path, points=points, times=times)
+        return export_result(self, path, points=points, times=times, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

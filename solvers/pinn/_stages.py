@@ -43,12 +43,14 @@ class Stages:
         history: Rows of all stages, with ``stage`` from 0; steps and times go on.
         report: First status that is not ``CONVERGED``, ``MAX_ITERATIONS`` if some stages were not
             begun; steps and counts of all; the largest residual.
+        is_interrupted: Whether Ctrl-C ended the last of them.
     """
 
     results: list[PINNResult]
     programs: list[ResidualProgram]
     history: Sequence[Mapping[str, float]]
     report: Report
+    is_interrupted: bool = False
 
 
 def run_stages(
@@ -78,6 +80,7 @@ def run_stages(
     """
     file = None if checkpoint is None else Path(checkpoint)
     done = _read(file, settings)
+    is_interrupted = False
     results: list[PINNResult] = []
     programs: list[ResidualProgram] = []
     for stage, make in enumerate(makers):
@@ -101,12 +104,14 @@ def run_stages(
             **options[stage],
         )
         results.append(result)
-        if pinn.is_interrupted or int(result.report.status) == Status.NON_FINITE:
+        is_interrupted = pinn.is_interrupted
+        if is_interrupted or int(result.report.status) == Status.NON_FINITE:
             break
         if file is not None and running is not None:
             _write(file, results, settings)
             running.unlink(missing_ok=True)
-    return Stages(results, programs, _history(results), _combined(results, len(makers)))
+    report = _combined(results, len(makers))
+    return Stages(results, programs, _history(results), report, is_interrupted)
 
 
 def _beside(file: Path, stage: int) -> Path:

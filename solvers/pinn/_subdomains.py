@@ -88,6 +88,11 @@ class XPINN(Trainer[PiecewiseResult]):
     ) -> None:
         check_count("interface_points", interface_points)
         box = check_divisible(problem)
+        if not isinstance(pieces, Mapping):
+            raise SettingsError(
+                f"pieces: got {pieces!r}, expected axes with their number of pieces, as in "
+                f"{{{box.axes[-1]!r}: 3}}"
+            )
         for axis, count in pieces.items():
             box.axis(axis)
             check_count(f"pieces[{axis!r}]", count)

@@ -24,6 +24,7 @@ class Limits:
     resample_every: int | None
     reweight_every: int | None
     overfit: float | None
+    overfit_every: int
     record_every: int | float
 
     def check(self, objective: Objective, phases: Sequence[Phase]) -> None:
@@ -37,6 +38,7 @@ class Limits:
         counts = {
             "steps": self.steps, "resample_every": self.resample_every,
             "reweight_every": self.reweight_every,
+            "overfit_every": self.overfit_every,
         }  # fmt: skip
         for name, count in counts.items():
             if count is not None:

@@ -138,7 +138,7 @@ class LeastSquares(Method):
     """An optimizer whose closure gives residuals, for example :class:`solvers.optim.GNS`.
 
     Args:
-        objective: What is trained; it must have a residual.
+        objective: What is trained; it must have a residual with a graph.
         make: Takes the parameters, gives the optimizer.
     """
 
@@ -154,12 +154,27 @@ class LeastSquares(Method):
 
     def step(self) -> Evaluation:
         """Take one step of the optimizer."""
-        _, values = evaluate(self._objective)
-        self._optimizer.step(self._residual)  # type: ignore[arg-type]
+        with torch.enable_grad():
+            _, values = evaluate(self._objective)
+            self._optimizer.step(self._checked_residual)  # type: ignore[arg-type]
         report = getattr(self._optimizer, "report", None)
         self.is_stalled = bool(getattr(report, "is_stalled", False))
         check_parameters(self._objective)
         return Evaluation(loss=sum(values.values()), terms=values)
+
+    def _checked_residual(self) -> Tensor:
+        found = self._residual()
+        if not isinstance(found, Tensor):
+            raise SettingsError(
+                f"residual: gave {type(found).__name__}, expected a tensor of residuals, half "
+                "their sum of squares being the loss"
+            )
+        if torch.is_grad_enabled() and not found.requires_grad:
+            raise SettingsError(
+                "residual: does not depend on the parameters, expected a tensor with a graph, as "
+                "LeastSquares differentiates it; look for detach, item or no_grad"
+            )
+        return found
 
     def refresh(self) -> None:
         """Do nothing: every step evaluates anew."""

@@ -33,8 +33,8 @@ class Objective:
         parameters: What is trained: a module, or tensors that take gradients.
         terms: Gives the terms by name, scalars with a graph. With ``loss_and_gradient`` they need
             none, and are asked for only for records and to tell which of them is not finite.
-        residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss, for methods that
-            use their Jacobian.
+        residual: Gives residuals r with :math:`\frac12 \|r\|^2` equal to the loss and a graph, for
+            methods that use their Jacobian, such as `LeastSquares`.
         loss_and_gradient: Takes all parameters as one vector, gives loss and gradient, for searches
             on a vector and first-order methods; by default autograd does.
         linearize: Takes all parameters as one vector, gives blocks of residuals with their

@@ -23,6 +23,8 @@ from solvers.core import (
     Status,
     apply_on_failure,
     catch_interrupt,
+    check_output,
+    check_positive,
     load_checkpoint,
     open_progress,
     save_checkpoint,
@@ -99,6 +101,7 @@ def train(
     resample_every: int | None = None,
     reweight_every: int | None = None,
     overfit: float | None = None,
+    overfit_every: int = 10,
     record_every: int | float = 100,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
@@ -121,8 +124,10 @@ def train(
         resample_every: Steps between two draws of points; they are also drawn after a step that was
             refused.
         reweight_every: Steps between two choices of weights, the first before the first step.
-        overfit: Draw points anew when the held-out residual is this many times its best, and stop
-            with ``STALLED`` where points cannot be drawn; off by default.
+        overfit: Draw points anew when the held-out residual is this many times the least since
+            they were drawn, and stop with ``STALLED`` where points cannot be drawn; off by default.
+        overfit_every: Steps between two looks at it, whatever the records, so that equal runs see
+            the same.
         record_every: Steps between two records. A float is the factor between their times, from
             0.05 s on: 1.05 gives rows that are even in the logarithm of time.
         checkpoint: File of the run. If it is there, training goes on from it, with the numbers
@@ -161,9 +166,12 @@ def train(
     phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
     limits = Limits(
         steps, budget, cpu_budget, tolerance, dict(targets or {}), resample_every, reweight_every,
-        overfit, record_every,
+        overfit, overfit_every, record_every,
     )  # fmt: skip
     limits.check(objective, phases)
+    if checkpoint is not None:
+        check_output("checkpoint", checkpoint)
+        check_positive("checkpoint_every", checkpoint_every, allow_zero=True)
     run = _Run(objective, phases, dict(settings or {}), callback)
     if checkpoint is not None:
         run.read(checkpoint)
@@ -213,6 +221,7 @@ class _Run:
         self.shown: dict[str, float] = {}
         self.failed: NotConvergedError | None = None
         self._best_held_out: float | None = None
+        self._is_overfitting = False
         self._is_refused = False
         self._kept: list[Tensor] = []
         self._enter(0)
@@ -242,6 +251,7 @@ class _Run:
             self._kept = before["parameters"]
             self.step += 1
             self.phase_step += 1
+            self._is_overfitting = self._is_overfit(limits)
         is_over = self._is_over(limits)
         if is_over or self._is_record_due(limits):
             ended = self._look(evaluation, limits)
@@ -249,6 +259,9 @@ class _Run:
                 return ended
         if is_over:
             return self._spent(limits)
+        if self._is_overfitting and not self.objective.can_resample:
+            self._look(evaluation, limits)
+            return Status.STALLED
         phase = self.phases[self.phase]
         is_flat = self.plateau.update(evaluation.loss)
         is_through = phase.steps is not None and self.phase_step >= phase.steps
@@ -308,6 +321,7 @@ class _Run:
             "phase_step": self.phase_step,
             "best_held_out": self._best_held_out,
             "is_refused": self._is_refused,
+            "is_overfitting": self._is_overfitting,
             "seconds": self._clock.seconds,
             "cpu_seconds": self._clock.cpu_seconds,
         }
@@ -343,6 +357,7 @@ class _Run:
             raise CheckpointError(f"{path}: was in phase {state['phase']}, which is not there")
         self.step, self.phase_step = state["step"], state["phase_step"]
         self._best_held_out, self._is_refused = state["best_held_out"], state["is_refused"]
+        self._is_overfitting = state["is_overfitting"]
         self.history = [Record(**row) for row in found.metadata["history"]]
         # The method starts from the parameters, which therefore come first; making it may draw
         # random numbers, whose state therefore comes again.
@@ -372,7 +387,19 @@ class _Run:
             return self._clock.seconds >= self._next
         return self.step == 1 or self.step % limits.record_every == 0
 
+    def _is_overfit(self, limits: Limits) -> bool:
+        """Look at the held-out residual, if it is time for that."""
+        if limits.overfit is None or self.step % limits.overfit_every:
+            return False
+        assert self.objective.held_out is not None
+        held_out, best = float(self.objective.held_out()), self._best_held_out
+        is_overfit = best is not None and held_out > limits.overfit * best
+        self._best_held_out = held_out if best is None or is_overfit else min(best, held_out)
+        return is_overfit
+
     def _is_resampling_due(self, limits: Limits) -> bool:
+        if self._is_overfitting:
+            return True
         if not limits.resample_every:
             return False
         return self._is_refused or (self.step > 0 and self.step % limits.resample_every == 0)
@@ -389,6 +416,9 @@ class _Run:
         self.plateau.restart()
 
     def _resample(self) -> None:
+        if not self._is_overfitting:
+            self._best_held_out = None
+        self._is_overfitting = False
         self.objective.resample()
         self.method.refresh()
         self.plateau.restart()
@@ -439,13 +469,6 @@ class _Run:
             return Status.CONVERGED
         if any(record.measures[name] < target for name, target in limits.targets.items()):
             return Status.CONVERGED
-        if held_out is not None and limits.overfit is not None:
-            best = self._best_held_out
-            if best is not None and held_out > limits.overfit * best:
-                if not self.objective.can_resample:
-                    return Status.STALLED
-                self._resample()
-            self._best_held_out = held_out if best is None else min(best, held_out)
         return None
 
     def _fail(self, error: GuiltyError | NonFiniteError, kept: list[Tensor]) -> Status:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ import solvers
 from physim.cli._app import app
 from physim.cli._train import parse_settings
 from physim.cli._train_report import describe_training
-from solvers.core import NotConvergedError, Report, SettingsError, Status
+from solvers.core import NotConvergedError, NumericalWarning, Report, SettingsError, Status
 from solvers.pde import Problem
 from solvers.pde.problems import find_problem
 from solvers.pinn import check_export
@@ -144,6 +145,20 @@ def test_a_missed_target_is_exit_code_one() -> None:
     assert "MAX_ITERATIONS" in out
 
 
+def test_a_warning_is_one_line_without_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = Trainer.fit
+
+    def warned(self: Trainer, **options: Any) -> Trained:
+        warnings.warn("the field [x]\nhas folded", NumericalWarning, stacklevel=1)
+        warnings.warn("of another package", UserWarning, stacklevel=1)
+        return fit(self, **options)
+
+    monkeypatch.setattr(Trainer, "fit", warned)
+    with pytest.warns(UserWarning, match="of another package"):
+        _, err = run("pinn", "heat")
+    assert err == "physim: warning: the field [x] has folded\n"
+
+
 def test_problems_are_listed() -> None:
     out, _ = run("problems")
     assert "allen-cahn" in out
@@ -156,7 +171,9 @@ def test_problems_are_listed() -> None:
         (["convectio"], "did you mean 'convection'"),
         (["convection", "--set", "betta=3"], "did you mean 'beta'"),
         (["convection", "--set", "beta"], "as in beta=30"),
-        (["convection", "--set", "beta=fast"], "expected a number"),
+        (["convection", "--set", "beta=fast"], "expected a finite number"),
+        (["convection", "--set", "beta=nan"], "beta is 'nan', expected a finite number"),
+        (["convection", "--set", "beta=1,inf"], "beta is '1,inf', expected a finite number"),
         (["convection", "--set", "beta=1", "--set", "beta=2"], "given twice"),
         (["burgers", "--set", "nu=-1"], "nu"),
         (["heat", "--save", "net.pt"], ".safetensors"),
@@ -178,7 +195,7 @@ def test_settings_are_numbers_or_several() -> None:
     assert parse_settings(["modes=2,3", "wave-number=1e1", "n=-4"]) == {
         "modes": (2, 3), "wave_number": 10.0, "n": -4,
     }  # fmt: skip
-    with pytest.raises(SettingsError, match="numbers with commas"):
+    with pytest.raises(SettingsError, match="several with commas"):
         parse_settings(["modes=2,x"])
 
 

@@ -18,7 +18,7 @@ def test_an_energy_is_made_least(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "CONVERGED"
     assert record["relative_l2"] < 1e-3
-    assert record["settings"]["optimizer"] == "natural"
+    assert record["settings"]["optimizer"] == "natural-gradient"
     assert record["energy"]["error"] == 0.0
 
 

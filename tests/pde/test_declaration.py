@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,3 +304,22 @@ def test_a_reference_follows_the_coefficients_or_is_dropped() -> None:
         problem.with_coefficients(nuu=0.02)
     with pytest.raises(NonFiniteError, match="reference u"):
         burgers(reference=lambda x, t: x / (t - t)).reference_values(points)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (math.nan, NonFiniteError, "coefficient k: got nan, expected a finite number$"),
+        (math.inf, NonFiniteError, "coefficient k: got inf"),
+        ("fast", SettingsError, "coefficient k: got str, expected a number"),
+        (None, SettingsError, "coefficient k: got NoneType"),
+        (torch.ones(3), SettingsError, "coefficient k: got Tensor"),
+        (lambda x: x, SettingsError, "written into the residual"),
+    ],
+)
+def test_a_coefficient_is_a_finite_number(value: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Problem(
+            name="rod", domain=Box(x=(0, 1)), residual=lambda u, x, k: u.xx + k,
+            coefficients={"k": value}, conditions=[Dirichlet(axis="x", side="both", u=0.0)],
+        )  # fmt: skip

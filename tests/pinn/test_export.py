@@ -113,6 +113,13 @@ def test_an_archive_has_axes_and_fields_with_nothing_in_the_hole(
     assert u[3, 17] == pytest.approx(value["u"].item(), abs=1e-14)
 
 
+def test_an_export_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(CONVECTION).export(tmp_path / "wave.npz", points=5, times=3, progress=True)
+    assert "export wave.npz 3/3" in capsys.readouterr().err
+    trained(CONVECTION).export(tmp_path / "wave.npz", points=5, times=3)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

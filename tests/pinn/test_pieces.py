@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from solvers.pde import Ball, Box, Data, Dirichlet, Initial, Neumann, Periodic, 
 from solvers.pde.functions import cos, pi, sin
 from solvers.pinn import MLP, PINN, XPINN, Curriculum, PiecewiseResult, TimeMarching, load
 from solvers.pinn._boxes import conditions_within, cut
+from solvers.pinn._collocation import Collocation
 from solvers.pinn._team import Team
 
 NET = MLP(width=6, depth=2)
@@ -144,6 +146,44 @@ def test_stages_go_on_bit_for_bit(
     assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
     with pytest.raises(CheckpointError, match="points"):
         make(points=61).fit(30, checkpoint=file, **limits)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("kind", ["curriculum", "marching"])
+def test_ctrl_c_ends_a_schedule_and_its_file_goes_on(
+    kind: str, stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> Curriculum | TimeMarching:
+        options: dict[str, Any] = {"network": NET, "points": 60, "backend": "sweep"}
+        if kind == "marching":
+            return TimeMarching(convection(), windows=2, **options)
+        return Curriculum(convection(), coefficient="beta", values=(1.0,), **options)
+
+    evaluate, calls, presses = Collocation.loss_and_gradient, 0, -1
+
+    def watched(self: Collocation, theta: torch.Tensor) -> tuple[float, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == presses:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, theta)
+
+    monkeypatch.setattr(Collocation, "loss_and_gradient", watched)
+    limits: dict[str, Any] = {"steps": 12, "on_failure": "mask"}
+    whole = make().fit(60, **limits)
+    # Early in the first stage, or some steps before the end of the second.
+    calls, presses = 0, 5 if stage == 0 else calls - 6
+    file = tmp_path / "run.safetensors"
+    solver = make()
+    part = solver.fit(60, checkpoint=file, **limits)
+    assert solver.is_interrupted
+    assert 12 * stage < int(part.report.iterations) < 12 * (stage + 1)
+    if isinstance(part, PiecewiseResult):
+        assert part.largest_jump >= 0.0
+    solver = make()
+    rest = solver.fit(60, checkpoint=file, **limits)
+    assert not solver.is_interrupted
+    assert torch.equal(rest.network.theta, whole.network.theta)
 
 
 @pytest.fixture(scope="module")

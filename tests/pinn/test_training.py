@@ -214,3 +214,46 @@ def test_a_network_that_does_not_fit_is_refused() -> None:
         PINN(poisson(), torch.nn.Linear(1, 3).double())
     with pytest.raises(SettingsError, match="float64"):
         PINN(poisson(), torch.nn.Linear(1, 1))
+
+
+FEW: dict[str, Any] = {"network": MLP(width=8, depth=2), "points": 12, "resample_every": 60}
+
+
+@pytest.mark.parametrize("sampling", ["adaptive", "even"])
+def test_points_that_are_too_few_become_more(sampling: Any) -> None:
+    """The residual vanishes at twelve points and not between them."""
+    kept = PINN(convection(3.0), **FEW, sampling=sampling, most_points=12)
+    grown = PINN(convection(3.0), **FEW, sampling=sampling)
+    options: dict[str, Any] = {"steps": 400, "on_failure": "mask"}
+    before, after = kept.fit(60, **options), grown.fit(60, **options)
+    assert after.relative_l2 < 0.1 * before.relative_l2
+    counts = [
+        pinn.collocation.residuals(result.network.theta.detach()).numel()
+        for pinn, result in ((kept, before), (grown, after))
+    ]
+    assert counts[0] == 12
+    assert 48 <= counts[1] <= 1000
+
+
+def test_grown_points_go_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = PINN(convection(3.0), **FEW).fit(60, steps=150)
+    file = tmp_path / "run.safetensors"
+    PINN(convection(3.0), **FEW).fit(60, steps=90, checkpoint=file)
+    pinn = PINN(convection(3.0), **FEW)
+    rest = pinn.fit(60, steps=150, checkpoint=file)
+    assert torch.equal(rest.network.theta, whole.network.theta)
+    with pytest.raises(CheckpointError, match="most_points"):
+        PINN(convection(3.0), **FEW, most_points=12).fit(60, steps=200, checkpoint=file)
+
+
+@pytest.mark.parametrize(("most", "words"), [(0, "most_points: got 0"), (11, "12 or more")])
+def test_most_points_are_no_fewer_than_the_first(most: int, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        PINN(convection(3.0), **FEW, most_points=most)
+
+
+def test_few_points_are_saved_and_loaded(tmp_path: Path) -> None:
+    result = PINN(convection(3.0), **FEW, most_points=12).fit(60, steps=3)
+    again = load(result.save(tmp_path / "few.safetensors"), convection(3.0))
+    assert torch.equal(again.network.theta, result.network.theta)
+    assert again.settings["most_points"] == 12

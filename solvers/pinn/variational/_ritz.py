@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,15 @@ from solvers.core import (
     SettingsError,
     Status,
     check_choice,
+    check_count,
     check_positive,
 )
 from solvers.derivatives import Backend
-from solvers.optim import SelfScaledBroyden
+from solvers.optim import DiffGrad, SelfScaledBroyden
 from solvers.parallel import Executor
 from solvers.pde import Box, Problem
 from solvers.pinn._ansatz import make_ansatz
+from solvers.pinn._arguments import check_optimizer, check_problem, check_seed, network_of
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
 from solvers.pinn._result import FieldNetwork, read_result
@@ -50,7 +53,9 @@ from solvers.training import FirstOrder, Method, Objective, Phase, Search
 
 __all__ = ["DeepRitz", "Optimizer", "Rule"]
 
-Optimizer: TypeAlias = Literal["natural", "broyden", "lbfgs", "adam"]
+Optimizer: TypeAlias = Literal[
+    "natural-gradient", "self-scaled-broyden", "lbfgs", "adam", "diffgrad"
+]
 Rule: TypeAlias = Literal["auto", "gauss", "sobol"]
 
 _GAUSS_POINTS = {1: 60, 2: 30, 3: 16}
@@ -68,6 +73,9 @@ _BOTTOMLESS = -1e8
 """Energies below so many times their first size are taken for the way to minus infinity."""
 
 
+_FIRST_ORDER = {"adam": torch.optim.Adam, "diffgrad": DiffGrad}
+
+
 class DeepRitz(Trainer[RitzResult]):
     r"""A network that makes an energy least.
 
@@ -75,19 +83,21 @@ class DeepRitz(Trainer[RitzResult]):
         problem: A problem with an energy, from `solvers.pde.variational_problem` or a named one.
         network: `MLP`, `ModifiedMLP`, or a module of your own; one hidden layer of 32 by default.
         seed: Seed of parameters and points.
-        optimizer: ``"natural"`` gradient, self-scaled ``"broyden"``, ``"lbfgs"`` or ``"adam"``.
+        optimizer: ``"natural-gradient"``, ``"self-scaled-broyden"``, ``"lbfgs"``, ``"adam"`` or
+            ``"diffgrad"``.
         metric: Of the natural gradient: ``"h1"``, or the second derivative of the ``"energy"``.
         gram: How the natural gradient solves: ``"dense"``, ``"cg"`` or ``"auto"``.
         rule: ``"gauss"``: a tensor grid of Gauss-Legendre points; ``"sobol"``: scrambled Sobol
-            points, drawn anew every step by ``"adam"`` and, if all boundary values hold by
-            construction, ``"natural"``; ``"auto"``: Gauss in boxes of up to three axes.
+            points, drawn anew every step by ``"adam"``, ``"diffgrad"`` and, if all boundary values
+            hold by construction, ``"natural-gradient"``; ``"auto"``: Gauss in boxes of up to three
+            axes.
         points: Points along each axis and panel, or in all with Sobol points. By default 60, 30 or
             16 with one, two or three axes, or more for two points per parameter; 2048 in all.
         panels: Equal parts of each axis with Gauss points of their own.
         penalty: Weight of squared boundary values that do not hold by construction, as in regions
             that are no box.
         condition_points: Points of each such condition.
-        learning_rate: Of ``"adam"``.
+        learning_rate: Of ``"adam"`` and ``"diffgrad"``.
         backend: Engine of the derivatives.
         threads: Threads of the compiled engine.
 
@@ -100,7 +110,7 @@ class DeepRitz(Trainer[RitzResult]):
 
     Gradients on Sobol points are those of the energy integrated by parts,
     :math:`\int \mathcal{D}E(u)\,\partial_\theta u`, which have no sampling error at the solution;
-    that needs all boundary values by construction, and ``"natural"``.
+    that needs all boundary values by construction, and ``"natural-gradient"``.
 
     Example:
         >>> from solvers.pde import problems
@@ -117,7 +127,7 @@ class DeepRitz(Trainer[RitzResult]):
         network: MLP | ModifiedMLP | OwnNetwork | nn.Module | None = None,
         *,
         seed: int = 0,
-        optimizer: Optimizer = "natural",
+        optimizer: Optimizer = "natural-gradient",
         metric: Metric = "h1",
         gram: GramSolver = "auto",
         rule: Rule = "auto",
@@ -129,20 +139,25 @@ class DeepRitz(Trainer[RitzResult]):
         backend: Backend = "auto",
         threads: int = 1,
     ) -> None:
-        check_choice("optimizer", optimizer, ("natural", "broyden", "lbfgs", "adam"))
+        check_problem(problem)
+        _check_optimizer(optimizer)
         check_choice("metric", metric, ("h1", "energy"))
         check_choice("gram", gram, ("auto", "dense", "cg"))
         check_choice("rule", rule, ("auto", "gauss", "sobol"))
-        for name, value in (
+        check_seed(seed)
+        for name, count in (
             ("points", 1 if points is None else points),
-            ("penalty", penalty),
+            ("panels", panels),
             ("condition_points", condition_points),
+        ):
+            check_count(name, count)
+        for name, value in (
+            ("penalty", penalty),
             ("learning_rate", learning_rate),
         ):
             check_positive(name, value)
         self.problem, self.seed = problem, seed
-        chosen = MLP(width=32, depth=1) if network is None else network
-        self.network = OwnNetwork(chosen) if isinstance(chosen, nn.Module) else chosen
+        self.network = network_of(network, MLP(width=32, depth=1))
         bare = make_ansatz(problem, "all")
         waves = self.network.waves(bare.inputs, seed)
         ansatz = make_ansatz(problem, "all", frequencies=waves)
@@ -161,7 +176,9 @@ class DeepRitz(Trainer[RitzResult]):
         self._watched = Functional(problem, ansatz, self._layers, watching, **options)
         is_exact = self.functional.is_exact_on_the_boundary
         is_noisy = self.rule == "sobol"
-        self.form: Form = "strong" if is_noisy and is_exact and optimizer == "natural" else "weak"
+        self.form: Form = (
+            "strong" if is_noisy and is_exact and optimizer == "natural-gradient" else "weak"
+        )
         self.optimizer: Optimizer = optimizer
         self.resample_every = 1 if self._is_moving else None
         self._metric, self._gram, self._learning_rate = metric, gram, learning_rate
@@ -182,7 +199,7 @@ class DeepRitz(Trainer[RitzResult]):
     @property
     def _is_moving(self) -> bool:
         """Whether points are drawn for every step; a line search needs them to stay."""
-        return self.form == "strong" or (self.rule == "sobol" and self.optimizer == "adam")
+        return self.form == "strong" or (self.rule == "sobol" and self.optimizer in _FIRST_ORDER)
 
     def initial(self) -> Tensor:
         """First parameters."""
@@ -313,14 +330,14 @@ class DeepRitz(Trainer[RitzResult]):
         return self.result(theta, report, metadata["history"])
 
     def _method(self, objective: Objective) -> Method:
-        if self.optimizer == "natural":
+        if self.optimizer == "natural-gradient":
             return Search(
                 objective,
                 lambda _, start: EnergyNaturalGradient(
                     self.functional, start, metric=self._metric, form=self.form, solver=self._gram
                 ),
             )
-        if self.optimizer == "broyden":
+        if self.optimizer == "self-scaled-broyden":
             return Search(objective, SelfScaledBroyden)
         if self.optimizer == "lbfgs":
             return FirstOrder(
@@ -330,7 +347,8 @@ class DeepRitz(Trainer[RitzResult]):
                     line_search_fn="strong_wolfe",
                 ),
             )  # fmt: skip
-        return FirstOrder(objective, lambda p: torch.optim.Adam(p, lr=self._learning_rate))
+        make = _FIRST_ORDER[self.optimizer]
+        return FirstOrder(objective, partial(make, lr=self._learning_rate))
 
     def _draw(self) -> Quadrature:
         domain = self.problem.domain
@@ -347,6 +365,20 @@ class DeepRitz(Trainer[RitzResult]):
 
     def _resample(self, generator: torch.Generator) -> None:
         self.functional.move(self._draw())
+
+
+def _check_optimizer(name: object) -> None:
+    """Refuse what cannot make an energy least."""
+    if name in ("levenberg-marquardt", "gns"):
+        raise SettingsError(
+            f"optimizer: {name!r} squares residuals, and an energy is no sum of squares; expected "
+            f"one of {', '.join(get_args(Optimizer))}"
+        )
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"optimizer: got {name!r}, expected one name of {', '.join(get_args(Optimizer))}"
+        )
+    check_optimizer(name, get_args(Optimizer))
 
 
 class _Points:

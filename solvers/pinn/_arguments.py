@@ -1,0 +1,167 @@
+"""What a user hands to a network of this room, brought to one form or refused with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from solvers.core import SettingsError, check_choice
+from solvers.parallel import Executor
+from solvers.pde import Condition, Data, Problem
+from solvers.pinn._causal import CausalWeights
+from solvers.pinn._gradient_norm import GradientNormWeights
+from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._tangent_kernel import TangentKernelWeights
+from solvers.pinn._weights import LossWeights
+
+__all__ = [
+    "WEIGHTS",
+    "check_determined",
+    "check_executor",
+    "check_optimizer",
+    "check_problem",
+    "check_seed",
+    "network_of",
+    "weights_of",
+]
+
+WEIGHTS: dict[str, Callable[..., LossWeights]] = {
+    "causal": CausalWeights,
+    "gradient-norm": GradientNormWeights,
+    "tangent-kernel": TangentKernelWeights,
+}
+"""Adaptive weights by name."""
+
+
+def check_problem(problem: object) -> None:
+    """Refuse what is no problem.
+
+    Raises:
+        SettingsError: With where problems come from.
+    """
+    if not isinstance(problem, Problem):
+        raise SettingsError(
+            f"problem: got {_shown(problem)}, expected a solvers.pde.Problem; make one of your "
+            "own, or take a named one, as problems.Convection(beta=30) or "
+            "problems.find_problem('convection', beta=30)"
+        )
+
+
+def check_determined(problem: Problem) -> None:
+    """Refuse coefficients to be found where every value of them has its solution.
+
+    That is so without data, if no condition can be left out and there are no more equations than
+    fields.
+
+    Raises:
+        SettingsError: With what to add.
+    """
+    if not problem.unknown or len(problem.term_names) > len(problem.fields):
+        return
+    if any(isinstance(c, Data) or _is_spare(problem, c) for c in problem.conditions):
+        return
+    raise SettingsError(
+        f"problem: nothing determines {', '.join(problem.unknown)} of {problem.name}, as it has no "
+        "more conditions than its equation needs; add measurements, as in "
+        f"Data(points, {problem.fields[0]}=values), or take it out of unknown"
+    )
+
+
+def _is_spare(problem: Problem, condition: Condition) -> bool:
+    """Whether the problem has a solution without a condition, which then tells more."""
+    rest = [other for other in problem.conditions if other is not condition]
+    try:
+        replace(problem, conditions=rest)
+    except SettingsError:
+        return False
+    return True
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        SettingsError: If it is no whole number.
+    """
+    if not hasattr(seed, "__index__"):
+        raise SettingsError(f"seed: got {seed!r}, expected a whole number")
+
+
+def check_executor(executor: object) -> None:
+    """Refuse what are no workers.
+
+    Raises:
+        SettingsError: With how workers are made.
+    """
+    if executor is not None and not isinstance(executor, Executor):
+        raise SettingsError(
+            f"executor: got {_shown(executor)}, expected an executor of solvers.parallel; open one "
+            "around the call, as in: with RayExecutor(2) as workers: ...fit(executor=workers)"
+        )
+
+
+def check_optimizer(name: str, names: Iterable[str]) -> None:
+    """Refuse an unknown name, with the nearest one, of which it may be a part.
+
+    Raises:
+        SettingsError: With the names that there are.
+    """
+    known = tuple(names)
+    whole = [each for each in known if name and name.lower() in each]
+    if name not in known and len(whole) == 1:
+        raise SettingsError(f"optimizer: got {name!r}; did you mean {whole[0]!r}?")
+    check_choice("optimizer", name, known)
+
+
+def network_of(given: Any, default: MLP) -> MLP | ModifiedMLP | OwnNetwork:
+    """The network that was given, a module of the user's own among them.
+
+    Raises:
+        SettingsError: If it is none.
+    """
+    if given is None:
+        return default
+    if isinstance(given, nn.Module):
+        return OwnNetwork(given)
+    if isinstance(given, type) or not (hasattr(given, "layers") and hasattr(given, "waves")):
+        raise SettingsError(
+            f"network: got {_shown(given)}, expected MLP(width=16, depth=4), ModifiedMLP(...), or "
+            "a torch module from points to fields in float64"
+        )
+    network: MLP | ModifiedMLP | OwnNetwork = given
+    return network
+
+
+def weights_of(given: Any) -> tuple[LossWeights, ...]:
+    """Adaptive weights, alone or several, themselves or by name.
+
+    Raises:
+        SettingsError: If one is none, with the names that there are.
+
+    Example:
+        >>> [type(each).__name__ for each in weights_of("causal")]
+        ['CausalWeights']
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    return tuple(_weights(each) for each in (given if several else (given,)))
+
+
+def _weights(given: Any) -> LossWeights:
+    if isinstance(given, LossWeights):
+        return given
+    if isinstance(given, str):
+        check_choice("weights", given, WEIGHTS)
+        return WEIGHTS[given]()
+    raise SettingsError(
+        f"weights: got {_shown(given)}, expected CausalWeights(), GradientNormWeights(), "
+        f"TangentKernelWeights(), or a name: {', '.join(WEIGHTS)}"
+    )
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    return f"the text {given!r}" if isinstance(given, str) else type(given).__name__
