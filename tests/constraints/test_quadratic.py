@@ -1,5 +1,8 @@
 """Quadratic and cone programs: optimality, agreement with peers, invariances, gradients."""
 
+import gc
+import weakref
+
 import clarabel
 import numpy as np
 import pytest
@@ -311,6 +314,20 @@ def test_backward_survives_other_calls_and_repeats():
     QuadraticProgram()(**second)
     (after,) = torch.autograd.grad(x.sum(), q)
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_dropped_solution_frees_its_memory_at_once(backend):
+    data = programs(2, 4, 5, 1)
+    q = data["q"].clone().requires_grad_()
+    x, _ = QuadraticProgram(backend=backend)(**(data | {"q": q}))
+    graph = weakref.ref(x.grad_fn)
+    gc.disable()  # what only the collector frees is kept for long
+    try:
+        del x
+        assert graph() is None
+    finally:
+        gc.enable()
 
 
 def test_change_in_place_before_backward_is_found():
