@@ -372,6 +372,8 @@ def test_empty_batch_and_no_rows():
         ({"b": torch.ones(2, 2).double()}, ShapeError, "A: got shape"),
         ({"q": torch.ones(2, 6)}, SettingsError, "Q: got torch.float64 on cpu"),
         ({"Q": np.eye(6)}, SettingsError, "Q: got ndarray, expected a tensor"),
+        ({"h": [1.0] * 4}, SettingsError, "h: got list, expected a tensor"),
+        ({"A": np.ones((1, 6))}, SettingsError, "A: got ndarray, expected a tensor"),
         ({"q": torch.ones(())}, ShapeError, "q: got shape"),
     ],
 )
