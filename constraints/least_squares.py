@@ -16,11 +16,10 @@ from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_cho
 from solvers.nonlinear import (
     CompiledProblem,
     GeneralProblem,
-    HybridProblem,
     LevenbergMarquardt,
     PointwiseProblem,
+    choose_problem,
     implicit_least_squares,
-    is_traceable,
 )
 
 __all__ = ["Backend", "GeneralLeastSquares", "ImplicitLeastSquares"]
@@ -177,10 +176,8 @@ class ImplicitLeastSquares(_Layer):
         if set(features) != set(self.residuals) or any(phi.ndim != 4 for phi in features.values()):
             return PointwiseProblem
         given = [*features.values(), *(one for some in data.values() for one in some)]
-        if any(tensor.device.type != "cpu" for tensor in given):
-            return PointwiseProblem
         shapes = {name: (phi.shape[2], len(data.get(name, ()))) for name, phi in features.items()}
-        return CompiledProblem if is_traceable(self.residuals, shapes) else HybridProblem
+        return choose_problem(self.residuals, shapes, given)
 
 
 class GeneralLeastSquares(_Layer):

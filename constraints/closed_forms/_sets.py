@@ -108,7 +108,7 @@ class Simplex(nn.Module):
             x: Points, the entries along the last axis; the result has their type.
 
         Returns:
-            Nearest points.
+            Nearest points; NaN where an entry is NaN or plus infinity.
 
         Raises:
             SettingsError: If there is no entry.
@@ -125,6 +125,8 @@ class Simplex(nn.Module):
         return torch.where(inside, value, ball).to(x.dtype)
 
     def _project(self, x: Tensor) -> Tensor:
+        # A number added to all entries changes nothing but rounding.
+        x = x - x.detach().amax(-1, keepdim=True)
         with torch.no_grad():
             ordered = x.sort(-1, descending=True).values
             count = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
@@ -132,6 +134,8 @@ class Simplex(nn.Module):
             stays = ordered * count > ordered.cumsum(-1) - self.total
             size = stays.sum(-1, keepdim=True).clamp(min=1)
             support = x >= ordered.gather(-1, size - 1)
-        kept = support.sum(-1, keepdim=True)
+            is_bad = x.isnan().any(-1, keepdim=True)
+        kept = support.sum(-1, keepdim=True).clamp(min=1)
         shift = (torch.where(support, x, 0.0).sum(-1, keepdim=True) - self.total) / kept
-        return torch.where(support, (x - shift).clamp(min=0.0), 0.0)
+        nearest = torch.where(support, (x - shift).clamp(min=0.0), 0.0)
+        return torch.where(is_bad, torch.nan, nearest)

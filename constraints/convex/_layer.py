@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from constraints.convex._solvers import DiffcpSolver, InteriorPointSolver, plug_in
@@ -128,28 +129,45 @@ class ConvexLayer(nn.Module):
                 batch axis in front; those without are shared by all items.
 
         Returns:
-            Values of the variables, and the report; the report of one item if nothing has a batch
-            axis. ``iterations`` is zero with diffcp, which does not tell.
+            Values of the variables in the type of the first parameter, and the report; the report
+            of one item if nothing has a batch axis. ``iterations`` is zero with diffcp, which does
+            not tell.
 
         Raises:
             ShapeError: If a shape does not fit.
+            SettingsError: If a value is no tensor.
             InfeasibleError: Under ``"raise"``, if failed items have no solution.
             NotConvergedError: Under ``"raise"``, if an item failed in another way.
         """
         wanted = self._layer.ctx.parameters
         if len(parameters) != len(wanted):
             raise ShapeError(f"parameters: got {len(parameters)}, expected {len(wanted)}")
-        is_batch = False
+        batch: int | None = None
         for value, parameter in zip(parameters, wanted, strict=True):
+            if not isinstance(value, Tensor):
+                raise SettingsError(
+                    f"{parameter.name()}: got {type(value).__name__}, expected a tensor; convert "
+                    "it with torch.as_tensor"
+                )
             own, shape = tuple(value.shape), tuple(parameter.shape)
             if own != shape and own[1:] != shape:
                 raise ShapeError(
                     f"{parameter.name()}: got shape {own}, expected {shape} or a batch of it"
                 )
-            is_batch = is_batch or own != shape
+            if own != shape:
+                if batch not in {None, own[0]}:
+                    raise ShapeError(
+                        f"{parameter.name()}: got a batch of {own[0]}, expected {batch} as in an "
+                        "earlier parameter; leave out the batch axis of what all items share"
+                    )
+                batch = own[0]
+        if batch == 0:
+            return self._nothing(parameters)
         values = self._layer(*parameters)
+        if parameters:
+            values = tuple(value.to(parameters[0].dtype) for value in values)
         report = self._solver.report
-        if not is_batch:
+        if batch is None:
             report = report[0]
         if not report.all_converged:
             act_on_failure(
@@ -160,6 +178,15 @@ class ConvexLayer(nn.Module):
                 stacklevel=4,
             )
         return values, report
+
+    def _nothing(self, parameters: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Report]:
+        """Solutions of no items, which depend on the parameters as others do."""
+        first = parameters[0]
+        zero = sum((value.flatten()[:0].sum() for value in parameters), start=first.new_zeros(()))
+        shapes = [variable.shape for variable in self._layer.ctx.variables]
+        none = first.new_zeros(0, dtype=torch.int64)
+        report = Report(status=none, iterations=none, residual=first.new_zeros(0))
+        return tuple(first.new_zeros(0, *shape) + zero for shape in shapes), report
 
 
 def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:

@@ -13,7 +13,6 @@ from torch.func import functional_call
 
 from solvers.core import Report
 from solvers.nonlinear import (
-    CompiledProblem,
     LevenbergMarquardt,
     NormalEquations,
     PointwiseProblem,
@@ -50,14 +49,14 @@ class Expert:
         rows: Families of rows by name.
         ridge: Factor of the squares of coefficients.
         solver: Settings of the iteration.
-        is_compiled: Whether residuals are traced.
+        kind: Form of the problems.
     """
 
     basis: nn.Module
     rows: Mapping[str, Rows]
     ridge: float
     solver: LevenbergMarquardt
-    is_compiled: bool
+    kind: type[PointwiseProblem]
 
     def problem(self, item: Mapping[str, Any], parameters: Mapping[str, Any]) -> PointwiseProblem:
         """The problem of one expert for all samples, with gradients in the basis's parameters."""
@@ -72,9 +71,9 @@ class Expert:
             ).contiguous()
             for name, points in item["points"].items()
         }
-        kind = CompiledProblem if self.is_compiled else PointwiseProblem
         residuals = {name: self.rows[name].residual for name in features}
-        return kind(residuals, features, item["data"], ridge=self.ridge).set_scales(item["scales"])
+        problem = self.kind(residuals, features, item["data"], ridge=self.ridge)
+        return problem.set_scales(item["scales"])
 
     def solve(
         self, item: Mapping[str, Any], parameters: Mapping[str, Any]

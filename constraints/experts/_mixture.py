@@ -27,7 +27,13 @@ from solvers.core import (
     check_positive,
     combine_status,
 )
-from solvers.nonlinear import LevenbergMarquardt, NormalEquations, is_traceable, newton_step
+from solvers.nonlinear import (
+    LevenbergMarquardt,
+    NormalEquations,
+    PointwiseProblem,
+    choose_problem,
+    newton_step,
+)
 from solvers.parallel import Executor, SerialExecutor, differentiable_map
 
 __all__ = ["MixtureOfExperts"]
@@ -176,7 +182,7 @@ class MixtureOfExperts(nn.Module):
             rows=self.rows,
             ridge=self.ridge,
             solver=self.solver,
-            is_compiled=self._is_compiled(points, data or {}, condition),
+            kind=self._kind(points, data or {}),
         )
         if self.continuity is None:
             w, report = self._solve_apart(expert, items, parameters)
@@ -337,16 +343,12 @@ class MixtureOfExperts(nn.Module):
             raise SettingsError("basis: has no attribute functions, expected their number N")
         return known
 
-    def _is_compiled(
-        self,
-        points: Mapping[str, Tensor],
-        data: Mapping[str, Sequence[Tensor]],
-        condition: Tensor | None,
-    ) -> bool:
+    def _kind(
+        self, points: Mapping[str, Tensor], data: Mapping[str, Sequence[Tensor]]
+    ) -> type[PointwiseProblem]:
         tensors = [*points.values(), *self.basis.parameters()]
         shapes = {n: (len(rows.features), len(data.get(n, ()))) for n, rows in self.rows.items()}
-        residuals = {name: rows.residual for name, rows in self.rows.items()}
-        return all(t.device.type == "cpu" for t in tensors) and is_traceable(residuals, shapes)
+        return choose_problem({n: rows.residual for n, rows in self.rows.items()}, shapes, tensors)
 
 
 def _choose(item: dict[str, Any], samples: Tensor, w: Tensor) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class _Solve(torch.autograd.Function):
         Q, q, G, h, A, b = inputs
         ctx.save_for_backward(x, Q, G, A)
         ctx.axes = (q.ndim, h.ndim, b.ndim)
-        return x
+        # The graph keeps the solve, which must not keep the output and with it the graph.
+        return x.detach()
 
     @staticmethod
     @once_differentiable
@@ -86,17 +87,16 @@ class _Solve(torch.autograd.Function):
         q, h, b = ctx.axes
         solved: SolvedPrograms = ctx.solved
         u, v, w = solved.adjoint(cotangent)
-        half = 0.5 * u
-        needs = ctx.needs_input_grad[2:]
+        _, _, to_Q, to_q, to_G, to_h, to_A, to_b = ctx.needs_input_grad
         return (
             None,
             None,
-            _products(half, x, x, half, Q) if needs[0] else None,
-            _total(u, q) if needs[1] else None,
-            _products(w, x, solved.z, u, G) if needs[2] else None,
-            _total(-w, h) if needs[3] else None,
-            _products(v, x, solved.y, u, A) if needs[4] else None,
-            _total(-v, b) if needs[5] else None,
+            _products(0.5 * u, x, 0.5 * x, u, Q) if to_Q else None,
+            _total(u, q) if to_q else None,
+            _products(w, x, solved.z, u, G) if to_G else None,
+            _total(-w, h) if to_h else None,
+            _products(v, x, solved.y, u, A) if to_A else None,
+            _total(-v, b) if to_b else None,
         )
 
 

@@ -41,8 +41,8 @@ def read_inputs(
         ShapeError: If a shape does not fit.
         SettingsError: If types or devices differ, or one of a pair is missing.
     """
-    for name, value in (("Q", Q), ("q", q)):
-        if not isinstance(value, Tensor):
+    for name, value in (("Q", Q), ("q", q), ("G", G), ("h", h), ("A", A), ("b", b)):
+        if not isinstance(value, Tensor) and (value is not None or name in "Qq"):
             raise SettingsError(
                 f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
                 "torch.as_tensor"

@@ -120,7 +120,8 @@ class ConeProgram(nn.Module):
         Returns:
             Unknowns ``(B, n)``, or ``(n,)`` if nothing has a batch axis, and the report: status,
             steps, and the largest violation of the optimality conditions relative to the data. An
-            item with NaN in its data ends ``NON_FINITE`` with x zero.
+            item with NaN in its data ends ``NON_FINITE`` with x zero. An item whose rows contradict
+            each other is ``INFEASIBLE`` even if its cost also falls without end.
 
         Raises:
             ShapeError: If sizes do not fit together.

@@ -108,6 +108,7 @@ _FUNCTIONS: dict[str, Any] = {
     "sin": scalar.sin,
     "cos": scalar.cos,
     "exp": scalar.exp,
+    "log": scalar.log,
     "tanh": scalar.tanh,
     "absolute": scalar.absolute,
     "maximum": scalar.maximum,

@@ -65,7 +65,7 @@ class KernelPart:
 
     def source(self, lanes: int) -> str:
         """Text of a unit that writes the address of the function to ``address_out``."""
-        vocabulary = prelude(lanes)
+        vocabulary = prelude(lanes, body=self.body)
         return (
             f"{vocabulary}typedef void (*Part_)({self._signature});\n"
             f"*(Part_*)address_out = +[]({self._signature}) -> void {{\n"

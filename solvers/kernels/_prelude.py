@@ -106,6 +106,31 @@ const auto vtanh = [=](V x) INLINE_ -> V {
 };
 """
 
+# x = 2^k (1 + f), 1 + f in [1/sqrt(2), sqrt(2)); with s = f / (2 + f) the odd series of log(1 + f),
+# minimax polynomial as tabulated in Sun's fdlibm (1993); numbers below the normal range are scaled
+_LOG = """\
+const auto vlog = [](V x) INLINE_ -> V {
+#pragma clang fp contract(fast)
+  const M small = x < 0x1p-1022;
+  const VBITS bits = __builtin_bit_cast(VBITS, small ? x * 0x1p+54 : x);
+  const VBITS e = (bits - 0x3fe6a09e667f3bcdLL) >> 52;
+  const V f = __builtin_bit_cast(V, bits - (e << 52)) - 1.0;
+  V k = __builtin_bit_cast(V, e + __builtin_bit_cast(VBITS, VROUND_ + V(0.0))) - VROUND_;
+  k = small ? k - 54.0 : k;
+  const V s = f / (2.0 + f);
+  const V z = s * s;
+  const V r = z * (6.666666666666735130e-01 + z * (3.999999999940941908e-01
+    + z * (2.857142874366239149e-01 + z * (2.222219843214978396e-01
+    + z * (1.818357216161805012e-01 + z * (1.531383769920937332e-01
+    + z * 1.479819860511658591e-01))))));
+  const V h = 0.5 * f * f;
+  V y = k * 0x1.62e42fee00000p-1 - ((h - (s * (h + r) + k * 0x1.a39ef35793c76p-33)) - f);
+  y = x < __builtin_inf() ? y : x;
+  y = x > 0.0 ? y : V(__builtin_nan(""));
+  return x == 0.0 ? V(-__builtin_inf()) : y;
+};
+"""
+
 _COMMON = """\
 constexpr double VROUND_ = 0x1.8p+52;
 const auto vselect = [](M m, V a, V b) INLINE_ -> V { return m ? a : b; };
@@ -187,13 +212,14 @@ _DEVICE_BUILTINS = """\
 """
 
 
-def prelude(lanes: int, *, device: str = "cpu") -> str:
+def prelude(lanes: int, *, device: str = "cpu", body: str = "vlog") -> str:
     """Write the C++ definitions that emitted code and hand-written bodies build on.
 
     They are local definitions, to stand at the top of a function body:
 
     - types: ``V`` (``lanes`` doubles), ``M`` (result of a comparison), constant ``LANES``;
-    - functions: ``vsqrt vabs vmax vmin vselect(m, a, b) vsin vcos vsincos(x, s, c) vexp vtanh``;
+    - functions: ``vsqrt vabs vmax vmin vselect(m, a, b) vsin vcos vsincos(x, s, c) vexp vtanh
+      vlog``;
     - masks: ``vany(m)``, ``vall(m)``, ``vbool(m)`` (1.0 or 0.0 per lane);
     - lanes: ``vsum(x)`` over lanes, ``vlane(x, l)`` reads one, ``vput(x, l, y)`` writes one;
     - rows of memory, one a lane: ``vgather_rows(rows, width, target)`` and
@@ -204,7 +230,8 @@ def prelude(lanes: int, *, device: str = "cpu") -> str:
 
     Largest errors, in units in the last place: ``vsin`` and ``vcos`` 2.5 for ``|x| < 1e6`` (beyond,
     the reduction to a quarter turn loses digits), ``vexp`` 1 from overflow to underflow, ``vtanh``
-    1.5; ``vsqrt`` is correctly rounded. Infinities and NaN go through as in the C library.
+    1.5, ``vlog`` 1; ``vsqrt`` is correctly rounded. Infinities and NaN go through as in the C
+    library.
 
     The text for CUDA holds the same formulas, in which the compiler may fuse products and sums
     everywhere.
@@ -212,6 +239,7 @@ def prelude(lanes: int, *, device: str = "cpu") -> str:
     Args:
         lanes: Doubles in a vector: 1, 2, 4 or 8. With 1 lane ``V`` is ``double``.
         device: ``"cpu"`` or ``"cuda"``; the latter has one lane a thread.
+        body: Text that follows; ``vlog`` is left out if it is not named there.
 
     Raises:
         ValueError: If ``lanes`` or ``device`` is not one of these, or CUDA is to have other than
@@ -228,5 +256,6 @@ def prelude(lanes: int, *, device: str = "cpu") -> str:
     types = _SCALAR_TYPES if lanes == 1 else _VECTOR_TYPES.format(lanes=lanes)
     builtins = _DEVICE_BUILTINS if device == "cuda" else ""
     rows = _SCALAR_ROWS if lanes == 1 else _turn(lanes) + _ROWS
-    text = builtins + types + _COMMON + _SIN_COS + _EXP + _TANH + rows
+    log = _LOG if "vlog" in body else ""
+    text = builtins + types + _COMMON + _SIN_COS + _EXP + log + _TANH + rows
     return text.replace("INLINE_", "__attribute__((always_inline))")

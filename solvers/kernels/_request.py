@@ -70,7 +70,8 @@ class KernelRequest:
     def source(self) -> str:
         """C++ statements that run the blocks from ``first_block`` to before ``last_block``."""
         try:
-            lines = [prelude(self.lanes, device=self.device)]
+            texts = [self.body, *(part.body for part in self.parts)]
+            lines = [prelude(self.lanes, device=self.device, body="".join(texts))]
         except ValueError as error:
             raise SettingsError(str(error)) from error
         for argument, kind in self.arguments:

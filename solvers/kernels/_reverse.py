@@ -127,6 +127,7 @@ _RULES: dict[str, Any] = {
     "sin": lambda bar, y, a: (multiply(bar, a.unary("cos")),),
     "cos": lambda bar, y, a: (negative(multiply(bar, a.unary("sin"))),),
     "exp": lambda bar, y, a: (multiply(bar, y),),
+    "log": lambda bar, y, a: (bar / a,),
     "tanh": _tanh,
     "absolute": _absolute,
     "maximum": _maximum,

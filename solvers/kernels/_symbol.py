@@ -26,6 +26,7 @@ _UNARY: Final[dict[str, Callable[[float], float]]] = {
     "sin": math.sin,
     "cos": math.cos,
     "exp": math.exp,
+    "log": math.log,
     "tanh": math.tanh,
     "absolute": abs,
 }
@@ -340,7 +341,10 @@ class Symbol:
             return 1.0 / self ** (-exponent)
         halves = round(2 * exponent)
         if halves != 2 * exponent:
-            raise ValueError(f"exponent is {exponent}, expected a multiple of 1/2; use exp")
+            raise ValueError(
+                f"exponent is {exponent}, expected a multiple of 1/2; use "
+                "solvers.kernels.scalar.power"
+            )
         result = self.tape.constant(1.0) if halves % 2 == 0 else self.unary("sqrt")
         square, remaining = self, halves // 2
         while remaining:
@@ -356,7 +360,7 @@ class Symbol:
         return self.unary("absolute")
 
     def unary(self, operation: str) -> Symbol:
-        """Record sqrt, sin, cos, exp, tanh or absolute of this symbol."""
+        """Record sqrt, sin, cos, exp, log, tanh or absolute of this symbol."""
         value = self.value
         if value is not None:
             return self.tape.constant(_UNARY[operation](value))

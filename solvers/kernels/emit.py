@@ -24,6 +24,7 @@ _TEMPLATES = {
     "negative": "-{0}",
     "sqrt": "vsqrt({0})",
     "exp": "vexp({0})",
+    "log": "vlog({0})",
     "tanh": "vtanh({0})",
     "absolute": "vabs({0})",
     "greater": "{0}>{1}",

@@ -38,6 +38,7 @@ __all__ = [
     "is_zero",
     "less",
     "less_equal",
+    "log",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -45,6 +46,7 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "power",
     "reciprocal",
     "sin",
     "sin_cos",
@@ -178,6 +180,26 @@ def tan(x: Any) -> Any:
 def exp(x: Any) -> Any:
     """Compute the exponential."""
     return _unary("exp", x)
+
+
+def log(x: Any) -> Any:
+    """Compute the natural logarithm."""
+    return _unary("log", x)
+
+
+def power(x: Any, exponent: Any) -> Any:
+    """Raise a positive scalar to any power.
+
+    A traced power is ``exp(exponent log(x))``, unless the exponent is a number and a multiple of
+    1/2: then it is products and a root, and whole powers take any ``x``.
+    """
+    if isinstance(exponent, Symbol) and exponent.value is not None:
+        exponent = exponent.value
+    if isinstance(exponent, Symbol) or (
+        isinstance(x, Symbol) and 2 * exponent != int(2 * exponent)
+    ):
+        return exp(multiply(exponent, log(x)))
+    return math.pow(x, exponent) if _is_number(x) and _is_number(exponent) else x**exponent
 
 
 def tanh(x: Any) -> Any:

@@ -6,6 +6,7 @@ from solvers.nonlinear._least_squares import (
     LevenbergMarquardt,
     NormalEquations,
 )
+from solvers.nonlinear._least_squares_choice import choose_problem
 from solvers.nonlinear._least_squares_compiled import CompiledProblem, is_traceable
 from solvers.nonlinear._least_squares_general import GeneralProblem
 from solvers.nonlinear._least_squares_hybrid import HybridProblem
@@ -24,6 +25,7 @@ __all__ = [
     "LevenbergMarquardt",
     "NormalEquations",
     "PointwiseProblem",
+    "choose_problem",
     "cones",
     "cost_gradient",
     "implicit_least_squares",

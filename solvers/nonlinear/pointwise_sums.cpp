@@ -2,7 +2,8 @@
   // sizes and the cases of `terms` stand above this text or in place of the marks below. The values
   // of residuals are computed here (lanes are points), or given: then `terms` reads them.
   typedef long long L;
-  constexpr int WIDE = 2 * LANES, TILE = 8, CHUNK = 64;
+  // A tile of sums fits the registers: 32 of them where vectors have eight lanes, else 16.
+  constexpr int WIDE = 2 * LANES, TILE = LANES < 8 ? 4 : 8, CHUNK = 64;
   const int item = items[block];
   const L* const places = (const L*)table;
   const double ridge = numbers[NUMBER_RIDGE];

@@ -45,6 +45,18 @@ def test_affine_projection_is_nearest(n, p, seed):
     torch.testing.assert_close(AffineEquality(A)(y, b), y, atol=1e-9, rtol=1e-9)
 
 
+def test_the_simplex_keeps_bad_items_apart_and_large_ones_exact() -> None:
+    bad, large = float("nan"), 1e17
+    x = torch.tensor(
+        [[bad, 1.0, 2.0], [float("inf"), 1.0, 2.0], [0.9, 0.5, -0.7], [large, 0.0, 0.0]]
+    ).double()
+    for norm in ("sum", "l1"):
+        found = Simplex(norm=norm)(x)
+        assert found[:2].isnan().all()
+        assert torch.allclose(found[2:].abs().sum(1), torch.ones(2).double())
+        assert torch.equal(found[3], torch.tensor([1.0, 0.0, 0.0]).double())
+
+
 def test_affine_violation_at_rounding_in_both_precisions():
     A, x, b = normal(50, 200), normal(16, 200, seed=1), normal(16, 50, seed=2)
     layer = AffineEquality(A)

@@ -171,6 +171,27 @@ def test_shared_parameters_sum_their_gradients():
     torch.testing.assert_close(shared.grad, parts.grad.sum(0))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_single_precision_empty_batches_and_bad_values(backend):
+    x, wish, most = cp.Variable(3), cp.Parameter(3, name="wish"), cp.Parameter(name="most")
+    cost = cp.Minimize(cp.sum_squares(x - wish))
+    layer = ConvexLayer(cp.Problem(cost, [x <= most]), [wish, most], [x], backend=backend)
+    (value,), report = layer(torch.ones(2, 3), torch.tensor(0.5))
+    assert value.dtype == torch.float32
+    assert report.all_converged
+    torch.testing.assert_close(value, torch.full((2, 3), 0.5), atol=1e-5, rtol=0)
+    nobody = torch.ones(0, 3).double().requires_grad_()
+    (value,), report = layer(nobody, torch.tensor(0.5).double())
+    assert value.shape == (0, 3)
+    assert report.shape == (0,)
+    value.sum().backward()
+    assert nobody.grad.shape == (0, 3)
+    with pytest.raises(SettingsError, match="wish: got list, expected a tensor"):
+        layer([1.0, 1.0, 1.0], torch.tensor(0.5).double())
+    with pytest.raises(ShapeError, match="most: got a batch of 3, expected 2"):
+        layer(torch.ones(2, 3).double(), torch.ones(3).double())
+
+
 def test_one_item_without_batch_axis():
     layer = ConvexLayer(*norm_program())
     y, r = values_of(norm_program, 2)

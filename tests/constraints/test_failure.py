@@ -179,6 +179,27 @@ def test_cones_without_common_point_are_infeasible(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_infeasible_wins_over_unbounded(backend):
+    g = torch.Generator().manual_seed(0)
+    n, batch = 5, 32
+    root, q, rows = (
+        torch.randn(batch, *size, generator=g, dtype=torch.float64)
+        for size in ((n, n), (n,), (2, n))
+    )
+    # Along the first unknown the cost falls, and no row stops it; the others contradict each other.
+    root[:, :, 0], rows[:, :, 0] = 0.0, rows[:, :, 0].abs()
+    q[:, 0] = 1.0 + q[:, 0].abs()
+    wall = rows[:, :1] * torch.tensor([0.0] + [1.0] * (n - 1)).double()
+    G, h = torch.cat([wall, -wall, rows], 1), torch.tensor([-1.0, -1.0, 0.5, 0.5]).double()
+    order = torch.randperm(batch, generator=g)
+    for some in (torch.arange(batch), order, order[:1], order[:3]):
+        _, report = QuadraticProgram(on_failure="mask", backend=backend)(
+            Q=(root.mT @ root)[some], q=q[some], G=G[some], h=h
+        )
+        assert (report.status == Status.INFEASIBLE).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_linear_programs_without_bound(backend):
     g = torch.Generator().manual_seed(3)
     layer = QuadraticProgram(on_failure="mask", backend=backend)
@@ -229,6 +250,14 @@ def test_project_still_raises_for_what_has_no_nearest_point():
         QuadraticProgram(on_failure="project")(
             Q=torch.zeros(2, 2).double(), q=torch.ones(2).double()
         )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_downward_cost_without_rows_is_named(backend):
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    Q = torch.diag(torch.tensor([1.0, -1.0])).double()
+    _, report = layer(Q=Q, q=torch.zeros(2).double())
+    assert int(report.status) == Status.BREAKDOWN
 
 
 def test_policy_words():

@@ -1,5 +1,8 @@
 """Quadratic and cone programs: optimality, agreement with peers, invariances, gradients."""
 
+import gc
+import weakref
+
 import clarabel
 import numpy as np
 import pytest
@@ -313,6 +316,20 @@ def test_backward_survives_other_calls_and_repeats():
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_dropped_solution_frees_its_memory_at_once(backend):
+    data = programs(2, 4, 5, 1)
+    q = data["q"].clone().requires_grad_()
+    x, _ = QuadraticProgram(backend=backend)(**(data | {"q": q}))
+    graph = weakref.ref(x.grad_fn)
+    gc.disable()  # what only the collector frees is kept for long
+    try:
+        del x
+        assert graph() is None
+    finally:
+        gc.enable()
+
+
 def test_change_in_place_before_backward_is_found():
     data = programs(4, 6, 8, 1)
     q = data["q"].clone().requires_grad_()
@@ -355,6 +372,8 @@ def test_empty_batch_and_no_rows():
         ({"b": torch.ones(2, 2).double()}, ShapeError, "A: got shape"),
         ({"q": torch.ones(2, 6)}, SettingsError, "Q: got torch.float64 on cpu"),
         ({"Q": np.eye(6)}, SettingsError, "Q: got ndarray, expected a tensor"),
+        ({"h": [1.0] * 4}, SettingsError, "h: got list, expected a tensor"),
+        ({"A": np.ones((1, 6))}, SettingsError, "A: got ndarray, expected a tensor"),
         ({"q": torch.ones(())}, ShapeError, "q: got shape"),
     ],
 )

@@ -10,10 +10,9 @@ import torch
 from constraints.systems import diffusion_sorption as ds
 from constraints.systems import interpolate_scattered, relative_errors
 from constraints.systems.diffusion_sorption._basis import SimilarityBasis
-from constraints.systems.diffusion_sorption._equation import power
 from solvers.core import NonFiniteError, SettingsError, ShapeError
 from solvers.core.testing import check_order
-from solvers.kernels import Tape, evaluate
+from solvers.kernels import Tape, evaluate, scalar
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 def test_a_traced_power_is_the_power() -> None:
     x = torch.logspace(-7, 7, 200, dtype=torch.float64)
     symbol = Tape().input("x")
-    (found,) = evaluate([power(symbol, -0.126)], {"x": x[:, None]})
+    (found,) = evaluate([scalar.power(symbol, -0.126)], {"x": x[:, None]})
     assert torch.allclose(found, x**-0.126, rtol=1e-13)
 
 

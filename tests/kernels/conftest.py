@@ -33,7 +33,7 @@ const M m = (a > b) | !(b <= 0.5);
 V s, c;
 vsincos(a, s, c);
 y[0] = s; y[1] = c; y[2] = vsin(b); y[3] = vcos(b);
-y[4] = vexp(a); y[5] = vtanh(b); y[6] = vsqrt(a); y[7] = vabs(b);
+y[4] = vexp(a); y[5] = vtanh(b); y[6] = vsqrt(a); y[7] = vabs(b) + vlog(b * b + 1.0);
 y[8] = vmax(a, b); y[9] = vmin(a, b); y[10] = vmax_number(a, 0.3); y[11] = vmin_number(a, -0.3);
 y[12] = vselect(m, a, b); y[13] = vbool(m);
 y[14] = vany(m) ? 1.0 : 0.0; y[15] = vall(m) ? 1.0 : 0.0;

@@ -57,6 +57,28 @@ def test_exponential(lanes: int) -> None:
 
 
 @pytest.mark.parametrize("lanes", LANE_COUNTS)
+def test_logarithm(lanes: int) -> None:
+    rng = np.random.default_rng(7)
+    x = np.concatenate(
+        [
+            rng.uniform(0.5, 2.0, 30_000),
+            1.0 + rng.uniform(-1e-6, 1e-6, 999),
+            10.0 ** rng.uniform(-307, 308, 30_000),
+            10.0 ** rng.uniform(-320, -307, 999),
+            [1.0, np.nextafter(1.0, 0.0), np.nextafter(1.0, 2.0), 5e-324, 1.7e308],
+        ]
+    )
+    exact = np.log(x.astype(np.longdouble))
+    value = apply("vlog", x, lanes)
+    assert worst_ulp(value[exact != 0], exact[exact != 0]) <= 1.0
+    ends = np.array([0.0, -0.0, -1.0, -math.inf, math.inf, math.nan, 1.0])
+    np.testing.assert_array_equal(
+        apply("vlog", ends, lanes),
+        [-math.inf, -math.inf, math.nan, math.nan, math.inf, math.nan, 0.0],
+    )
+
+
+@pytest.mark.parametrize("lanes", LANE_COUNTS)
 def test_hyperbolic_tangent(lanes: int) -> None:
     rng = np.random.default_rng(5)
     x = np.concatenate(

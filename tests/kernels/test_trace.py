@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,28 @@ def test_reverse_of_reverse_is_the_hessian(seed: int) -> None:
     )
     values = [[float(v) for v in evaluate(row, {"x": x})] for row in hessian]
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_powers_have_the_derivatives_of_autograd() -> None:
+    def program(x: Any, p: Any) -> list[Any]:
+        return [
+            scalar.power(x, p),
+            scalar.power(2.0, p),
+            scalar.power(x, 0.37),
+            scalar.power(x, -2.5),
+            scalar.log(x),
+        ]
+
+    points = torch.tensor([[0.3, 1.7], [2.0, -0.4], [1.0, 3.0]], dtype=torch.float64)
+    points.requires_grad_()
+    inputs = Tape().inputs("x", 2)
+    traced = program(*inputs)
+    for y, expected in zip(traced, program(*points.T), strict=True):
+        gradient = evaluate(reverse([(y, 1.0)], inputs), {"x": points.detach()})
+        (exact,) = torch.autograd.grad(expected.sum(), points, retain_graph=True)
+        for one, other in zip(gradient, exact.T, strict=True):
+            one = torch.as_tensor(one, dtype=torch.float64).expand(3)
+            torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
 
 
 def test_reverse_by_intermediate_values_and_symbolic_seeds() -> None:

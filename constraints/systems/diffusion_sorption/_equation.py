@@ -21,9 +21,7 @@ from constraints.experts import Rows
 from solvers.core import SettingsError, check_positive
 from solvers.kernels import scalar
 
-__all__ = ["DiffusionSorption", "power"]
-
-_ROOTS, _TERMS = 6, 8
+__all__ = ["DiffusionSorption"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class DiffusionSorption:
     def retardation(self, u: Any) -> Any:
         """``R(u)`` with the positive part of ``u`` rounded off."""
         positive = 0.5 * (u + scalar.sqrt(u * u + self.smoothing**2))
-        return 1.0 + self.sorption * power(positive + 1e-6, self.exponent - 1)
+        return 1.0 + self.sorption * scalar.power(positive + 1e-6, self.exponent - 1)
 
     def equation(self, u: Any, u_t: Any, u_xx: Any) -> Any:
         """Residual of the equation, times the duration."""
@@ -117,24 +115,6 @@ class DiffusionSorption:
             "left": torch.stack([zero, s], 1),
             "right": torch.stack([one, s], 1),
         }
-
-
-def power(x: Any, exponent: float) -> Any:
-    r"""A power of a positive scalar, also a traced one.
-
-    Traced scalars have no logarithm, so :math:`\log x = 2^7 \operatorname{artanh} \frac{s-1}{s+1}`
-    with :math:`s = x^{1/64}`; its series has relative accuracy 1e-14 for ``x`` from 1e-7 to 1e7.
-    """
-    if isinstance(x, float | Tensor):
-        return x**exponent
-    for _ in range(_ROOTS):
-        x = scalar.sqrt(x)
-    t = (x - 1.0) / (x + 1.0)
-    square = t * t
-    series = 0.0
-    for n in reversed(range(_TERMS)):
-        series = series * square + 1.0 / (2 * n + 1)
-    return scalar.exp(2.0 ** (_ROOTS + 1) * exponent * (t * series))
 
 
 def _difference(u: Any, goal: Any) -> Any:

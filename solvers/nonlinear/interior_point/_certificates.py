@@ -7,7 +7,8 @@ and :math:`b^\top\lambda_A + h^\top\lambda_G < 0` (Farkas): no x satisfies all r
 
 *Unbounded*: the direction nearest to steepest descent along which nothing else changes,
 :math:`\min q^\top d + \tfrac12|d|^2` so that :math:`Qd = 0, Ad = 0, -Gd \in K`. If it is not zero,
-the cost falls along it without end.
+the cost falls along it without end, from any point that satisfies the rows. Where there is none,
+the program is infeasible, whatever its cost does.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ _FALLING = 1e-5
 _DISTANCE = 1e5
 """Distance within which no point satisfies all rows, relative to the least-squares point."""
 _UNEXPLAINED = (Status.MAX_ITERATIONS, Status.STALLED, Status.BREAKDOWN)
+_QUESTIONED = (*_UNEXPLAINED, Status.UNBOUNDED)
 
 
 def diagnose(solved: SolvedPrograms, solve: Callable[[ConeProgramData], SolvedPrograms]) -> Tensor:
     """Replace statuses without an explanation where a certificate explains them.
+
+    What the iteration found to be unbounded is infeasible if its rows contradict each other.
 
     Args:
         solved: The programs and how their solves ended.
@@ -42,23 +46,29 @@ def diagnose(solved: SolvedPrograms, solve: Callable[[ConeProgramData], SolvedPr
         Status of each item.
     """
     status = solved.status
-    unexplained = torch.zeros_like(status, dtype=torch.bool)
-    for value in _UNEXPLAINED:
-        unexplained |= status == value
-    items = unexplained.nonzero()[:, 0]
+    items = _is_one_of(status, _QUESTIONED).nonzero()[:, 0]
     if not len(items):
         return status
-    part = solved.data.select(items)
     found = status[items]
-    found = torch.where(_falls(part, solve), int(Status.UNBOUNDED), found)
-    found = torch.where(_contradicts(part, solve), int(Status.INFEASIBLE), found)
+    unexplained = _is_one_of(found, _UNEXPLAINED)
+    if bool(unexplained.any()):
+        falls = _falls(solved.data.select(items[unexplained]), solve)
+        found[unexplained] = torch.where(falls, int(Status.UNBOUNDED), found[unexplained])
+    contradicts = _contradicts(solved.data.select(items), solve)
+    found = torch.where(contradicts, int(Status.INFEASIBLE), found)
     return status.index_put((items,), found)
+
+
+def _is_one_of(status: Tensor, values: tuple[Status, ...]) -> Tensor:
+    return (status[:, None] == status.new_tensor(values)).any(1)
 
 
 def _contradicts(
     data: ConeProgramData, solve: Callable[[ConeProgramData], SolvedPrograms]
 ) -> Tensor:
     n, p, m, batch = data.sizes
+    if p + m == 0:
+        return torch.zeros(batch, dtype=torch.bool, device=data.q.device)
     A, b = _unit_rows(data.A.expand(batch, p, n), data.b.expand(batch, p), ())
     G, h = _unit_rows(data.G.expand(batch, m, n), data.h.expand(batch, m), data.cones)
     Q = A.new_zeros(batch, n + m, n + m)

@@ -72,6 +72,7 @@ CONSTANTS: Final = {
     "TO_THE_BOUNDARY": 0.995,
     "EXACT": 1e-12,  # where iterations end
     "NEAR": 1e-4,  # where the active set is tried
+    "NEAR_CONES": 1e-2,  # the same without orthant: a smooth cone is found from further away
     "NEARER": 1e-7,  # where it is tried without waiting for the others
     "CLOSE": 1e-6,
     "FAR": 1e8,  # distance that no feasible point has

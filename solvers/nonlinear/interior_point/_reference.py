@@ -113,6 +113,8 @@ class ReferenceInteriorPoint(SolvedPrograms):
         residual = q.new_full((batch,), torch.inf)
         done = torch.zeros(batch, dtype=torch.bool, device=device)
         following = 0
+        is_smooth = rows.runs and rows.flat == rows.p
+        from_here = CONSTANTS["NEAR_CONES" if is_smooth else "NEAR"]
         for count in range(max_iterations + 1):
             Kx, Rtz, Rx = _times(K, x), _times(R.mT, z), _times(R, x)
             rd, rp = Kx + Rtz + q, Rx + s - h
@@ -130,7 +132,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
             done = done | (ended != 0)
             last = bool(done.all()) or count == max_iterations
             is_open = ~done | (status == Status.STALLED)
-            near = bool((done | (error < CONSTANTS["NEAR"])).all())
+            near = bool((done | (error < from_here)).all())
             near = near or bool((~done & (error < CONSTANTS["NEARER"])).any())
             if bool(is_open.any()) and (last or (near and count >= following)):
                 kx, ks, kz, reached, good = self._polish(x, s, z, is_open)

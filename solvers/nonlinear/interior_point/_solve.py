@@ -27,7 +27,8 @@ def solve_cone_programs(
     An item is ``CONVERGED`` only if its exact active set was found: optimality conditions to 1e-11
     of the data. An item whose Q has a negative eigenvalue, below ``-1e-7 n`` times its largest
     entry, is not iterated and ends ``BREAKDOWN``. Other items end ``INFEASIBLE`` or ``UNBOUNDED``
-    with a certificate, or as the iteration left them.
+    with a certificate, or as the iteration left them. A program with both certificates is
+    ``INFEASIBLE``: no point satisfies its rows, so that its cost has no values that could fall.
 
     With the gradient g of a loss with respect to x, `SolvedPrograms.adjoint` gives u, v, w of
 

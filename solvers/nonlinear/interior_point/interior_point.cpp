@@ -124,7 +124,9 @@
       const Mask idle = neither(wanted) | (error < POLISH_FLOOR);
       if (all(idle | (good & (error > 0.5 * before))) || round == POLISH_ROUNDS) break;
       before = error;
-      if (find_active(w, c, w.ks, w.kz) || round == 0)
+      // Where all are good, the factor of a point nearby refines as well as their own.
+      const bool far = round == 0 || any(neither(idle | good));
+      if (far && (find_active(w, c, w.ks, w.kz) || round == 0))
         factor(w.K, n, w.Rs, weigh_rows(w, c, n), w.U, w.inverse, SHIFT);
       copy(w.kt, w.t, c.padded);
       weigh(w, c, w.kt);
@@ -266,6 +268,7 @@
     }
     start(w, c, n);
     Mask done = yes(false), polished = done;
+    const double near = c.count && c.flat == c.p ? NEAR_CONES : NEAR;
     S status = S(MAX_ITERATIONS), count = S(0.0), residual = S(1e300);
     for (int round = 0, next = 0;; round++) {
       products(w, c, n, w.x, w.z);
@@ -305,7 +308,7 @@
       const Mask open = live | (neither(polished) & (status == STALLED));
       const bool last = all(done);
       // Slower lanes get two more steps, then the others go ahead.
-      const bool ready = all(done | (error < NEAR)) || any(live & (error < NEARER));
+      const bool ready = all(done | (error < near)) || any(live & (error < NEARER));
       if (any(open) && (last || (round >= next && ready))) {
         S reached = residual;
         const Mask ok = polish(w, c, n, open, reached);

@@ -39,32 +39,51 @@
         y[j] += (p[j] * a + p[n+j] * b) + (p[2*n+j] * c + p[3*n+j] * d);
     }
   }
+  // 4 rows and 4 columns of K + G'G - U'U, as many columns at once as the registers hold sums of.
+  enum { COLUMNS = LANES < 8 ? 2 : 4 };
+  INLINED void accumulate(L i, L j, L n, const E* __restrict K, const E* __restrict G, L rows,
+                          const E* __restrict U, V* c) {
+    FUSED
+    UNROLL
+    for (int h = 0; h < 4; h += COLUMNS) {
+      V s[4 * COLUMNS];
+      UNROLL
+      for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int q = 0; q < COLUMNS; q++) s[COLUMNS*r+q] = K[(i+r)*n + j+h+q];
+      }
+      for (L k = 0; k < rows; k++) {
+        const V* g = G + k * n;
+        UNROLL
+        for (int r = 0; r < 4; r++) {
+          UNROLL
+          for (int q = 0; q < COLUMNS; q++) s[COLUMNS*r+q] += g[i+r] * g[j+h+q];
+        }
+      }
+      for (L k = 0; k < i; k++) {
+        const V* g = U + k * n;
+        UNROLL
+        for (int r = 0; r < 4; r++) {
+          UNROLL
+          for (int q = 0; q < COLUMNS; q++) s[COLUMNS*r+q] -= g[i+r] * g[j+h+q];
+        }
+      }
+      UNROLL
+      for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int q = 0; q < COLUMNS; q++) c[4*r+h+q] = s[COLUMNS*r+q];
+      }
+    }
+  }
   // One tile of U, 4 rows and 4 columns; `first` is the diagonal tile.
   INLINED void tile(bool first, L i, L j, L n, const E* __restrict K, const E* __restrict G,
                     L rows, E* __restrict U, E* __restrict inverse, V* corner, double shift) {
     FUSED
     V c[16];
-    UNROLL
-    for (int r = 0; r < 4; r++) {
+    accumulate(i, j, n, K, G, rows, U, c);
+    if (first) {
       UNROLL
-      for (int q = 0; q < 4; q++) c[4*r+q] = K[(i+r)*n + j+q];
-      if (first) c[5*r] += V(shift);
-    }
-    for (L k = 0; k < rows; k++) {
-      const V* g = G + k * n;
-      UNROLL
-      for (int r = 0; r < 4; r++) {
-        UNROLL
-        for (int q = 0; q < 4; q++) c[4*r+q] += g[i+r] * g[j+q];
-      }
-    }
-    for (L k = 0; k < i; k++) {
-      const V* g = U + k * n;
-      UNROLL
-      for (int r = 0; r < 4; r++) {
-        UNROLL
-        for (int q = 0; q < 4; q++) c[4*r+q] -= g[i+r] * g[j+q];
-      }
+      for (int r = 0; r < 4; r++) c[5*r] += V(shift);
     }
     UNROLL
     for (int r = 0; r < 4; r++) {
