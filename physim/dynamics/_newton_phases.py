@@ -169,9 +169,7 @@ class NewtonPhases(StepPhases):
         for i, velocity in enumerate(velocities):
             dof, sign = mechanism.limits[i % count][0], 1.0 if i < count else -1.0
             primal = tape.input("limit", i)
-            pair = projections.orthant_newton(
-                primal, velocity, self._weights[dof], cap, kappa
-            )
+            pair = projections.orthant_newton(primal, velocity, self._weights[dof], cap, kappa)
             collect("limit", i, dof, sign, primal, (pair.offset, pair.gain, pair.residual))
             if kappa is not None:
                 away = sc.maximum(
@@ -182,9 +180,7 @@ class NewtonPhases(StepPhases):
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
             primal = tape.input("rub", i)
             slip = sc.multiply(slips[dof], rate)
-            disc = projections.disc_newton(
-                [primal], [slip], bound, self._weights[dof], cap, kappa
-            )
+            disc = projections.disc_newton([primal], [slip], bound, self._weights[dof], cap, kappa)
             collect("rub", i, dof, 1.0, primal, (disc.offset[0], disc.b_y[0][0], disc.residual[0]))
             if kappa is not None:
                 away = sc.maximum(away, sc.absolute(disc.residual[0]) / bound)
