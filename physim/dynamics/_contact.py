@@ -269,7 +269,7 @@ def natural_response(
     impulse: Vector,
     mu: Scalar,
     weights: tuple[Scalar, Scalar],
-    cap: float,
+    cap: Scalar,
     kappa: Scalar | None = None,
 ) -> NaturalResponse:
     """Linearise a contact as fixed points of projections (see `solvers.nonlinear.projections`).

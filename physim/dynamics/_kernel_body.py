@@ -27,7 +27,7 @@ from physim.dynamics._newton_body import (
     weight_tables,
 )
 from physim.dynamics._newton_contacts import NewtonContacts
-from physim.dynamics._newton_phases import NewtonPhases
+from physim.dynamics._newton_phases import GAIN_MOST, STALLED, NewtonPhases
 from physim.dynamics._phases import StepPhases
 from physim.dynamics._settings import SolverSettings
 from physim.dynamics._structure import Structure
@@ -234,6 +234,10 @@ def _constants(mechanism: Mechanism, settings: SolverSettings) -> str:
         "ENERGY": scales.energy,
         "NEWTON_TOLERANCE": settings.newton_tolerance * _rest_of_newton(mechanism),
         "SOFTENING": settings.soft_rescue / settings.rescue_smoothing,
+        "GAIN_CAP": settings.gain_cap,
+        "GAIN_GROWTH": settings.gain_growth,
+        "GAIN_MOST": max(GAIN_MOST, settings.gain_cap),
+        "STALLED": STALLED,
         "SEARCH": scales.velocity,
         "PRUNING": settings.pruning_distance * scales.velocity,
     }

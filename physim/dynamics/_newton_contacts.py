@@ -43,7 +43,7 @@ class NewtonContacts:
         mechanism: Structure of the equations.
         group: The candidates.
         structure: What all links and candidates share.
-        cap: Largest gain of a pair, in units of its effective mass.
+        cap: Largest gain of a smoothed pair, in units of its effective mass.
 
     Attributes:
         blocks: The phases by name.
@@ -146,6 +146,7 @@ class NewtonContacts:
         tape, scales = Tape(), self.mechanism.scales
         a, b = self._poses(tape, "1")
         kappa = tape.input("kappa", 0) if smooth else None
+        cap = self.cap if smooth else tape.input("cap", 0)
         rho_n, rho_t = tape.input("rho_n", None), tape.input("rho_t", None)
         frame, mu = self._frame(tape), self._numbers(tape)[-1]
         y_a, y_b = self._slip_points(tape, a, b)
@@ -154,7 +155,7 @@ class NewtonContacts:
         normal_speed = tape.input("at", 12)
         *friction, gamma = self._impulse(tape)
         law = contact.natural_response(
-            [*speed, normal_speed], [*friction, gamma], mu, (rho_n, rho_t), self.cap, kappa
+            [*speed, normal_speed], [*friction, gamma], mu, (rho_n, rho_t), cap, kappa
         )
         wrong: Scalar = 0.0
         for miss in law.friction_miss:

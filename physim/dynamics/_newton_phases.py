@@ -40,6 +40,10 @@ Scalar = Any
 
 TURN_CAP = 0.3
 """Largest change of a joint in one iteration [rad, or lengths of the model]."""
+GAIN_MOST = 1e6
+"""How far the gain of stalled iterations grows, in effective masses."""
+STALLED = 1e-3
+"""Residual below which iterations may count as stalled, in the model's own units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class NewtonPhases(StepPhases):
         mechanism: Structure of the equations.
         zeros: Slots of the flat numbers that are zero by structure.
         joint_weights: Effective masses of limits and of dry friction, one per degree of freedom.
-        cap: Largest gain of a pair, in units of its effective mass.
+        cap: Largest gain of a smoothed pair, in units of its effective mass.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class NewtonPhases(StepPhases):
         q, x = tape.inputs("q", tree.nq), tape.inputs("x", tree.nq)
         timestep, rate = tape.input("steps", 1), tape.input("rate", 0)
         kappa = tape.input("kappa", 0) if smooth else None
+        cap = self._cap if smooth else tape.input("cap", 0)
         count = len(mechanism.limits)
         gaps = [x[place] - numbers.dof("limit_lower", dof) for dof, place in mechanism.limits]
         gaps += [numbers.dof("limit_upper", dof) - x[place] for dof, place in mechanism.limits]
@@ -164,9 +169,7 @@ class NewtonPhases(StepPhases):
         for i, velocity in enumerate(velocities):
             dof, sign = mechanism.limits[i % count][0], 1.0 if i < count else -1.0
             primal = tape.input("limit", i)
-            pair = projections.orthant_newton(
-                primal, velocity, self._weights[dof], self._cap, kappa
-            )
+            pair = projections.orthant_newton(primal, velocity, self._weights[dof], cap, kappa)
             collect("limit", i, dof, sign, primal, (pair.offset, pair.gain, pair.residual))
             if kappa is not None:
                 away = sc.maximum(
@@ -177,9 +180,7 @@ class NewtonPhases(StepPhases):
             bound = sc.multiply(numbers.dof("friction_loss", dof), timestep)
             primal = tape.input("rub", i)
             slip = sc.multiply(slips[dof], rate)
-            disc = projections.disc_newton(
-                [primal], [slip], bound, self._weights[dof], self._cap, kappa
-            )
+            disc = projections.disc_newton([primal], [slip], bound, self._weights[dof], cap, kappa)
             collect("rub", i, dof, 1.0, primal, (disc.offset[0], disc.b_y[0][0], disc.residual[0]))
             if kappa is not None:
                 away = sc.maximum(away, sc.absolute(disc.residual[0]) / bound)

@@ -16,7 +16,7 @@ from physim.dynamics._adjoint import outputs
 from physim.dynamics._advance import REPORT, Advance, Smoothing, cut
 from physim.dynamics._assembly import StepData, StepNode, StepTrial
 from physim.dynamics._kinematics import retract
-from physim.dynamics._newton_phases import TURN_CAP
+from physim.dynamics._newton_phases import GAIN_MOST, STALLED, TURN_CAP
 from physim.dynamics._reference import Solved
 from solvers.core import Status
 from solvers.nonlinear import projections
@@ -191,11 +191,14 @@ def polish(
     tolerance = 1e-2 * solver.settings.newton_tolerance
     good = torch.zeros(len(x), dtype=torch.bool)
     iterations = torch.zeros(len(x), dtype=torch.int64)
-    residual = gap = data.timestep * torch.inf
+    residual = gap = last = earlier = data.timestep * torch.inf
+    cap = torch.full_like(data.timestep, solver.settings.gain_cap)
     for _ in range(most):
         trial = solver.assembly.trial(item, x)
-        newton = _Natural(solver, item, trial, impulses)
+        cap = _grown(solver, cap, last, earlier)
+        newton = _Natural(solver, item, trial, impulses, cap[:, None])
         size = newton.residual()
+        earlier, last = last, size
         residual = torch.where(good, residual, size)
         passed = (size < tolerance) & (newton.determinant_sign > 0)
         x_next, impulses_next = newton.step(x)
@@ -209,11 +212,26 @@ def polish(
     return Solved(x, impulses, good, iterations, residual, torch.zeros_like(residual), gap)
 
 
+def _grown(solver: ReferenceSolver, cap: Tensor, last: Tensor, earlier: Tensor) -> Tensor:
+    """Gains of an iteration after two residuals: they grow where iterations stall."""
+    settings = solver.settings
+    moves = (last > 2.0 * earlier) | ~(last < torch.inf)
+    stalls = (last < STALLED) & (last > 0.5 * earlier)
+    most = max(GAIN_MOST, settings.gain_cap)
+    grown = (settings.gain_growth * cap).clamp(max=most)
+    return torch.where(moves, settings.gain_cap, torch.where(stalls, grown, cap))
+
+
 class _Natural:
     """Newton step of the balance and the natural residuals of all pairs, dense."""
 
     def __init__(
-        self, solver: ReferenceSolver, item: StepNode, trial: StepTrial, impulses: Tensor
+        self,
+        solver: ReferenceSolver,
+        item: StepNode,
+        trial: StepTrial,
+        impulses: Tensor,
+        cap: Tensor,
     ) -> None:
         self.solver, self.item, self.trial = solver, item, trial
         mechanism = solver.mechanism
@@ -226,7 +244,7 @@ class _Natural:
         )
         # Normal first in memory; the equations order both tangents, then the normal.
         self.contact = contacts.permute(2, 0, 1)[[1, 2, 0]]
-        cap, weights = solver.settings.gain_cap, solver.weights
+        weights = solver.weights
         normal = torch.tensor([w for group in weights.contacts for w in group[0]])
         tangent = torch.tensor([w for group in weights.contacts for w in group[1]])
         self.scale = torch.stack([tangent, tangent, normal]).to(torch.float64)

@@ -35,6 +35,9 @@ class SolverSettings:
             model's own units.
         gain_cap: Largest gain of a constraint pair, in units of its effective mass. It bounds what
             redundant contacts may exchange, and the error falls by it in every iteration.
+        gain_growth: Factor by which the gain grows, to a million effective masses, in every
+            iteration of an exact solve that leaves the residuals as they are: contacts that cannot
+            all stick creep until one lets go.
         rescue_smoothing: Smoothing from which the interior point hands over to Newton.
         soft_rescue: Smoothing of the softer problem that is tried before the interior point. If
             that jams at ``rescue_smoothing`` it solves the softer problem too, and Newton goes down
@@ -51,9 +54,10 @@ class SolverSettings:
     """
 
     newton_first: int = 5
-    newton_iterations: int = 14
+    newton_iterations: int = 20
     newton_tolerance: float = 1e-6
     gain_cap: float = 1e3
+    gain_growth: float = 4.0
     rescue_smoothing: float = 1e-7
     soft_rescue: float = 1e-2
     tolerance: float = 1e-9

@@ -64,11 +64,20 @@ const V margin = PRUNING * steps[1];
 @BALLS:pose0@
 @NEWTON:NODE@
 
+V cap[1] = {V(GAIN_CAP)}, last = V(__builtin_inf()), earlier = last;
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
 for (;;) {
   release();
   pairs = 0;
   err[0] = err[1] = err[2] = zero;
+  if (!smooth) {
+    // Contacts that cannot all stick, or hardly move because of others, creep while their impulses
+    // grow by the gain: it grows with them, until one lets go.
+    const M moves = (last > 2.0 * earlier) | !(last < V(__builtin_inf()));
+    const M stalls = (last < STALLED) & (last > 0.5 * earlier);
+    const V grown = stalls ? vmin(GAIN_GROWTH * cap[0], V(GAIN_MOST)) : cap[0];
+    cap[0] = done < 0.5 ? (moves ? V(GAIN_CAP) : grown) : cap[0];
+  }
   @SWEEP@
   if (smooth) {
   @SMOOTH_JOINTS@
@@ -81,6 +90,8 @@ for (;;) {
   @COUPLE@
   @NEWTON:INCREMENT@
   iterations = iterations + run[0];
+  earlier = run[0] > 0.5 ? last : earlier;
+  last = run[0] > 0.5 ? vmax(err[0], err[1]) : last;
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
                  (err[2] < PATH_TOLERANCE) &
                  ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &

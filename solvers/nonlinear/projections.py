@@ -68,7 +68,7 @@ class OrthantNewton:
 
 
 def orthant_newton(
-    x: Scalar, s: Scalar, rho: Scalar, cap: float, kappa: Scalar | None = None
+    x: Scalar, s: Scalar, rho: Scalar, cap: Scalar, kappa: Scalar | None = None
 ) -> OrthantNewton:
     """Linearise ``x = max(x - rho s, 0)``, or its smoothing, and solve it for ``dx``.
 
@@ -97,7 +97,7 @@ def orthant_newton(
     is_closed = sc.greater(z, 0.0)
     value, rest = sc.where(is_closed, large, small), sc.where(is_closed, small, large)
     # The slope of the map is value / root, and rest / root is what it lacks to one.
-    inverse = sc.reciprocal(sc.maximum(rest, sc.multiply(1.0 / cap, value)))
+    inverse = sc.reciprocal(sc.maximum(rest, sc.multiply(sc.reciprocal(cap), value)))
     gain = sc.multiply(sc.multiply(value, rho), inverse)
     residual = sc.subtract(x, value)
     offset = sc.negative(sc.multiply(sc.multiply(residual, root), inverse))
@@ -122,7 +122,7 @@ class DiscNewton:
 
 
 def disc_newton(
-    b: Vector, y: Vector, bound: Scalar, rho: Scalar, cap: float, kappa: Scalar | None = None
+    b: Vector, y: Vector, bound: Scalar, rho: Scalar, cap: Scalar, kappa: Scalar | None = None
 ) -> DiscNewton:
     """Linearise ``b = P(b - rho y)`` with P the projection on the disc of radius ``bound``.
 
@@ -148,8 +148,8 @@ def disc_newton(
     value = la.vscale(normal, radius.value)
     # Gains along the direction of z and across it, each bounded by cap: a map of slope 1 / (1 + r)
     # lacks r / (1 + r) to one.
-    along = sc.reciprocal(sc.maximum(radius.curvature, 1.0 / cap))
-    across = sc.reciprocal(sc.maximum(radius.excess, 1.0 / cap))
+    along = sc.reciprocal(sc.maximum(radius.curvature, sc.reciprocal(cap)))
+    across = sc.reciprocal(sc.maximum(radius.excess, sc.reciprocal(cap)))
     defect = la.vsub(value, b)
     b_y = _two_gains(normal, sc.multiply(rho, along), sc.multiply(rho, across))
     stretch = _two_gains(
@@ -162,7 +162,7 @@ def disc_newton(
 
 
 def _interval_newton(
-    b: Scalar, y: Scalar, bound: Scalar, rho: Scalar, cap: float, kappa: Scalar | None
+    b: Scalar, y: Scalar, bound: Scalar, rho: Scalar, cap: Scalar, kappa: Scalar | None
 ) -> DiscNewton:
     """One component: there is no direction to turn, so no root and no quotient."""
     z = sc.subtract(b, sc.multiply(rho, y))
@@ -178,7 +178,7 @@ def _interval_newton(
         return DiscNewton([offset], [[gain]], [per_bound], [sc.subtract(b, value)])
     radius = smooth_radius(length, bound, sc.multiply(rho, kappa))
     value = sc.multiply(radius.value, side)
-    along = sc.reciprocal(sc.maximum(radius.curvature, 1.0 / cap))
+    along = sc.reciprocal(sc.maximum(radius.curvature, sc.reciprocal(cap)))
     stretch = sc.multiply(sc.add(1.0, radius.curvature), along)
     return DiscNewton(
         [sc.multiply(stretch, sc.subtract(value, b))],
@@ -196,11 +196,11 @@ def _exact_disc(
     normal: Vector,
     bound: Scalar,
     rho: Scalar,
-    cap: float,
+    cap: Scalar,
 ) -> DiscNewton:
     slides = sc.greater(length, bound)
     share = sc.multiply(bound, sc.reciprocal(length))
-    inverse = sc.reciprocal(sc.maximum(sc.subtract(1.0, share), sc.multiply(1.0 / cap, share)))
+    inverse = sc.divide(cap, sc.maximum(sc.multiply(cap, sc.subtract(1.0, share)), share))
     stick = sc.multiply(cap, rho)
     # Sliding: the length goes to the bound, the direction turns towards -y.
     excess = sc.subtract(bound, la.dot(b, normal))

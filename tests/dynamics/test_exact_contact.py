@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import physim
 from physim import Simulator, State
+from physim.dynamics import SolverSettings
 
 Build = Callable[..., Simulator]
 
@@ -179,3 +181,33 @@ def _slope_error(
         usable = usable & is_usable
     difference = (ends[0] - ends[1]) / (2.0 * change)
     return ((slope - difference).abs() / (1e-6 + size))[usable]
+
+
+def chain(joints: int) -> str:
+    """A free chain of capsules on a floor, joined by hinges about three axes in turn."""
+    opened = "".join(
+        f'<body pos="0.1 0 0"><joint axis="{("0 1 0", "0 0 1", "1 0 0")[i % 3]}" range="-60 60" '
+        'damping="0.002"/><geom type="capsule" fromto="0 0 0 0.1 0 0" size="0.02" contype="0" '
+        'conaffinity="1"/>'
+        for i in range(joints)
+    )
+    return (
+        '<mujoco><worldbody><geom type="plane" size="9 9 1" contype="1" conaffinity="0"/>'
+        '<body pos="0 0 0.05"><freejoint/><geom size="0.03" contype="0" conaffinity="1"/>'
+        f"{opened}{'</body>' * joints}</body></worldbody></mujoco>"
+    )
+
+
+@pytest.mark.slow
+def test_growing_gains_find_which_contacts_let_go() -> None:
+    """More contacts than can stick creep until one slides; waiting for that costs rescues."""
+    model = physim.load_model(chain(8))
+    v = 0.3 * torch.randn(32, model.nv, generator=torch.Generator().manual_seed(0)).double()
+    counts = {}
+    for growth in (1.0, SolverSettings().gain_growth):
+        sim = Simulator(model, timestep=0.01, settings=SolverSettings(gain_growth=growth))
+        start = sim.initial_state(v=v, on_penetration="ignore")
+        report = sim.rollout(start, steps=150).report
+        assert report.all_converged
+        counts[growth] = float(report.counts["rescues"][100:].sum())
+    assert counts[SolverSettings().gain_growth] < 0.5 * counts[1.0]
