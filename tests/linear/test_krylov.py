@@ -369,3 +369,16 @@ def test_a_preconditioner_that_breaks_leaves_a_finite_iterate() -> None:
     assert int(solution.status) == Status.NON_FINITE
     assert torch.isfinite(solution.value).all()
     assert float(solution.residual_norm) < 1
+
+
+@pytest.mark.parametrize("solver", [*DEFINITE.values()], ids=[*DEFINITE])
+def test_a_batch_without_items_has_no_solutions(solver: LinearSolver | None) -> None:
+    solution = linear_solve(DenseOperator(matrix(5)), randn(0, 5), solver)
+    assert solution.value.shape == (0, 5)
+    assert solution.status.shape == (0,)
+
+
+def test_complex_sparse_matrices_are_refused() -> None:
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(SettingsError, match="expected real numbers"):
+        linear_solve(scipy_sparse.eye_array(3, dtype=complex), randn(3))
