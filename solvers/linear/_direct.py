@@ -34,6 +34,10 @@ class PreparedDirect(Prepared):
         self._null_space = self._plain.null_space()
         self._factor()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy factors anew: factors of SuperLU do not travel."""
+        return type(self), (self.operator, self.solver)
+
     @abstractmethod
     def _factor(self) -> None:
         """Do everything that does not depend on the right-hand side."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from solvers.core import InfeasibleError, NonFiniteError, NotConvergedError, Set
 from solvers.linear import (
     GMRES,
     MINRES,
+    AggregationMultigrid,
     CallableOperator,
     Chebyshev,
     Cholesky,
@@ -379,6 +383,22 @@ def test_a_batch_without_items_has_no_solutions(solver: LinearSolver | None) -> 
 
 
 def test_complex_sparse_matrices_are_refused() -> None:
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(SettingsError, match="expected real numbers"):
-        linear_solve(scipy_sparse.eye_array(3, dtype=complex), randn(3))
+        linear_solve(scipy.sparse.eye_array(3, dtype=complex), randn(3))
+
+
+@pytest.mark.parametrize("take", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ConjugateGradient(preconditioner=Multigrid()),
+        ConjugateGradient(preconditioner=AggregationMultigrid()),
+        SparseLU(),
+        None,
+    ],
+)
+def test_a_prepared_solver_can_be_copied(take: Any, solver: LinearSolver | None) -> None:
+    A = PoissonOperator.from_cells(torch.zeros(6, 5), outside=2)
+    prepared = (solver or choose_solver(A)).prepare(A)
+    b = randn(6, 5)
+    assert torch.equal(take(prepared).solve(b).value, prepared.solve(b).value)

@@ -58,6 +58,10 @@ class CompiledMultigrid(PreparedPreconditioner):
         # Table and memory serve one call at a time; every public call takes it.
         self._lock = threading.RLock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy makes levels of its own: native memory does not travel."""
+        return type(self), (self._operator, self._make)
+
     def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
         """Move the levels to another operator; if this one is asked again, it makes its own anew.
 
