@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solvers.core import InfeasibleError, NonFiniteError, NotConvergedError, SettingsError, Status
+from solvers.core import (
+    InfeasibleError,
+    NonFiniteError,
+    NotConvergedError,
+    SettingsError,
+    ShapeError,
+    Status,
+)
 from solvers.linear import (
     GMRES,
     MINRES,
@@ -402,3 +409,8 @@ def test_a_prepared_solver_can_be_copied(take: Any, solver: LinearSolver | None)
     prepared = (solver or choose_solver(A)).prepare(A)
     b = randn(6, 5)
     assert torch.equal(take(prepared).solve(b).value, prepared.solve(b).value)
+
+
+def test_a_system_without_unknowns_is_refused() -> None:
+    with pytest.raises(ShapeError, match="no unknowns"):
+        linear_solve(torch.zeros(0, 0), torch.zeros(0))
