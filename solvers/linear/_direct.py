@@ -34,6 +34,10 @@ class PreparedDirect(Prepared):
         self._null_space = self._plain.null_space()
         self._factor()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy factors anew: factors of SuperLU do not travel."""
+        return type(self), (self.operator, self.solver)
+
     @abstractmethod
     def _factor(self) -> None:
         """Do everything that does not depend on the right-hand side."""
@@ -156,9 +160,11 @@ class _PreparedLU(PreparedDirect):
         index = torch.arange(len(self._factors)).reshape(self._plain.batch)
         which = index.expand(items.batch).flatten().tolist()
         solved = [self._factors[i].solve(row) for i, row in zip(which, flat, strict=True)]
-        broken = torch.tensor([s is None for s in solved]).reshape(items.batch)
+        broken = torch.tensor([s is None for s in solved], dtype=torch.bool).reshape(items.batch)
         items.end(broken.to(items.b.device), Status.BREAKDOWN)
-        values = np.stack([np.zeros(self._plain.size) if s is None else s for s in solved])
+        values = np.zeros(flat.shape)
+        for row, x in zip(values, solved, strict=True):
+            row[:] = 0.0 if x is None else x
         return torch.from_numpy(values).to(items.b).reshape(items.b.shape)
 
 

@@ -59,6 +59,7 @@ class _Problem:
         start: AdjointStart | None = None,
         adjoint_start: AdjointStart | None = None,
         on_failure: OnFailure = "mask",
+        is_derived: bool = False,
     ):
         self.solver = solver
         self.operator = operator
@@ -68,6 +69,7 @@ class _Problem:
         self.start = start
         self.adjoint_start = adjoint_start
         self.on_failure = on_failure
+        self.is_derived = is_derived
         self.names = tuple(operator.coefficients)
         self.counts: dict[str, Tensor] = {}
 
@@ -105,12 +107,17 @@ class _Problem:
             self.preparation,
             is_transposed=not self.is_transposed,
             start=self.adjoint_start,
+            is_derived=True,
         )
 
     def tangent(self) -> _Problem:
         """The same problem without a guess."""
         return _Problem(
-            self.solver, self.operator, self.preparation, is_transposed=self.is_transposed
+            self.solver,
+            self.operator,
+            self.preparation,
+            is_transposed=self.is_transposed,
+            is_derived=True,
         )
 
     def vectorised(self, *, is_batched: bool) -> _Problem:
@@ -122,7 +129,17 @@ class _Problem:
             is_transposed=self.is_transposed,
             x0=self.x0,
             on_failure=self.on_failure,
+            is_derived=self.is_derived,
         )
+
+    def is_good(self, status: Tensor) -> Tensor:
+        """Which items have gradients.
+
+        A cotangent or tangent need not lie in the range of the operator: the nearest solution is
+        what the rule wants, and it is as differentiable as any other.
+        """
+        good = status == Status.CONVERGED
+        return good | (status == Status.INFEASIBLE) if self.is_derived else good
 
 
 class _Solve(torch.autograd.Function):
@@ -156,7 +173,7 @@ class _Solve(torch.autograd.Function):
         x, status, *tensors = ctx.saved_tensors
         problem: _Problem = ctx.problem
         axes = len(problem.operator.domain)
-        good = (status == Status.CONVERGED).reshape(*status.shape, *(1,) * axes)
+        good = problem.is_good(status).reshape(*status.shape, *(1,) * axes)
         cotangent = torch.where(good, cotangent, 0.0)
         multiplier = _solve(problem.adjoint(), cotangent, tensors)[0]
         wanted = ctx.needs_input_grad[2:]

@@ -86,6 +86,8 @@ def linear_solve(
             f"A: got a map from {operator.domain} to {operator.codomain}, expected a square one; "
             "solve the normal equations with A.T @ A"
         )
+    if operator.size == 0:
+        raise ShapeError(f"A: {operator!r} has no unknowns, expected one at least")
     chosen = choose_solver(operator) if solver is None else solver
     return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
 

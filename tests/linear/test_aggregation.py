@@ -278,3 +278,22 @@ def test_matrices_of_the_gallery_agree_with_a_direct_solve(problem: str) -> None
     solver = ConjugateGradient(preconditioner=cycle, rtol=1e-11)
     x = linear_solve(SparseOperator.from_scipy(matrix), torch.from_numpy(b), solver).value.numpy()
     assert np.linalg.norm(x - expected) <= 1e-8 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+@pytest.mark.parametrize(
+    ("cells", "options"),
+    [
+        ([[0]], {"outside": 2}),
+        ([[0, 1, 0], [1, 0, 1], [0, 1, 0]], {"mass": 2.0}),
+        ([[0] * 9] * 9, {"mass": 1e6}),
+    ],
+    ids=["one unknown", "no neighbours", "heavy mass"],
+)
+def test_grids_that_leave_nothing_to_merge(
+    backend: Any, cells: list[list[int]], options: dict[str, Any], residual_of: Residual
+) -> None:
+    A = PoissonOperator.from_cells(torch.tensor(cells), **options)
+    b = torch.ones(A.domain, dtype=torch.float64)
+    solver = ConjugateGradient(preconditioner=AggregationMultigrid(backend=backend))
+    assert residual_of(A, linear_solve(A, b, solver).value, b) <= 1.01e-8

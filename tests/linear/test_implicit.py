@@ -194,3 +194,26 @@ def test_the_backward_pass_uses_the_same_set_up() -> None:
     (g,) = torch.autograd.grad(x.square().sum(), b, create_graph=True)
     g.sum().backward()
     assert len(prepared) == 1
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_closed_boxes_have_second_derivatives(backend: str) -> None:
+    def solve(b: torch.Tensor, density: torch.Tensor) -> torch.Tensor:
+        A = PoissonOperator.from_cells(torch.zeros(3, 2), density=density)
+        return linear_solve(A, b - b.mean(), multigrid(backend, 1e-13)).value
+
+    density = (1.5 + randn(3, 2, seed=2).tanh()).requires_grad_()
+    b = randn(3, 2).requires_grad_()
+    assert torch.autograd.gradgradcheck(solve, (b, density))
+
+
+def test_vmap_over_coefficients_and_then_right_hand_sides_is_the_loop() -> None:
+    def solve(b: torch.Tensor, density: torch.Tensor) -> torch.Tensor:
+        A = PoissonOperator.from_cells(torch.zeros(4, 3), density=density, outside=2)
+        return linear_solve(A, b, multigrid("kernel", 1e-12)).value
+
+    right, densities = randn(3, 4, 3), 1.5 + randn(2, 4, 3, seed=2).tanh()
+    inner = torch.func.vmap(solve, in_dims=(0, None))
+    nested = torch.func.vmap(inner, in_dims=(None, 0))(right, densities)
+    loop = torch.stack([torch.stack([solve(b, d) for b in right]) for d in densities])
+    torch.testing.assert_close(nested, loop, rtol=1e-9, atol=1e-10)

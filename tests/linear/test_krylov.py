@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solvers.core import InfeasibleError, NonFiniteError, NotConvergedError, SettingsError, Status
+from solvers.core import (
+    InfeasibleError,
+    NonFiniteError,
+    NotConvergedError,
+    SettingsError,
+    ShapeError,
+    Status,
+)
 from solvers.linear import (
     GMRES,
     MINRES,
+    AggregationMultigrid,
     CallableOperator,
     Chebyshev,
     Cholesky,
@@ -369,3 +380,37 @@ def test_a_preconditioner_that_breaks_leaves_a_finite_iterate() -> None:
     assert int(solution.status) == Status.NON_FINITE
     assert torch.isfinite(solution.value).all()
     assert float(solution.residual_norm) < 1
+
+
+@pytest.mark.parametrize("solver", [*DEFINITE.values()], ids=[*DEFINITE])
+def test_a_batch_without_items_has_no_solutions(solver: LinearSolver | None) -> None:
+    solution = linear_solve(DenseOperator(matrix(5)), randn(0, 5), solver)
+    assert solution.value.shape == (0, 5)
+    assert solution.status.shape == (0,)
+
+
+def test_complex_sparse_matrices_are_refused() -> None:
+    with pytest.raises(SettingsError, match="expected real numbers"):
+        linear_solve(scipy.sparse.eye_array(3, dtype=complex), randn(3))
+
+
+@pytest.mark.parametrize("take", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ConjugateGradient(preconditioner=Multigrid()),
+        ConjugateGradient(preconditioner=AggregationMultigrid()),
+        SparseLU(),
+        None,
+    ],
+)
+def test_a_prepared_solver_can_be_copied(take: Any, solver: LinearSolver | None) -> None:
+    A = PoissonOperator.from_cells(torch.zeros(6, 5), outside=2)
+    prepared = (solver or choose_solver(A)).prepare(A)
+    b = randn(6, 5)
+    assert torch.equal(take(prepared).solve(b).value, prepared.solve(b).value)
+
+
+def test_a_system_without_unknowns_is_refused() -> None:
+    with pytest.raises(ShapeError, match="no unknowns"):
+        linear_solve(torch.zeros(0, 0), torch.zeros(0))

@@ -377,3 +377,92 @@ def test_one_prepared_solver_may_be_called_from_several_threads(build_scene: Sce
         found = list(pool.map(lambda b: prepared.solve(b).value, right))
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("seed", [4, 7, 94])
+def test_many_closed_pieces_take_the_iterations_of_tensors(
+    seed: int, residual_of: Residual
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    cells = (torch.rand(1500, generator=generator) < 0.15).long()
+    density = 10 ** (2 * torch.rand(1500, generator=generator, dtype=torch.float64))
+    A = PoissonOperator.from_cells(cells, density=density)
+    free = A.null_space()
+    assert free is not None
+    b = free.remove(A.mask(randn(1500, seed=seed)))
+    steps = {}
+    for backend in BACKENDS:
+        solution = linear_solve(A, b, solver(backend, rtol=1e-11))
+        assert residual_of(A, solution.value, b) <= 1.01e-11
+        steps[backend] = int(solution.iterations)
+    assert steps["kernel"] <= 1.25 * steps["reference"]
+    assert not linear_solve(A, b).report.counts["handed_over"].any()
+
+
+@pytest.mark.parametrize("shape", [(1500,), (40, 33), (11, 9, 20)])
+def test_constants_of_closed_pieces_are_lifted_alike_in_both_forms(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(94)
+    cells = (torch.rand(shape, generator=generator) < 0.3).long()
+    density = 1 + 99 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    A = PoissonOperator.from_cells(cells, density=density)
+    ones = A.mask(torch.ones(shape, dtype=torch.float64))
+    compiled, tensors = (
+        float(Multigrid(backend=backend).prepare(A).apply(ones).norm())  # type: ignore[arg-type]
+        for backend in BACKENDS
+    )
+    assert compiled == pytest.approx(tensors, rel=0.01)
+
+
+def stretched(seed: int) -> tuple[PoissonOperator, torch.Tensor]:
+    """Walls round 3 x 4 x 200 cells, random solids, densities between 1 and 100."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = (torch.rand((3, 4, 200), generator=generator) < 0.15).long()
+    density = 10 ** (2 * torch.rand((3, 4, 200), generator=generator, dtype=torch.float64))
+    spacing = (1.0, 5.0, 30.0) if seed % 2 else 1.0
+    A = PoissonOperator.from_cells(
+        cells, density=density, spacing=spacing, outside=((1, 1), (1, 1), (1, 2))
+    )
+    b = A.mask(randn(3, 4, 200, seed=seed))
+    free = A.null_space()
+    return A, b if free is None else free.remove(b)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stretched_grids_are_solved_or_said_to_fail(seed: int, residual_of: Residual) -> None:
+    A, b = stretched(seed)
+    for backend in BACKENDS:
+        plain = linear_solve(A, b, solver(backend, max_iterations=200), on_failure="mask")
+        residual = residual_of(A, plain.value, b)
+        assert plain.all_converged == (residual <= 1.0001e-8)
+        assert float(plain.residual_norm) == pytest.approx(residual, rel=1e-3)
+    assert residual_of(A, linear_solve(A, b).value, b) <= 1.01e-8
+
+
+def test_more_threads_than_processors_end() -> None:
+    A = PoissonOperator.from_cells(torch.zeros(16, 16, 16), outside=2)
+    b = randn(16, 16, 16)
+    expected = linear_solve(A, b, solver("kernel")).value
+    many = linear_solve(A, b, solver("kernel", threads=100)).value
+    torch.testing.assert_close(many, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_right_hand_side_that_is_not_finite_has_no_finite_residual(backend: str) -> None:
+    A = PoissonOperator.from_cells(torch.zeros(6, 6), outside=2)
+    b = torch.full((6, 6), torch.nan, dtype=torch.float64)
+    solution = linear_solve(A, b, solver(backend), on_failure="mask")
+    assert int(solution.status) == Status.NON_FINITE
+    assert solution.residual_norm.isnan()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_systems_and_right_hand_sides_broadcast_along_any_axis(backend: str) -> None:
+    density = torch.rand(3, 1, 2, 5, 4, dtype=torch.float64) + 0.5
+    A = PoissonOperator.from_cells(torch.zeros(5, 4), density=density, outside=2)
+    b = randn(2, 1, 4, 1, 5, 4)
+    together = linear_solve(A, b, solver(backend, rtol=1e-10)).value
+    assert together.shape == (2, 3, 4, 2, 5, 4)
+    for i, k in ((0, 1), (2, 0)):
+        alone = PoissonOperator.from_cells(torch.zeros(5, 4), density=density[i, 0, k], outside=2)
+        expected = linear_solve(alone, b[:, 0, :, 0], solver(backend, rtol=1e-10)).value
+        torch.testing.assert_close(together[:, i, :, k], expected, rtol=1e-7, atol=1e-8)

@@ -316,3 +316,14 @@ def test_a_worker_killed_in_the_middle(ray_executor: RayExecutor, method: Method
     assert float(error) <= 1e-8 * float(reference.abs().max())
     right = A.mask(b)
     assert float((right - A @ solution.value).norm() / right.norm()) <= 1e-11
+
+
+@pytest.mark.parametrize("seed", [7, 94])
+def test_many_closed_pieces_need_the_steps_of_one_worker(seed: int) -> None:
+    A, b = scene((1500,), seed, outside=1)
+    multigrid = Multigrid(cycle="V", backend="reference")
+    alone = linear_solve(A, b, ConjugateGradient(preconditioner=multigrid, rtol=1e-11))
+    for workers in (1, 3):
+        with SerialExecutor(workers) as executor:
+            together = linear_solve(A, b, distributed(executor, cycle="V", backend="kernel"))
+        assert int(together.iterations) <= 1.25 * int(alone.iterations)

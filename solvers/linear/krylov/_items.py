@@ -143,7 +143,7 @@ class Items:
             r = torch.where(self.spread(met), true, r)
         if self._patience is not None:
             self._foresee(norm, self._patience)
-        if int(self.iterations.max()) % _LOOK_EVERY == 0:
+        if self.iterations.numel() and int(self.iterations.max()) % _LOOK_EVERY == 0:
             self._keep_best(x, norm)
         return r, restart
 

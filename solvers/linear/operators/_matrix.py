@@ -150,6 +150,11 @@ class SparseOperator(LinearOperator):
             matrix: Any sparse matrix or array of two axes.
             is_symmetric: Whether it equals its transpose; measured if None.
         """
+        if np.iscomplexobj(matrix):
+            raise SettingsError(
+                f"matrix: got type {matrix.dtype}, expected real numbers; solve "
+                "[[Re, -Im], [Im, Re]] for the real and the imaginary part"
+            )
         entries = matrix.tocsr()
         entries.sum_duplicates()
         entries = entries.tocoo()

@@ -272,7 +272,7 @@ class _Build:
             reals=_reals(count + 2 * most),
         )
         entries = int(result[0])
-        return Graph(start, to[:entries], coupling[:entries], whole[:entries], excess)
+        return Graph(start, to[:entries], coupling[:entries], whole[:entries], excess[:count])
 
     def slice(self, graph: Graph) -> _SparseLevel:
         """The couplings in slices; at least one row has no entries."""

@@ -76,6 +76,8 @@ def symmetric_inverse(matrix: Tensor) -> Tensor:
     Args:
         matrix: Shape ``(..., n, n)``.
     """
+    if matrix.numel() == 0:
+        return matrix
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     scale = torch.where(diagonal > 0, diagonal.clamp(min=1e-300).rsqrt(), 0.0)
     scaled = scale.unsqueeze(-1) * matrix * scale.unsqueeze(-2)

@@ -58,6 +58,10 @@ class CompiledMultigrid(PreparedPreconditioner):
         # Table and memory serve one call at a time; every public call takes it.
         self._lock = threading.RLock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy makes levels of its own: native memory does not travel."""
+        return type(self), (self._operator, self._make)
+
     def update(self, operator: LinearOperator) -> PreparedPreconditioner | None:
         """Move the levels to another operator; if this one is asked again, it makes its own anew.
 
@@ -277,18 +281,25 @@ class CompiledMultigrid(PreparedPreconditioner):
     def _by_system(self, b: Tensor) -> Tensor:
         """Bring a batch into the shape ``(systems, right-hand sides, *grid)``."""
         axes = len(self._operator.domain)
-        batch = b.shape[: b.ndim - axes]
-        own = self._operator.batch
-        extra = len(batch) - len(own)
+        own, shared = self._batch_axes(b.ndim - axes)
         grid = b.shape[b.ndim - axes :]
-        if not own:
-            return b.reshape(1, -1, *grid)
-        rows = b.expand(*batch[:extra], *own, *grid)
-        return rows.reshape(-1, self._systems, *grid).transpose(0, 1)
+        batch = torch.broadcast_shapes(b.shape[: b.ndim - axes], self._operator.batch)
+        rows = b.expand(*batch, *grid).permute(*own, *shared, *range(b.ndim - axes, b.ndim))
+        return rows.reshape(self._systems, math.prod(batch[axis] for axis in shared), *grid)
 
     def _to_batch(self, rows: Tensor, batch: tuple[int, ...]) -> Tensor:
         """The way back."""
-        return rows.transpose(0, 1).reshape((*batch, *rows.shape[2:]))
+        own, shared = self._batch_axes(len(batch))
+        order = own + shared
+        parts = rows.reshape([*(batch[axis] for axis in order), *rows.shape[2:]])
+        back = [order.index(axis) for axis in range(len(batch))]
+        return parts.permute([*back, *range(len(batch), parts.ndim)])
+
+    def _batch_axes(self, count: int) -> tuple[list[int], list[int]]:
+        """Axes of a batch along which systems differ, and those along which they are shared."""
+        sizes = (1,) * (count - len(self._operator.batch)) + self._operator.batch
+        own = [axis for axis, size in enumerate(sizes) if size != 1]
+        return own, [axis for axis in range(count) if axis not in own]
 
 
 def _trail_memory(kept: int, cells: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ _IN_ORDER = (0, 1, 2)
 _MOST_LEVELS = 32
 # Couplings further from one than this are brought back to it: their squares stay in range.
 _FAR = 1e6
+# Slots of the sums that a team makes.
+_MOST_THREADS = 64
 
 
 class GridLevels:
@@ -46,7 +49,8 @@ class GridLevels:
     Args:
         operator: Operator without gradients, float64 on the CPU, not periodic.
         cycle: Visits of a coarser level, 1 (V) or 2 (W).
-        threads: Threads that share one system, or among which a batch of systems is split.
+        threads: Threads that share one system, or among which a batch of systems is split; no more
+            than there are processors, as threads of a team wait for each other.
         is_turned: Whether an axis with empty planes may come first.
 
     Attributes:
@@ -70,7 +74,7 @@ class GridLevels:
         self._has_mass = operator.mass is not None
         self._batch = operator.batch
         self._is_turned = is_turned
-        self.threads = threads
+        self.threads = min(threads, os.cpu_count() or 1, _MOST_THREADS)
         self.systems = math.prod(operator.batch)
         self.numbers = np.zeros(len(Number))
         self.numbers[[Number.FIRST_STEP, Number.SECOND_STEP]] = sorted(
@@ -364,8 +368,7 @@ def _matrices(level: Level) -> Tensor:
         diagonal = level.diagonal().double()
         couplings = [_both_on(diagonal > 0, axis) for axis in (1, 2, 3)]
     else:
-        inverse = level.field("di").double()
-        diagonal = torch.where(inverse > 0, 1.0 / inverse, 0.0)
+        diagonal = level.field("e").double()
         couplings = [level.field(name).double() for name in ("cx", "cy", "cz")]
     systems, *shape = diagonal.shape
     n = math.prod(shape)
@@ -378,6 +381,10 @@ def _matrices(level: Level) -> Tensor:
         between = coupling.narrow(axis + 1, 0, size).reshape(systems, -1)
         matrix[:, low, high] -= between
         matrix[:, high, low] -= between
+        if not level.is_mask:
+            # Summed in double precision, so that closed regions stay singular.
+            matrix[:, low, low] += between
+            matrix[:, high, high] += between
     return matrix
 
 

@@ -39,7 +39,7 @@ class Multigrid:
             ``"V"`` once.
         backend: ``"kernel"`` for the compiled form, ``"reference"`` for tensors, ``"auto"`` for the
             compiled one where it exists.
-        threads: Threads of the compiled form.
+        threads: Threads of the compiled form; no more are taken than there are processors.
 
     Raises:
         SettingsError: If a setting is none of these.

@@ -296,6 +296,12 @@
     const double *p = pivots, *q = p + n, *r = q + n, *s = r + n;
     for (L j = 0; j < n; j++) row[j] -= (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
   }
+  // Of one cell, within rounding of doubles: closed regions stay singular.
+  INLINED double diagonal(const Level& l, L q) {
+    if (l.mask) return (double)l.d8[q];
+    return (double)l.e[q] + (((double)l.cx[q] + (double)l.cx[q-l.PP]) + ((double)l.cy[q] + (double)l.cy[q-l.P])
+                             + ((double)l.cz[q] + (double)l.cz[q-1]));
+  }
   // The inverse of the coarsest level by elimination, scaled to a diagonal of one so that pivots say
   // how nearly singular it is; rows without an unknown are zero. False if a pivot is too small.
   static bool invert(const Level& l, double* a, double least) {
@@ -306,8 +312,8 @@
       for (L j = 0; j < l.ny; j++)
         for (L k = 0; k < l.nz; k++, m++) {
           const L q = i * PP + j * P + k;
-          const double d = l.mask ? (l.d8[q] > 0 ? 1.0 / l.d8[q] : 0.0) : (double)l.di[q];
-          scale[m] = __builtin_sqrt(d);
+          const double d = diagonal(l, q);
+          scale[m] = d > 0.0 ? __builtin_sqrt(1.0 / d) : 0.0;
           a[m * n + m] = 1.0;
           const L at[3] = {q + PP, q + P, q + 1}, next[3] = {m + l.ny * l.nz, m + l.nz, m + 1};
           const bool there[3] = {i < l.nx, j + 1 < l.ny, k + 1 < l.nz};

@@ -339,7 +339,7 @@
     if (t.rank == 0) {
       report[0] = status;
       report[1] = iteration;
-      report[2] = bb > 0.0 ? __builtin_sqrt(rr / bb) : 0.0;
+      report[2] = bb == 0.0 ? 0.0 : __builtin_sqrt(rr / bb);
       report[3] = refreshes;
     }
     wait(t);
