@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constraints.closed_forms._inputs import check_real
 from solvers.core import (
     InfeasibleError,
     SettingsError,
@@ -100,19 +101,23 @@ class AffineEquality(nn.Module):
 
         Raises:
             ShapeError: If sizes do not fit.
-            SettingsError: If A is given twice or not at all.
+            SettingsError: If A is given twice or not at all, or x or A is no real tensor.
             InfeasibleError: If dependent rows contradict each other.
+            NonFiniteError: If A, given per call, holds NaN or infinity.
         """
         if (self.A is None) == (A is None):
             raise SettingsError(
                 f"A: got {'none' if A is None else 'two'}, expected one, at construction or in "
                 "the call"
             )
+        check_real("x", x)
+        b = torch.as_tensor(b, dtype=torch.float64, device=x.device)
         if A is not None:
+            check_real("A", A)
             return self._per_item(x, b, A)
         assert self.A is not None
         self._check(x, b, self.A)
-        rows, right = self.A, b.to(torch.float64)
+        rows, right = self.A, b
         point = x.to(torch.float64)
         if self._inverse.shape[0] < rows.shape[0]:
             self._check_consistent(right)
@@ -130,6 +135,7 @@ class AffineEquality(nn.Module):
         pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
         dependent = (failed != 0) | (pivots < self.rtol**0.5).any(-1)
         if bool(dependent.any()):
+            check_finite("A", A.detach())
             raise InfeasibleError(
                 f"A: the rows of item {tuple(dependent.nonzero()[0].tolist())} depend on each "
                 "other, expected full row rank where A is given per call; drop the dependent rows "
@@ -215,7 +221,9 @@ class Integral(nn.Module):
 
         Raises:
             ShapeError: If the last axes are not those of the weights.
+            SettingsError: If the field is no real tensor.
         """
+        check_real("field", field)
         grid = field.shape[field.ndim - self._axes :]
         if field.ndim < self._axes or (self.weights.ndim and self.weights.shape != grid):
             raise ShapeError(

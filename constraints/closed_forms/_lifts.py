@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constraints.closed_forms._inputs import check_real
 from solvers.core import SettingsError, ShapeError, check_positive
 
 __all__ = ["DirichletLift", "InitialLift", "PeriodicLift"]
@@ -71,7 +72,9 @@ class DirichletLift(nn.Module):
 
         Raises:
             ShapeError: If there is not one pair an axis, or an axis has fewer than two nodes.
+            SettingsError: If the field is no real tensor.
         """
+        check_real("field", field)
         if len(values) != len(self.axes):
             raise ShapeError(
                 f"values: got {len(values)} pairs, expected {len(self.axes)}, one for each of axes "

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constraints.closed_forms._inputs import check_real
 from solvers.core import InfeasibleError, SettingsError, check_choice, check_positive
 
 __all__ = ["Box", "Simplex"]
@@ -46,8 +47,9 @@ class Box(nn.Module):
 
         Raises:
             InfeasibleError: If a lower bound is above its upper bound, or a bound is NaN.
-            SettingsError: If a bound is infinite and the map smooth.
+            SettingsError: If a bound is infinite and the map smooth, or x is no real tensor.
         """
+        check_real("x", x)
         low = torch.as_tensor(lower, dtype=x.dtype, device=x.device)
         high = torch.as_tensor(upper, dtype=x.dtype, device=x.device)
         if not bool((low <= high).all()):
@@ -111,8 +113,9 @@ class Simplex(nn.Module):
             Nearest points; NaN where an entry is NaN or plus infinity.
 
         Raises:
-            SettingsError: If there is no entry.
+            SettingsError: If there is no entry, or x is no real tensor.
         """
+        check_real("x", x)
         if x.ndim == 0 or x.shape[-1] == 0:
             raise SettingsError(
                 f"x: got shape {tuple(x.shape)}, expected (..., n) with one entry or more"

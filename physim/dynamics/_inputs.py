@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -58,18 +59,30 @@ def as_double(name: str, value: object) -> Tensor:
 
 def check_positive_number(name: str, value: float) -> float:
     """A positive finite number, or an error that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = _plain_number(name, value, "a positive number")
+    if not (math.isfinite(number) and number > 0):
         raise SettingsError(f"{name} is {value!r}, expected a positive number")
-    if not (math.isfinite(value) and value > 0):
-        raise SettingsError(f"{name} is {value!r}, expected a positive number")
-    return float(value)
+    return number
 
 
 def check_smoothing(name: str, value: float) -> float:
     """A finite number that is not negative, or an error that names it."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (math.isfinite(value) and value >= 0):
-        raise SettingsError(f"{name} is {value!r}, expected 0 (exact contact) or a positive number")
+    expected = "0 (exact contact) or a positive number"
+    number = _plain_number(name, value, expected)
+    if not (math.isfinite(number) and number >= 0):
+        raise SettingsError(f"{name} is {value!r}, expected {expected}")
+    return number
+
+
+def _plain_number(name: str, value: object, expected: str) -> float:
+    """A number of Python or NumPy as a float."""
+    if isinstance(value, Tensor):
+        raise SettingsError(
+            f"{name} is a tensor, expected {expected} outside of the graph; give its .item(), or, "
+            "to differentiate a parameter, hand the tensor to step in parameters={...}"
+        )
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SettingsError(f"{name} is {value!r}, expected {expected}")
     return float(value)
 
 
@@ -133,12 +146,17 @@ def item_rows(name: str, value: Tensor, width: int, batch: int) -> Tensor:
     return rows
 
 
-def item_numbers(name: str, value: Tensor, batch: int) -> Tensor:
-    """A float64 tensor of one number per item."""
-    numbers = as_double(name, value)
-    if numbers.shape != (batch,):
-        raise ShapeError(f"{name} has shape {tuple(numbers.shape)}, expected ({batch},)")
-    return numbers
+def past_intervals(value: Tensor, batch: int) -> Tensor:
+    """Lengths of the past intervals, one per item, float64; NaN is left to `finite_items`."""
+    lengths = as_double("state.interval", value)
+    if lengths.shape != (batch,):
+        raise ShapeError(f"state.interval has shape {tuple(lengths.shape)}, expected ({batch},)")
+    if not is_mapped(lengths) and bool((lengths <= 0).any()):
+        raise SettingsError(
+            f"state.interval holds {float(lengths.detach().min()):g} s, expected positive "
+            "durations; None means the simulator's time step"
+        )
+    return lengths
 
 
 def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:
@@ -171,7 +189,26 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
         merged[name] = tensor.to(torch.float64)
         if not is_mapped(tensor):
             _check_range(name, merged[name].detach())
+    for quantity in ("limit", "control", "force"):
+        names = (f"{quantity}_lower", f"{quantity}_upper")
+        if any(name in given for name in names):
+            _check_order(*names, merged)
     return merged
+
+
+def _check_order(lower: str, upper: str, values: Parameters) -> None:
+    """Refuse an empty range; NaN is left to `finite_items`."""
+    low, high = values[lower].detach(), values[upper].detach()
+    if is_mapped(low) or is_mapped(high):
+        return
+    is_empty = low > high
+    if bool(is_empty.any()):
+        index = tuple(is_empty.nonzero()[0].tolist())
+        ends = [float(side.expand(is_empty.shape)[index]) for side in (low, high)]
+        raise SettingsError(
+            f"parameters[{lower!r}] is {ends[0]:g} at {list(index)}, above {upper} {ends[1]:g}, "
+            "expected lower <= upper"
+        )
 
 
 def _check_range(name: str, value: Tensor) -> None:

@@ -17,7 +17,15 @@ from physim.dynamics._state import State
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_recorded
 from physim.dynamics._unroll import Unroll
-from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_count, open_progress
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    ShapeError,
+    check_count,
+    is_mapped,
+    open_progress,
+)
 
 if TYPE_CHECKING:
     from physim.dynamics._simulator import Simulator
@@ -157,7 +165,8 @@ def _stepped(
             return torch.zeros(batch, nu, dtype=torch.float64)
         if isinstance(controls, Tensor):
             return controls[step].expand(batch, nu)
-        chosen = as_double("what the policy gave", controls(now, step))
+        seen = _without_bad(now, simulator.model.initial_q)
+        chosen = as_double("what the policy gave", controls(seen, step))
         try:
             return chosen.expand(batch, nu)
         except RuntimeError as error:
@@ -209,4 +218,19 @@ def _stepped(
         timestep=simulator.timestep,
         state_gradients=state_gradients if carries else None,
         impulses=torch.stack([row[5] for row in (rows[1:] if keep_impulses else rows[-1:])]),
+    )
+
+
+def _without_bad(state: State, q: Tensor) -> State:
+    """The state as a policy sees it: NaN would spoil the gradient of numbers that items share."""
+    if is_mapped(state.q, state.v):
+        return state
+    is_good = torch.isfinite(state.q).all(1) & torch.isfinite(state.v).all(1)
+    if bool(is_good.all()):
+        return state
+    rows = is_good[:, None]
+    return replace(
+        state,
+        q=torch.where(rows, state.q, q),
+        v=torch.where(rows, state.v, torch.zeros_like(state.v)),
     )

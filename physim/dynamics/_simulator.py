@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -21,10 +22,10 @@ from physim.dynamics._inputs import (
     batch_rows,
     check_positive_number,
     check_smoothing,
-    item_numbers,
     item_rows,
     merge_parameters,
     normalise_quaternions,
+    past_intervals,
 )
 from physim.dynamics._linearize import linearize_step
 from physim.dynamics._mechanism import build_mechanism
@@ -45,6 +46,7 @@ from solvers.core import OnFailure, Report, SettingsError, check_choice, check_c
 Backend = Literal["auto", "kernel", "reference"]
 Policy = Callable[[State, int], Tensor]
 _POLICIES = get_args(OnFailure)
+_KEPT = "timestep smoothing gradient_smoothing backend threads contact_shapes settings".split()
 
 
 class Simulator:
@@ -121,6 +123,7 @@ class Simulator:
         self.smoothing = float(smoothing)
         self.gradient_smoothing = float(gradient_smoothing)
         self.settings = SolverSettings() if settings is None else settings
+        self.threads, self.contact_shapes = threads, contact_shapes
         self.mechanism = build_mechanism(model, shapes=contact_shapes)
         self.backend = "reference" if backend == "reference" else "kernel"
         self._own_parameters: Mapping[str, Tensor] = self.parameters()
@@ -137,6 +140,10 @@ class Simulator:
             f"smoothing={self.smoothing:g}, backend={self.backend!r}, "
             f"{self.mechanism.contact_count} contact candidates)"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Simulator], tuple[Model]]:
+        """Model and settings; kernels are built again, from the cache."""
+        return partial(Simulator, **{name: getattr(self, name) for name in _KEPT}), (self.model,)
 
     def parameters(self) -> dict[str, Tensor]:
         """The model's parameters with this simulator's time step: all that is differentiable."""
@@ -203,15 +210,9 @@ class Simulator:
                 ``on_penetration="raise"``.
         """
         return make_initial_state(
-            self,
-            batch,
-            q=q,
-            v=v,
-            keyframe=keyframe,
-            at=at,
-            control=control,
+            self, batch, q=q, v=v, keyframe=keyframe, at=at, control=control,
             on_penetration=on_penetration,
-        )
+        )  # fmt: skip
 
     def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
         """Signed distances of all contact candidates [m]; negative means overlap."""
@@ -235,9 +236,7 @@ class Simulator:
         if parameters:
             merged, numbers = self._resolve(parameters, batch)
             timestep = merged["timestep"].expand(batch)
-        past = timestep
-        if state.interval is not None:
-            past = item_numbers("state.interval", state.interval, batch)
+        past = timestep if state.interval is None else past_intervals(state.interval, batch)
         u = rest.control if control is None else self._control(control, batch)
         return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
 

@@ -10,7 +10,8 @@ the nearest such field in the norm :math:`\sum w u^2` of kinetic energy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,9 +69,13 @@ class PressureProjection:
             outer = torch.cat([first, between], axis) + torch.cat([between, last], axis)
             boundary = boundary + scale * outer
         self.operator = PoissonOperator(couplings, boundary)
-        chosen = solver or ConjugateGradient(preconditioner=Multigrid(), rtol=1e-8)
-        self._prepared = chosen.prepare(self.operator)
+        self.solver = solver or ConjugateGradient(preconditioner=Multigrid(), rtol=1e-8)
+        self._prepared = self.solver.prepare(self.operator)
         self._closed = self.operator.null_space()
+
+    def __reduce__(self) -> tuple[Callable[..., PressureProjection], tuple[object, ...]]:
+        """Grid, fractions and solver; what was prepared is prepared again."""
+        return partial(PressureProjection, solver=self.solver), (self.grid, self.fractions)
 
     def __call__(
         self,

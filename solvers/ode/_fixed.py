@@ -28,9 +28,11 @@ from solvers.core import (
     check_finite,
     is_mapped,
 )
+from solvers.ode._rest import resting_points
 
 __all__ = ["FixedMethod", "integrate_steps"]
 
+Function = Callable[[Tensor, Tensor], Tensor]
 FixedMethod = Literal["euler", "midpoint", "rk4"]
 """Orders one, two and four with as many evaluations a step."""
 
@@ -43,7 +45,7 @@ _STAGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 def integrate_steps(
-    function: Callable[[Tensor, Tensor], Tensor],
+    function: Function,
     y0: Float[Tensor, "B *n"],
     times: Float[Tensor, " T"] | Sequence[float],
     *,
@@ -70,8 +72,8 @@ def integrate_steps(
         SettingsError: If there are fewer than two times, or this is inside ``torch.vmap``.
         ShapeError: If ``y0`` is no batch, or the function gives another shape than that of ``y0``.
 
-    Gradients: by autograd through the steps.
-    Cost: one, two or four evaluations a step.
+    Gradients: by autograd through the steps. An item that failed passes none, at no time.
+    Cost: one, two or four evaluations a step; twice that with a graph if an item fails.
 
     Example:
         >>> times = torch.linspace(0, 1, 11, dtype=torch.float64)
@@ -92,16 +94,52 @@ def integrate_steps(
     check_finite("times", moments)
     if moments.ndim != 1 or len(moments) < 2:
         raise SettingsError(f"times: got shape {tuple(moments.shape)}, expected two or more in row")
+    values, good = _march(function, y0, moments, method)
+    is_good = good == len(moments) - 1
+    failed = ~is_good.view(-1, *(1,) * (y0.ndim - 1))
+    if values.requires_grad and not bool(is_good.all()):
+        values = _without_failed(function, y0, moments, method, values, failed)
+    status = torch.where(is_good, int(Status.CONVERGED), int(Status.NON_FINITE))
+    way = torch.cat([moments.new_zeros(1), moments.diff().abs().cumsum(0)])
+    result = Solution(
+        value=values,
+        report=Report(
+            status=status,
+            iterations=good,
+            residual=(way[-1] - way[good]) / torch.where(way[-1] > 0, way[-1], 1.0),
+            counts={
+                "evaluations": torch.full_like(good, len(_STAGES[method][0]) * (len(moments) - 1)),
+            },
+        ),
+    )
+    apply_on_failure(result.report, on_failure, solution=result, what="integrate_steps")
+    return result
+
+
+def _march(
+    function: Function,
+    y: Tensor,
+    moments: Tensor,
+    method: FixedMethod,
+    resting: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Values ``(T, B, *n)`` and numbers of good steps ``(B,)``.
+
+    Items that rest are evaluated at one time and state only: which they are, times and states.
+    """
     nodes, weights = _STAGES[method]
-    batch = len(y0)
-    y, good = y0, torch.zeros(batch, dtype=torch.int64, device=y0.device)
-    is_good = torch.ones(batch, dtype=torch.bool, device=y0.device)
+    batch, trailing = len(y), (len(y), *(1,) * (y.ndim - 1))
+    good = torch.zeros(batch, dtype=torch.int64, device=y.device)
+    is_good = torch.ones(batch, dtype=torch.bool, device=y.device)
     values = [y]
-    trailing = (batch, *(1,) * (y0.ndim - 1))
     for start, end in pairwise(moments.tolist()):
         h, slope, moved = end - start, torch.zeros_like(y), y
         for node, weight in zip(nodes, weights, strict=True):
-            slope = function(y.new_full(trailing, start + node * h), y + node * h * slope)
+            time, inner = y.new_full(trailing, start + node * h), y + node * h * slope
+            if resting is not None:
+                time = torch.where(resting[0], resting[1], time)
+                inner = torch.where(resting[0], resting[2], inner)
+            slope = function(time, inner)
             if not isinstance(slope, Tensor) or slope.shape != y.shape:
                 got = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
                 raise ShapeError(
@@ -113,18 +151,23 @@ def integrate_steps(
         good += is_good
         y = torch.where(is_good.view(trailing), moved, y)
         values.append(y)
-    status = torch.where(is_good, int(Status.CONVERGED), int(Status.NON_FINITE))
-    way = torch.cat([moments.new_zeros(1), moments.diff().abs().cumsum(0)])
-    result = Solution(
-        value=torch.stack(values),
-        report=Report(
-            status=status,
-            iterations=good,
-            residual=(way[-1] - way[good]) / torch.where(way[-1] > 0, way[-1], 1.0),
-            counts={
-                "evaluations": torch.full_like(good, len(nodes) * (len(moments) - 1)),
-            },
-        ),
-    )
-    apply_on_failure(result.report, on_failure, solution=result, what="integrate_steps")
-    return result
+    return torch.stack(values), good
+
+
+def _without_failed(
+    function: Function,
+    y0: Tensor,
+    moments: Tensor,
+    method: FixedMethod,
+    values: Tensor,
+    failed: Tensor,
+) -> Tensor:
+    """The same values, with a graph of the good items only."""
+    trailing = failed.shape
+    begin = moments[:1].to(y0.dtype).expand(len(y0))
+    points = resting_points(lambda t, y: function(t.view(trailing), y), begin, y0)
+    if points is None:
+        return values.detach()
+    rest = (failed, points[0].view(trailing), points[1])
+    again, _ = _march(function, torch.where(failed, points[1], y0), moments, method, rest)
+    return torch.where(failed, values.detach(), again)

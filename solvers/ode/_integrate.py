@@ -16,6 +16,7 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     Solution,
+    Status,
     apply_on_failure,
     check_choice,
     check_count,
@@ -28,6 +29,7 @@ from solvers.ode._events import follow_event
 from solvers.ode._explicit import BOGACKI_SHAMPINE, DORMAND_PRINCE, ExplicitMethod
 from solvers.ode._implicit import RadauMethod
 from solvers.ode._replay import replay
+from solvers.ode._rest import resting_points
 from solvers.ode._search import March, Path
 
 __all__ = ["Integral", "integrate"]
@@ -107,8 +109,8 @@ def integrate(
 
     Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
     ``y0`` and everything that ``function`` and ``events`` use; times of events move by the implicit
-    function theorem. First derivatives through ``"radau5"`` and events, any order through explicit
-    methods without them.
+    function theorem. An item that failed passes none, at no time. First derivatives through
+    ``"radau5"`` and events, any order through explicit methods without them.
 
     Cost: a search without graph, and a second pass over the accepted steps if a gradient is wanted.
     An implicit step costs as many backward passes of ``function`` as there are states.
@@ -262,25 +264,10 @@ def _check_times(
 def _finish(problem: _Problem, march: March, gradient: Gradient) -> Integral:
     """Values with or without a graph, and the report."""
     last_time, last = march.t, march.y
+    value = march.outputs.fill(problem.y.detach(), last)
     event_time = torch.where(march.event >= 0, last_time, torch.inf)
-    if gradient == "none" or not torch.is_grad_enabled() or not _needs_graph(problem):
-        value = march.outputs.fill(problem.y.detach(), last)
-    else:
-        keep = _choose(march.paths, problem.y) if gradient == "auto" else gradient
-        last, value = replay(problem.rate, problem.y, problem.times, march.paths, keep=keep)
-        moved_time, moved = last_time, last
-        for number, event in enumerate(problem.events):
-            chosen = march.event == number
-            if bool(chosen.any()):
-                time, state = follow_event(event, problem.rate, last_time, last)
-                moved_time = torch.where(chosen, time, moved_time)
-                moved = torch.where(chosen[:, None], state, moved)
-        is_after = (problem.times - last_time).abs() >= 0
-        is_after &= (problem.times - problem.times[0]).abs() >= (last_time - problem.times[0]).abs()
-        ended = is_after & (march.event >= 0)
-        value = torch.where(ended[..., None], moved, value)
-        last = moved
-        event_time = torch.where(march.event >= 0, moved_time, torch.inf)
+    if gradient != "none" and torch.is_grad_enabled() and _needs_graph(problem):
+        last, value, event_time = _differentiate(problem, march, gradient, value, event_time)
     span = (problem.times[-1] - problem.times[0]).abs()
     left = (problem.times[-1] - march.t).abs() / torch.where(span > 0, span, 1.0)
     scalar = problem.scalar
@@ -300,6 +287,45 @@ def _finish(problem: _Problem, march: March, gradient: Gradient) -> Integral:
         last_state=problem.unflatten(last),
         event=scalar(march.event),
         event_time=scalar(event_time),
+    )
+
+
+def _differentiate(
+    problem: _Problem, march: March, gradient: Gradient, value: Tensor, event_time: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Last states, values and times of events with a graph; failed items stay without."""
+    y, times, last_time = problem.y, problem.times, march.t
+    failed = march.status != Status.CONVERGED
+    resting = None
+    if bool(failed.any()):
+        points = resting_points(problem.rate, times[0], y)
+        if points is None:
+            return march.y, value, event_time
+        resting = (failed, points[0])
+        y = torch.where(failed[:, None], points[1], y)
+        if bool(failed.all()):
+            none = 0.0 * problem.rate(points[0], y).sum()
+            return march.y + none, value + none, event_time
+        last_time = torch.where(*resting, last_time)
+    keep = _choose(march.paths, y) if gradient == "auto" else gradient
+    assert keep != "none"
+    last, states = replay(problem.rate, y, times, march.paths, keep=keep, resting=resting)
+    moved_time, moved = last_time, last
+    for number, event in enumerate(problem.events):
+        chosen = march.event == number
+        if bool(chosen.any()):
+            time, state = follow_event(event, problem.rate, last_time, last)
+            moved_time = torch.where(chosen, time, moved_time)
+            moved = torch.where(chosen[:, None], state, moved)
+    is_after = (times - last_time).abs() >= 0
+    is_after &= (times - times[0]).abs() >= (last_time - times[0]).abs()
+    ended = is_after & (march.event >= 0)
+    states = torch.where(ended[..., None], moved, states)
+    event_time = torch.where(march.event >= 0, moved_time, torch.inf)
+    return (
+        torch.where(failed[:, None], march.y, moved),
+        torch.where(failed[:, None], value, states),
+        event_time,
     )
 
 

@@ -2,12 +2,13 @@
 
 The lengths of steps are fixed numbers here, so that rejected trials and the control of the step
 leave no trace in the derivative. Rows in which an item took no step have length zero and are the
-identity for it, evaluated at a good state: a failed item gives no NaN to the others.
+identity for it. A failed item takes no step at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -24,7 +25,13 @@ Keep = Literal["steps", "states"]
 
 
 def replay(
-    rate: Rate, y: Tensor, times: Tensor, paths: Sequence[Path], *, keep: Keep
+    rate: Rate,
+    y: Tensor,
+    times: Tensor,
+    paths: Sequence[Path],
+    *,
+    keep: Keep,
+    resting: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take the steps of a search again.
 
@@ -35,14 +42,16 @@ def replay(
         paths: Steps, in order.
         keep: ``"steps"`` keeps all intermediate numbers for the backward pass, ``"states"`` only
             the states between steps, and computes each step once more.
+        resting: Which items take no step, ``(B,)``, and the times at which they rest.
 
     Returns:
         States at the end ``(B, n)`` and the collector's states ``(T, B, n)``.
     """
     start, outputs = y, Outputs(times)
-    first = rate(times[0], y)
+    begin = times[0] if resting is None else torch.where(*resting, times[0])
+    first = rate(begin, y)
     for path in paths:
-        packed = _compress(path)
+        packed = _compress(path if resting is None else _without(path, *resting))
         for k in range(len(packed.step)):
             t, h, end = packed.start[k], packed.step[k], packed.end[k]
             stages = packed.stages[k]
@@ -74,6 +83,16 @@ def replay(
             outputs.add(packed.method, whole, t, h, end)
             y, first = after, slope
     return y, outputs.fill(start, y)
+
+
+def _without(path: Path, resting: Tensor, times: Tensor) -> Path:
+    """The path on which some items stay where they are."""
+    return replace(
+        path,
+        start=torch.where(resting, times, path.start),
+        step=torch.where(resting, 0.0, path.step),
+        end=torch.where(resting, times, path.end),
+    )
 
 
 def _compress(path: Path) -> Path:

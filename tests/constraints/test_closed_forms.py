@@ -1,6 +1,7 @@
 """Closed forms: violation at rounding, nearest points, gradients."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from constraints import (
     InfeasibleError,
     InitialLift,
     Integral,
+    NonFiniteError,
     PeriodicLift,
     QuadraticProgram,
     SettingsError,
@@ -267,3 +269,31 @@ def test_periodic_lift_bad_input():
         PeriodicLift((0.0,))
     with pytest.raises(ShapeError, match="x: got shape"):
         PeriodicLift((1.0,))(normal(3, 2))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: AffineEquality(torch.ones(1, 3).double())(x, 1.0 + torch.zeros(1)),
+        lambda x: Box()(x, 0.5, 1.0),
+        Simplex(),
+        lambda x: Integral(0.25)(x, 1.0),
+        lambda x: DirichletLift(axes=(-1,))(x, [(0.5, 1.0)]),
+    ],
+)
+def test_whole_numbers_would_round_the_law_away_and_are_refused(
+    call: Callable[[object], torch.Tensor],
+) -> None:
+    with pytest.raises(SettingsError, match="got type torch.int64, expected floating point"):
+        call(torch.tensor([1, 2, 3]))
+    with pytest.raises(SettingsError, match="got list, expected a tensor"):
+        call([1.0, 2.0, 3.0])
+
+
+def test_right_hand_sides_may_be_lists_and_bad_rows_are_told_from_dependent_ones() -> None:
+    conserve = AffineEquality(torch.ones(1, 3).double())
+    assert conserve(torch.zeros(3), [6]).tolist() == pytest.approx([2.0, 2.0, 2.0])
+    rows = torch.ones(2, 1, 3).double()
+    rows[1, 0, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"A at index \(1, 0, 2\)"):
+        AffineEquality()(torch.zeros(2, 3), torch.zeros(1), rows)

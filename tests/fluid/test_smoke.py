@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -181,3 +184,15 @@ def test_a_state_of_another_grid_is_refused() -> None:
     mixed = SmokeState(velocity=good.velocity, smoke=other.smoke, pressure=good.pressure)
     with pytest.raises(ShapeError, match="smoke"):
         scene.step(mixed)
+
+
+@pytest.mark.parametrize("carry", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
+def test_a_scene_that_travelled_gives_the_same_bits(carry: Callable[[Smoke], Smoke]) -> None:
+    grid = StaggeredGrid((8, 10))
+    source = torch.zeros(grid.shape, dtype=torch.float64)
+    source[3:5, 1:3] = 1.0
+    stone = Sphere(torch.tensor([4.2, 6.1], dtype=torch.float64), 1.3)
+    own = Smoke(grid, timestep=0.5, source=source, obstacles=[stone], buoyancy=0.7)
+    ends = [scene.run(scene.initial_state(), steps=3)[-1] for scene in (own, carry(own))]
+    assert torch.equal(ends[0].smoke, ends[1].smoke)
+    assert torch.equal(ends[0].pressure, ends[1].pressure)

@@ -111,3 +111,19 @@ def test_default_raises(simulator: Build, start: physim.State, controls: dict[st
     bad = physim.State(q=start.q, v=start.v * torch.nan)
     with pytest.raises(NonFiniteError):
         sim.step(bad, controls["tumbler"])
+
+
+def test_a_policy_that_all_items_share_is_not_spoilt() -> None:
+    model = physim.load_model("""<mujoco><worldbody><body><joint name="x" type="slide"/>
+      <geom size="0.1" mass="1"/></body></worldbody>
+      <actuator><motor joint="x"/></actuator></mujoco>""")
+    sim = physim.Simulator(model, timestep=0.01, backend="reference")
+
+    def gradient(speeds: list[float]) -> Tensor:
+        gain = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        start = sim.initial_state(batch=len(speeds))
+        start = replace(start, v=torch.tensor(speeds, dtype=torch.float64)[:, None])
+        path = sim.rollout(start, lambda now, _: gain * now.v.sin(), steps=2, on_failure="mask")
+        return torch.autograd.grad(path.v[1:].nan_to_num().sum(), gain)[0]
+
+    torch.testing.assert_close(gradient([0.5, torch.nan, 0.2]), gradient([0.5, 0.2]))
