@@ -151,10 +151,11 @@ def past_intervals(value: Tensor, batch: int) -> Tensor:
     lengths = as_double("state.interval", value)
     if lengths.shape != (batch,):
         raise ShapeError(f"state.interval has shape {tuple(lengths.shape)}, expected ({batch},)")
-    if not is_mapped(lengths) and bool((lengths <= 0).any()):
+    shortest = 1.0 if is_mapped(lengths) else lengths.detach().min().item()
+    if shortest <= 0.0:
         raise SettingsError(
-            f"state.interval holds {float(lengths.detach().min()):g} s, expected positive "
-            "durations; None means the simulator's time step"
+            f"state.interval holds {shortest:g} s, expected positive durations; None means the "
+            "simulator's time step"
         )
     return lengths
 
