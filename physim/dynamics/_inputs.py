@@ -13,7 +13,6 @@ from torch import Tensor
 from physim.dynamics._assembly import StepData
 from physim.dynamics._numbers import symmetric_matrix
 from physim.dynamics._state import State
-from physim.model._parameters import NON_NEGATIVE
 from physim.model.tree import Tree
 from solvers.core import (
     NonFiniteError,
@@ -190,38 +189,22 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
         merged[name] = tensor.to(torch.float64)
         if not is_mapped(tensor):
             _check_range(name, merged[name].detach())
-    for quantity in ("limit", "control", "force"):
-        names = (f"{quantity}_lower", f"{quantity}_upper")
-        if any(name in given for name in names):
-            _check_order(*names, merged)
     return merged
 
 
-def _check_order(lower: str, upper: str, values: Parameters) -> None:
-    """Refuse an empty range; NaN is left to `finite_items`."""
-    low, high = values[lower].detach(), values[upper].detach()
-    if is_mapped(low) or is_mapped(high):
-        return
-    is_empty = low > high
-    if bool(is_empty.any()):
-        index = tuple(is_empty.nonzero()[0].tolist())
-        ends = [float(side.expand(is_empty.shape)[index]) for side in (low, high)]
-        raise SettingsError(
-            f"parameters[{lower!r}] is {ends[0]:g} at {list(index)}, above {upper} {ends[1]:g}, "
-            "expected lower <= upper"
-        )
-
-
 def _check_range(name: str, value: Tensor) -> None:
-    """Refuse numbers that no mechanism has; NaN is left to `finite_items`."""
+    """Refuse numbers that no mechanism has; NaN is left to `finite_items`.
+
+    Dampings and the like may be a little less than zero: derivatives at zero ask for that.
+    """
     if name == "timestep" and bool((value <= 0).any()):
         raise SettingsError(
             f"parameters['timestep'] is {value.tolist()!r}, expected a positive number"
         )
-    if name in NON_NEGATIVE and bool((value < 0).any()):
+    if name == "mass" and bool((value < 0).any()):
         index = tuple((value < 0).nonzero()[0].tolist())
         raise SettingsError(
-            f"parameters[{name!r}] is {float(value[index]):g} at {list(index)}, expected zero or "
+            f"parameters['mass'] is {float(value[index]):g} at {list(index)}, expected zero or "
             "more; while it is learned, let it be the exponential or the square of a free number"
         )
     if name == "inertia" and bool(torch.isfinite(value).all()):

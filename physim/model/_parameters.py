@@ -15,14 +15,13 @@ from ._names import close_matches
 from ._records import Actuator, Body, Joint, Shape
 
 __all__ = [
-    "NON_NEGATIVE",
     "check_parameters",
     "check_replacements",
     "parameter_shapes",
     "rotation_matrix",
 ]
 
-NON_NEGATIVE = (
+_NON_NEGATIVE = (
     "mass",
     "damping",
     "armature",
@@ -162,7 +161,7 @@ def check_parameters(
                 f"{_place(name, bad, bodies, joints, shapes, actuators)} is not finite; give a "
                 "number."
             )
-    for name in NON_NEGATIVE:
+    for name in _NON_NEGATIVE:
         if (values[name] < 0).any():
             place = _place(name, values[name] < 0, bodies, joints, shapes, actuators)
             raise ModelError(

@@ -111,12 +111,6 @@ def test_states_are_checked(
             SettingsError,
             r"'mass'.*-2 at \[1\]",
         ),
-        (
-            {"parameters": {"damping": -torch.ones(1, 9)}},
-            SettingsError,
-            r"'damping'.*-1 at \[0, 0\]",
-        ),
-        ({"parameters": {"friction": -torch.ones(3)}}, SettingsError, "'friction'"),
         ({"parameters": {"inertia": -torch.ones(2, 6)}}, SettingsError, "'inertia'.*principal"),
         ({"parameters": {"mass": "heavy"}}, SettingsError, "'mass'.* is a str"),
         ({"parameters": ["mass"]}, SettingsError, "parameters is a list"),

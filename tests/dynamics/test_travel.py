@@ -61,17 +61,6 @@ def test_numbers_of_numpy_are_numbers_and_tensors_are_told_where_they_belong() -
             Simulator(model, **{name: torch.tensor(0.01)})
 
 
-def test_ranges_that_are_empty_are_named(sim: Simulator) -> None:
-    start = sim.initial_state(batch=2, on_penetration="ignore")
-    own = sim.parameters()
-    for name in ("limit_lower", "control_lower", "force_lower"):
-        high = own[name.replace("lower", "upper")]
-        low = torch.where(torch.isfinite(high), high, 0.0).expand(2, *high.shape) + 1.0
-        cap = torch.where(torch.isfinite(high), high, 0.0)
-        with pytest.raises(SettingsError, match=rf"parameters\['{name}'\] is .*lower <= upper"):
-            sim.step(start, parameters={name: low, name.replace("lower", "upper"): cap})
-
-
 @pytest.mark.parametrize("length", [-0.01, 0.0])
 def test_a_past_interval_has_a_length(sim: Simulator, length: float) -> None:
     start = sim.initial_state(batch=2, on_penetration="ignore")
