@@ -250,66 +250,6 @@ def test_tolerance_reads_the_held_out_residual() -> None:
     assert int(spent.status) == Status.MAX_ITERATIONS
 
 
-def test_overfitting_draws_points_anew_or_stops() -> None:
-    x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    drawn: list[int] = []
-
-    def make(can_resample: bool) -> Objective:
-        with torch.no_grad():
-            x.fill_(1.0)
-        return Objective(
-            [x],
-            lambda: {"loss": x.square().sum()},
-            # Rises while the loss falls.
-            held_out=lambda: float(1 / x.detach().abs().item()),
-            resample=(lambda generator: drawn.append(1)) if can_resample else None,
-        )
-
-    options = {
-        "steps": 1000, "overfit": 2.0, "overfit_every": 1, "record_every": 1, "on_failure": "mask",
-    }  # fmt: skip
-    assert int(train(make(False), PHASES["adam"](), **options).status) == Status.STALLED
-    train(make(True), PHASES["adam"](), **(options | {"steps": 95}))
-    assert drawn
-
-
-def test_overfitting_is_seen_at_the_same_steps_whatever_is_recorded() -> None:
-    drawn: dict[int | float, list[int]] = {}
-    for every in (1, 7, 1.5):
-        seen = drawn.setdefault(every, [])
-        x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-        objective = Objective(
-            [x],
-            lambda x=x: {"loss": x.square().sum()},
-            held_out=lambda x=x: float(1 / x.detach().abs().item()),
-            resample=lambda _, x=x, seen=seen: seen.append(round(1e6 * x.item())),
-        )
-        train(objective, PHASES["adam"](), steps=95, overfit=2.0, record_every=every)
-    assert drawn[1]
-    assert drawn[1] == drawn[7] == drawn[1.5]
-
-
-def test_points_drawn_after_overfitting_may_be_bad(tmp_path: Path) -> None:
-    """A loss that is not finite there ends the training with its last state, as elsewhere."""
-    x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    factor = torch.ones(1, dtype=torch.float64)
-    objective = Objective(
-        [x],
-        lambda: {"loss": (factor * x.square()).sum()},
-        held_out=lambda: float(1 / x.detach().abs().item()),
-        resample=lambda _: factor.fill_(torch.nan),
-        state={"factor": factor},
-    )
-    broyden = Phase(name="Broyden", method=lambda o: Search(o, SelfScaledBroyden))
-    found = train(
-        objective, broyden, steps=50, overfit=1.5, overfit_every=1, on_failure="mask",
-        checkpoint=tmp_path / "run.safetensors",
-    )  # fmt: skip
-    assert int(found.status) == Status.NON_FINITE
-    assert found.guilty == "loss"
-    assert bool(torch.isfinite(found.value[0]).all())
-
-
 def test_a_budget_in_seconds_is_kept() -> None:
     result = train(regression(), PHASES["adam"](), budget=0.3)
     assert result.all_converged
@@ -527,38 +467,3 @@ def test_records_of_a_search_that_sees_one_number_have_its_terms() -> None:
     for record in result.history:
         assert list(record.terms) == ["first", "second"]
         assert sum(record.terms.values()) == pytest.approx(record.loss, rel=1e-12, abs=1e-300)
-
-
-@pytest.mark.parametrize(
-    ("residual", "words"),
-    [
-        (lambda x: x.detach() - 1.0, "residual: does not depend on the parameters.*graph.*detach"),
-        (lambda x: (x - 1.0).tolist(), "residual: gave list, expected a tensor"),
-        (lambda x: None, "residual: gave NoneType, expected a tensor"),
-    ],
-)
-def test_least_squares_need_residuals_with_a_graph(
-    residual: Callable[[Tensor], object], words: str
-) -> None:
-    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    objective = Objective(
-        [x],
-        lambda: {"bowl": 0.5 * (x - 1.0).square().sum()},
-        residual=lambda: residual(x),  # type: ignore[arg-type,return-value]
-    )
-    phase = Phase(name="GNS", method=lambda o: LeastSquares(o, GNS))
-    with pytest.raises(SettingsError, match=words):
-        train(objective, phase, steps=3)
-
-
-def test_residuals_are_not_differentiated_where_autograd_is_off() -> None:
-    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    objective = Objective(
-        [x],
-        lambda: {"bowl": 0.5 * (x - 1.0).square().sum()},
-        residual=lambda: x - 1.0,
-    )
-    phase = Phase(name="GNS", method=lambda o: LeastSquares(o, GNS))
-    with torch.no_grad():
-        found = train(objective, phase, steps=30, tolerance=1e-12)
-    assert bool(found.converged)
