@@ -57,7 +57,7 @@ class SlabCycle:
         else:
             from solvers.linear.distributed._compiled import CompiledSlab
 
-            self.worker, self.label = CompiledSlab, "multigrid on slabs (compiled)"
+            self.worker, self.label = CompiledSlab, "compiled multigrid on slabs"
         self.renew_below = self._hierarchy.renew_below
         self.is_singular = self._hierarchy.is_singular
         self._cut(parts, gather_below)
