@@ -164,7 +164,7 @@ def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str
 
     Raises:
         SettingsError: If a name is unknown, a tensor is of the wrong kind, a time step is not
-            positive, or a number such as a mass is negative.
+            positive, or a mass or an inertia is negative.
         ShapeError: If a shape is neither the parameter's own nor that with a batch in front.
     """
     if not isinstance(given, Mapping):
