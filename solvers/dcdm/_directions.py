@@ -9,7 +9,14 @@ from torch import Tensor
 
 from solvers.core import SettingsError, Status, check_positive
 from solvers.dcdm._network import DirectionNetwork
-from solvers.linear import Items, LinearOperator, Outcome, Prepared
+from solvers.linear import (
+    Items,
+    LinearOperator,
+    Outcome,
+    Prepared,
+    runs_in_double,
+    widen,
+)
 
 __all__ = ["DeepConjugateDirection"]
 
@@ -83,12 +90,13 @@ class DeepConjugateDirection:
 class _PreparedDirections(Prepared):
     def __init__(self, operator: LinearOperator, solver: DeepConjugateDirection):
         super().__init__(operator, solver, "DeepConjugateDirection")
-        self._plain = operator.detach()
+        self._plain = widen(operator.detach())
         self._plain.check()
         network = DirectionNetwork.load() if solver.network is None else solver.network
         self._network = network.to(operator.device)
         self._settings = solver
 
+    @runs_in_double
     @torch.no_grad()
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         settings, A = self._settings, self._plain

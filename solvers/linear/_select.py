@@ -14,6 +14,7 @@ from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
+from solvers.linear._precision import widen
 from solvers.linear._prepared import LinearSolver
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
@@ -59,6 +60,7 @@ def linear_solve(
     Returns:
         Solution with ``value``, ``status``, ``iterations`` and ``residual_norm``, the true relative
         residual :math:`\|b - A x\| / \|b\|` of each item. A failed item holds its best iterate.
+        The work is done in float64; narrower numbers come back in their own type, rounded once.
 
     Raises:
         ShapeError: If shapes do not fit.
@@ -185,4 +187,6 @@ def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
 def _is_definite(operator: LinearOperator) -> bool:
     if not isinstance(operator, DenseOperator):
         return not operator.batch
-    return bool((torch.linalg.cholesky_ex(operator.matrix.detach())[1] == 0).all())
+    wide = widen(operator.detach())
+    assert isinstance(wide, DenseOperator)
+    return bool((torch.linalg.cholesky_ex(wide.matrix)[1] == 0).all())

@@ -331,8 +331,8 @@ def test_the_compiled_form_says_where_it_does_not_work() -> None:
         linear_solve(A, torch.zeros(8, 8).double(), solver("kernel"))
     single = PoissonOperator.from_cells(torch.zeros(8, 8), outside=2, dtype=torch.float32)
     with pytest.raises(SettingsError, match="float64"):
-        linear_solve(single, torch.zeros(8, 8), solver("kernel"))
-    assert linear_solve(single, torch.ones(8, 8), solver(rtol=1e-5)).all_converged
+        Multigrid(backend="kernel").prepare(single)
+    assert linear_solve(single, torch.ones(8, 8), solver("kernel")).all_converged
 
 
 def test_without_a_compiler_tensors_give_the_same_answers(

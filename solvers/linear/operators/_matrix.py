@@ -17,6 +17,7 @@ from solvers.linear.operators._written import Facts
 __all__ = ["DenseOperator", "SparseOperator"]
 
 _SYMMETRY = 1e-12
+_OF_SCIPY = (torch.float32, torch.float64)
 
 
 class DenseOperator(LinearOperator):
@@ -103,7 +104,7 @@ class DenseOperator(LinearOperator):
         self._check_single("to_scipy")
         import scipy.sparse
 
-        return scipy.sparse.csr_array(self.matrix.detach().cpu().numpy())
+        return scipy.sparse.csr_array(_numbers(self.matrix))
 
 
 class SparseOperator(LinearOperator):
@@ -268,7 +269,7 @@ class SparseOperator(LinearOperator):
         import scipy.sparse
 
         rows, columns = self.rows.cpu().numpy(), self.columns.cpu().numpy()
-        entries = (values.detach().cpu().numpy(), (rows, columns))
+        entries = (_numbers(values), (rows, columns))
         return scipy.sparse.coo_array(entries, shape=self.shape).tocsr()
 
     def _measure_symmetry(self) -> bool:
@@ -285,8 +286,15 @@ class SparseOperator(LinearOperator):
         wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         is_traced = torch._C._functorch.is_functorch_wrapped_tensor
         is_hidden = is_traced(x) or is_traced(self.values)
-        on_cpu = x.device.type == "cpu" and not self.batch
-        return on_cpu and not (wants_gradient or is_hidden)
+        has_matrix = x.device.type == "cpu" and not self.batch and x.dtype in _OF_SCIPY
+        return has_matrix and not (wants_gradient or is_hidden)
+
+
+def _numbers(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Plain numbers in a type that SciPy knows."""
+    plain = tensor.detach().cpu()
+    numbers: np.ndarray[Any, Any] = (plain if plain.dtype in _OF_SCIPY else plain.float()).numpy()
+    return numbers
 
 
 def _check_floating(name: str, tensor: Tensor) -> None:
