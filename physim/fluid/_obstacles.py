@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class Sphere:
     radius: float | Tensor
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "center", _vector(self.center))
         if not is_mapped(torch.as_tensor(self.radius)):
             check_positive("radius", torch.as_tensor(self.radius).detach())
 
@@ -82,6 +83,8 @@ class Box:
     half_sizes: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("center", "half_sizes"):
+            object.__setattr__(self, name, _vector(getattr(self, name)))
         if not is_mapped(self.half_sizes):
             check_positive("half_sizes", self.half_sizes.detach())
 
@@ -111,6 +114,9 @@ class Moving:
     shape: Obstacle
     velocity: Tensor
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "velocity", _vector(self.velocity))
+
     def distance(self, points: Tensor) -> Tensor:
         """Distance to the surface."""
         return self.shape.distance(points)
@@ -119,6 +125,11 @@ class Moving:
         """The same everywhere."""
         _check_axes("velocity", self.velocity, points)
         return self.velocity.to(points).expand(points.shape)
+
+
+def _vector(numbers: Any) -> Tensor:
+    """Numbers of a list as a tensor; tensors stay as they are."""
+    return numbers if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=torch.float64)
 
 
 def _check_axes(name: str, place: Tensor, points: Tensor) -> None:

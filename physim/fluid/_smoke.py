@@ -102,9 +102,14 @@ class Smoke:
         if source is not None:
             grid.check_cells("source", source)
             check_finite("source", source.detach())
+        check_finite("buoyancy", torch.as_tensor(buoyancy).detach())
         openings = sides or [*([(False, False)] * (grid.axes - 1)), (False, True)]
-        if len(openings) != grid.axes:
-            raise SettingsError(f"sides: got {len(openings)} pairs, expected one for each axis")
+        if len(openings) != grid.axes or any(
+            not isinstance(pair, Sequence) or len(pair) != 2 for pair in openings
+        ):
+            raise SettingsError(
+                f"sides: got {sides!r}, expected a pair of flags for each of {grid.axes} axes"
+            )
         self.grid = grid
         self.timestep = timestep
         self.source = source
@@ -120,6 +125,13 @@ class Smoke:
         solver: LinearSolver | None = None,
         previous: PressureProjection | None = None,
     ) -> PressureProjection:
+        if not isinstance(obstacles, Sequence) or not all(
+            isinstance(obstacle, Obstacle) for obstacle in obstacles
+        ):
+            raise SettingsError(
+                f"obstacles: got {obstacles!r}, expected a list of bodies such as Sphere, with a "
+                "distance(points)"
+            )
         fractions = open_fractions(self.grid, obstacles, self.sides)
         opening = torch.cat([w.detach().flatten() for w in fractions])
         check_finite("obstacles", opening)
@@ -174,6 +186,11 @@ class Smoke:
         grid, duration = self.grid, self.timestep
         grid.check_velocity(state.velocity)
         grid.check_cells("smoke", state.smoke)
+        for name, field in (("smoke", state.smoke), ("velocity", state.velocity[0])):
+            if field.dtype != torch.float64:
+                raise SettingsError(
+                    f"{name}: got {field.dtype}, expected torch.float64; convert it with .double()"
+                )
         smoke = advect(grid, state.smoke, state.velocity, duration, scheme=self.scheme)
         if self.source is not None:
             smoke = smoke + duration * self.source

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, Status, check_count, check_positive
 from solvers.dcdm._network import DirectionNetwork
 from solvers.linear import (
     Items,
@@ -66,7 +66,7 @@ class DeepConjugateDirection:
 
     def __post_init__(self) -> None:
         check_positive("rtol", self.rtol)
-        check_positive("max_iterations", self.max_iterations)
+        check_count("max_iterations", self.max_iterations)
         if self.kept < 0:
             raise SettingsError(f"kept: got {self.kept}, expected zero or more directions")
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count, check_positive
 from solvers.linear import (
     Directions,
     Items,
@@ -92,8 +92,9 @@ class RecycledConjugateGradient:
     steps: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "max_iterations", "directions", "steps"):
-            check_positive(name, getattr(self, name))
+        check_positive("rtol", self.rtol)
+        for name in ("max_iterations", "directions", "steps"):
+            check_count(name, getattr(self, name))
         if self.directions > 64:
             raise SettingsError(f"directions: got {self.directions}, expected at most 64")
 

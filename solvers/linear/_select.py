@@ -90,6 +90,11 @@ def linear_solve(
         )
     if operator.size == 0:
         raise ShapeError(f"A: {operator!r} has no unknowns, expected one at least")
+    if solver is not None and (isinstance(solver, type) or not isinstance(solver, LinearSolver)):
+        raise SettingsError(
+            f"solver: got {solver!r}, expected settings such as ConjugateGradient(), or None to "
+            "let choose_solver pick"
+        )
     chosen = choose_solver(operator) if solver is None else solver
     return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
 

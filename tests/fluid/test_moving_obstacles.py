@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from physim.fluid import Box, Moving, Obstacle, Smoke, SmokeState, Sphere, StaggeredGrid
-from solvers.core import NonFiniteError, NotConvergedError, ShapeError, Status
+from solvers.core import NonFiniteError, NotConvergedError, SettingsError, ShapeError, Status
 from solvers.linear import ConjugateGradient, Multigrid
 
 TIGHT = ConjugateGradient(preconditioner=Multigrid(), rtol=1e-12)
@@ -214,3 +216,32 @@ def test_bad_motions_are_named() -> None:
         Smoke(grid, timestep=1.0, obstacles=[Moving(ball, vector(1.0))])
     with pytest.raises(NonFiniteError, match="velocity"):
         Smoke(grid, timestep=1.0, obstacles=[Moving(ball, vector(1.0, float("nan")))])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"obstacles": Sphere(vector(4.0, 4.0), 1.0)}, "a list of bodies"),
+        ({"obstacles": ["stone"]}, "a list of bodies"),
+        ({"sides": [True, False]}, "a pair of flags"),
+        ({"source": np.zeros((8, 8))}, "torch.as_tensor"),
+    ],
+)
+def test_bad_scenes_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((SettingsError, ShapeError), match=message):
+        Smoke(StaggeredGrid((8, 8)), timestep=1.0, **options)
+
+
+def test_bodies_take_lists_and_states_are_in_double_precision() -> None:
+    grid = StaggeredGrid((8, 8))
+    ball = Moving(Sphere([4.0, 4.0], 1.5), [0.1, 0.0])  # type: ignore[arg-type]
+    scene = Smoke(grid, timestep=1.0, obstacles=[ball])
+    state, _ = scene.step(scene.initial_state())
+    assert float(state.velocity[0][4, 3]) > 0
+    single = SmokeState(velocity=state.velocity, smoke=state.smoke.float(), pressure=state.pressure)
+    with pytest.raises(SettingsError, match="smoke: got torch.float32"):
+        scene.step(single)
+    with pytest.raises(NonFiniteError, match="buoyancy"):
+        Smoke(grid, timestep=1.0, buoyancy=float("nan"))
+    with pytest.raises(ShapeError, match="shape: got 8"):
+        StaggeredGrid(8)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from solvers.core import Status
+from solvers.core import SettingsError, Status
 from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear.operators._operator import LinearOperator
@@ -99,6 +99,10 @@ class PreparedKrylov(Prepared):
 
     def _precondition(self) -> PreparedPreconditioner:
         settings: Preconditioner | None = self._settings.preconditioner
+        if isinstance(settings, type) or not isinstance(settings, Preconditioner | None):
+            raise SettingsError(
+                f"preconditioner: got {settings!r}, expected settings such as Jacobi(), or None"
+            )
         return Identity() if settings is None else settings.prepare(self._plain)
 
     @abstractmethod

@@ -80,6 +80,7 @@ class DenseOperator(LinearOperator):
         return known if self._told is None else self._told
 
     def _measure_symmetry(self) -> bool:
+        self.check()
         matrix = self.matrix.detach()
         is_square = matrix.shape[-1] == matrix.shape[-2]
         return is_square and bool(
@@ -188,6 +189,11 @@ class SparseOperator(LinearOperator):
         """
         if matrix.layout is torch.strided:
             raise SettingsError("matrix: got a dense tensor; use DenseOperator")
+        if matrix.ndim != 2:
+            raise ShapeError(
+                f"matrix: got a sparse tensor of shape {tuple(matrix.shape)}, expected two axes; "
+                "for a batch give SparseOperator values of shape (..., nnz)"
+            )
         entries = matrix if matrix.layout is torch.sparse_coo else matrix.to_sparse_coo()
         entries = entries.coalesce()
         rows, columns = entries.indices()
@@ -275,6 +281,7 @@ class SparseOperator(LinearOperator):
     def _measure_symmetry(self) -> bool:
         if self.shape[0] != self.shape[1]:
             return False
+        self.check()
         flat = self.values.detach().reshape(-1, self.values.shape[-1])
         for item in flat:
             matrix = self._matrix_of(item)

@@ -277,6 +277,8 @@ class PoissonOperator(LinearOperator):
         import scipy.sparse
 
         index = np.arange(self.size).reshape(self.domain)
+        if self.dtype not in (torch.float32, torch.float64):
+            return self.to(dtype=torch.float32).to_scipy()
         diagonal = self.diagonal().detach().cpu().numpy().ravel()
         inner = np.flatnonzero(diagonal)
         rows, columns, entries = [inner], [inner], [diagonal[inner]]
