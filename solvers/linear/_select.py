@@ -18,6 +18,7 @@ from solvers.linear._precision import widen
 from solvers.linear._prepared import LinearSolver
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
+from solvers.linear.krylov._minres import MINRES
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
@@ -134,7 +135,8 @@ def choose_solver(
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU)
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
-    other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU)
+    other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
+                                              is symmetric and turns out singular, `MINRES`
     symmetric, positive diagonal, larger      `ConjugateGradient` with `AlgebraicMultigrid` if the
                                               extra is installed, as long as no more than 200 steps
                                               are foreseen; else with `Jacobi`
@@ -166,7 +168,8 @@ def choose_solver(
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
         return Cholesky(rtol=rtol)
     if has_matrix and on_cpu and operator.size <= direct_size:
-        return SparseLU(rtol=rtol)
+        direct = SparseLU(rtol=rtol)
+        return Fallback(direct, MINRES(rtol=rtol)) if operator.is_symmetric else direct
     if is_positive:
         simple = ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
         if not (has_matrix and on_cpu) or operator.batch or find_spec("pyamg") is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from solvers.core import NonFiniteError, SettingsError, ShapeError
@@ -77,6 +78,27 @@ def test_a_matrix_that_is_not_finite_is_not_called_unsymmetric(solver: Any) -> N
     for A in (DenseOperator(matrix), SparseOperator.from_torch(matrix.to_sparse())):
         with pytest.raises(NonFiniteError, match="is nan"):
             linear_solve(A, ONES, solver)
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_a_singular_matrix_is_solved_in_its_range_and_said_to_fail_elsewhere(
+    is_sparse: bool,
+) -> None:
+    """A graph without a fixed node, against NumPy's least squares."""
+    rng = np.random.default_rng(0)
+    ends = rng.integers(0, 40, size=(2, 160))
+    incidence = np.zeros((160, 40))
+    incidence[np.arange(160), ends[0]] += 1.0
+    incidence[np.arange(160), ends[1]] -= 1.0
+    matrix = incidence.T @ incidence
+    A = scipy.sparse.csr_array(matrix) if is_sparse else torch.from_numpy(matrix)
+    b = torch.from_numpy(rng.normal(size=40))
+    b -= b.mean()
+    solution = linear_solve(A, b)
+    expected = np.linalg.lstsq(matrix, b.numpy(), rcond=None)[0]
+    x = solution.value.numpy()
+    assert np.allclose(x - x.mean(), expected - expected.mean(), atol=1e-6)
+    assert not linear_solve(A, b + 1.0, on_failure="mask").all_converged
 
 
 @pytest.mark.parametrize("half", [0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5)])
