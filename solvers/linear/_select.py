@@ -134,7 +134,8 @@ def choose_solver(
     `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; with
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU)
-    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
+    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); `MINRES` if a
+                                              sparse one turns out singular
     other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
                                               is symmetric and turns out singular, `MINRES`
     symmetric, positive diagonal, larger      `ConjugateGradient` with `AlgebraicMultigrid` if the
@@ -166,7 +167,9 @@ def choose_solver(
     has_matrix = isinstance(operator, DenseOperator | SparseOperator)
     on_cpu = operator.device.type == "cpu"
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
-        return Cholesky(rtol=rtol)
+        dense = Cholesky(rtol=rtol)
+        is_known = isinstance(operator, DenseOperator)
+        return dense if is_known else Fallback(dense, MINRES(rtol=rtol))
     if has_matrix and on_cpu and operator.size <= direct_size:
         direct = SparseLU(rtol=rtol)
         return Fallback(direct, MINRES(rtol=rtol)) if operator.is_symmetric else direct
