@@ -169,7 +169,9 @@ def _limited(solver: LinearSolver, iterations: int | None) -> LinearSolver:
     if iterations is None:
         return solver
     if isinstance(solver, Fallback):
-        return _limited(replace(solver.first, patience=None), iterations)  # type: ignore[type-var]
+        first: Any = solver.first
+        is_patient = getattr(first, "patience", None) is not None
+        return _limited(replace(first, patience=None) if is_patient else first, iterations)
     has_limit = hasattr(solver, "max_iterations")
     return replace(solver, max_iterations=iterations) if has_limit else solver  # type: ignore[type-var]
 

@@ -44,6 +44,8 @@ class StaggeredGrid:
     spacing: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Sequence):
+            raise ShapeError(f"shape: got {self.shape!r}, expected a number of cells for each axis")
         object.__setattr__(self, "shape", tuple(self.shape))
         for size in self.shape:
             check_count("shape", size)
@@ -131,6 +133,11 @@ class StaggeredGrid:
             ShapeError: If it is not that of the grid.
             SettingsError: If they are not floating point.
         """
+        if not isinstance(field, Tensor):
+            raise ShapeError(
+                f"{name}: got {type(field).__name__}, expected a tensor of shape {self.shape}; "
+                "convert it with torch.as_tensor"
+            )
         if tuple(field.shape) != self.shape:
             raise ShapeError(
                 f"{name}: got shape {tuple(field.shape)}, expected {self.shape}, one number a cell"

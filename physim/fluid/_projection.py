@@ -5,7 +5,9 @@ With :math:`w` the open fraction of the faces, the flux :math:`w u` must have no
 .. math:: u = u^* - G p, \qquad -D(w\, G p) = -D(w\, u^*) ,
 
 a symmetric system for :math:`p`, the pressure times the timestep over the density. The result is
-the nearest such field in the norm :math:`\sum w u^2` of kinetic energy.
+the nearest such field in the norm :math:`\sum w u^2` of kinetic energy. Where a body moves with
+velocity :math:`u_s`, it carries :math:`(1 - w) u_s` through the part of a face that it covers, and
+the sum :math:`w u + (1 - w) u_s` has no divergence.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from solvers.linear import ConjugateGradient, LinearSolver, Multigrid, PoissonOp
 
 __all__ = ["PressureProjection"]
 
+_ROUNDING = 1e-10
+
 
 class PressureProjection:
     """A projection prepared for one set of obstacles.
@@ -31,8 +35,11 @@ class PressureProjection:
         fractions: Open fraction of the faces of every axis, 0 on walls. Beyond an open side the
             pressure is zero, one cell from the centre of the last cell.
         solver: For the pressure; conjugate gradients with multigrid to 1e-8 by default.
+        solid: What moving bodies carry through every face [m/s]; nothing by default.
+        previous: A projection on the same grid, whose memory and solver go over to this one.
 
-    Gradients: of the velocity and of the fractions, by one adjoint solve with the same hierarchy.
+    Gradients: of the velocity, the fractions and what bodies carry, by one adjoint solve with the
+    same hierarchy.
     Reference: Batty, Bertails & Bridson 2007, "A fast variational framework for accurate
     solid-fluid coupling".
 
@@ -54,10 +61,13 @@ class PressureProjection:
         fractions: Sequence[Tensor],
         *,
         solver: LinearSolver | None = None,
+        solid: Sequence[Tensor] | None = None,
+        previous: PressureProjection | None = None,
     ):
         grid.check_velocity(fractions)
         self.grid = grid
         self.fractions = list(fractions)
+        self.solid = None if solid is None else list(solid)
         scale = 1.0 / grid.spacing**2
         couplings, boundary = [], torch.zeros(grid.shape, dtype=fractions[0].dtype)
         for axis, fraction in enumerate(fractions):
@@ -69,13 +79,18 @@ class PressureProjection:
             outer = torch.cat([first, between], axis) + torch.cat([between, last], axis)
             boundary = boundary + scale * outer
         self.operator = PoissonOperator(couplings, boundary)
-        self.solver = solver or ConjugateGradient(preconditioner=Multigrid(), rtol=1e-8)
-        self._prepared = self.solver.prepare(self.operator)
+        if previous is None:
+            self.solver = solver or ConjugateGradient(preconditioner=Multigrid(), rtol=1e-8)
+            self._prepared = self.solver.prepare(self.operator)
+        else:
+            self.solver = previous.solver
+            self._prepared = previous._prepared.update(self.operator)
         self._closed = self.operator.null_space()
 
     def __reduce__(self) -> tuple[Callable[..., PressureProjection], tuple[object, ...]]:
         """Grid, fractions and solver; what was prepared is prepared again."""
-        return partial(PressureProjection, solver=self.solver), (self.grid, self.fractions)
+        again = partial(PressureProjection, solver=self.solver, solid=self.solid)
+        return again, (self.grid, self.fractions)
 
     def __call__(
         self,
@@ -92,8 +107,9 @@ class PressureProjection:
             on_failure: ``"raise"``, ``"warn"`` or ``"mask"``.
 
         Returns:
-            The flux ``w u`` [m/s], zero inside of obstacles and on walls; the pressure times the
-            timestep over the density [m^2/s]; the report of the solve.
+            The flux ``w u + (1 - w) u_s`` [m/s], inside of obstacles their velocity and zero on
+            walls; the pressure times the timestep over the density [m^2/s]; the report of the
+            solve, ``INFEASIBLE`` where bodies squeeze a closed region.
 
         Raises:
             ShapeError: If a component has the wrong shape.
@@ -101,10 +117,16 @@ class PressureProjection:
         """
         self.grid.check_velocity(velocity)
         flux = [w * u for w, u in zip(self.fractions, velocity, strict=True)]
+        if self.solid is not None:
+            flux = [part + carried for part, carried in zip(flux, self.solid, strict=True)]
         b = -self.grid.divergence(flux)
         if self._closed is not None:
-            # Between walls the sum is zero but for rounding, which is all there is in calm air.
-            b = self._closed.remove(b)
+            # Between walls the sum is zero but for rounding, which is all there is in calm air,
+            # unless bodies squeeze what is closed.
+            balanced = self._closed.remove(b)
+            excess = float((b - balanced).detach().abs().max()) * self.grid.spacing
+            if excess <= _ROUNDING * max(float(part.detach().abs().max()) for part in flux):
+                b = balanced
         solution = self._prepared.solve(b, x0=guess, on_failure=on_failure)
         pressure = solution.value
         projected = []

@@ -6,7 +6,8 @@ r"""Smoke that rises, past obstacles: advection, buoyancy, projection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from physim.fluid._advection import Scheme, advect
 from physim.fluid._grid import StaggeredGrid
-from physim.fluid._obstacles import Obstacle, open_fractions
+from physim.fluid._obstacles import Obstacle, open_fractions, solid_flux
 from physim.fluid._projection import PressureProjection
 from solvers.core import (
     OnFailure,
@@ -57,7 +58,7 @@ class Smoke:
         grid: The grid; the last axis points up.
         timestep: Duration of a step [s].
         source: Smoke that appears in every cell in a second [1/s]; none by default.
-        obstacles: Solid bodies.
+        obstacles: Solid bodies, where they are now; `Moving` ones push the air.
         buoyancy: Upward acceleration for one unit of smoke [m/s^2], a number or a tensor.
         sides: For each axis whether its first and last sides are open; walls by default, open
             above.
@@ -101,20 +102,64 @@ class Smoke:
         if source is not None:
             grid.check_cells("source", source)
             check_finite("source", source.detach())
+        check_finite("buoyancy", torch.as_tensor(buoyancy).detach())
         openings = sides or [*([(False, False)] * (grid.axes - 1)), (False, True)]
-        if len(openings) != grid.axes:
-            raise SettingsError(f"sides: got {len(openings)} pairs, expected one for each axis")
+        if len(openings) != grid.axes or any(
+            not isinstance(pair, Sequence) or len(pair) != 2 for pair in openings
+        ):
+            raise SettingsError(
+                f"sides: got {sides!r}, expected a pair of flags for each of {grid.axes} axes"
+            )
         self.grid = grid
         self.timestep = timestep
         self.source = source
         self.buoyancy = buoyancy
         self.scheme: Scheme = scheme
-        fractions = open_fractions(grid, obstacles, openings)
+        self.sides = openings
+        self.projection = self._project(obstacles, solver=solver)
+
+    def _project(
+        self,
+        obstacles: Sequence[Obstacle],
+        *,
+        solver: LinearSolver | None = None,
+        previous: PressureProjection | None = None,
+    ) -> PressureProjection:
+        if not isinstance(obstacles, Sequence) or not all(
+            isinstance(obstacle, Obstacle) for obstacle in obstacles
+        ):
+            raise SettingsError(
+                f"obstacles: got {obstacles!r}, expected a list of bodies such as Sphere, with a "
+                "distance(points)"
+            )
+        fractions = open_fractions(self.grid, obstacles, self.sides)
         opening = torch.cat([w.detach().flatten() for w in fractions])
         check_finite("obstacles", opening)
         if not bool((opening > 0).any()):
             raise SettingsError("obstacles: they fill the whole grid, so there is nothing to flow")
-        self.projection = PressureProjection(grid, fractions, solver=solver)
+        carried = solid_flux(self.grid, obstacles, self.sides)
+        for part in carried or ():
+            check_finite("obstacles: the velocity", part.detach())
+        return PressureProjection(
+            self.grid, fractions, solver=solver, solid=carried, previous=previous
+        )
+
+    def with_obstacles(self, obstacles: Sequence[Obstacle]) -> Smoke:
+        """The same scene with its bodies elsewhere.
+
+        The memory of the pressure's hierarchy goes over to the new scene and is filled anew; this
+        one still works, but prepares its own again first.
+
+        Args:
+            obstacles: All bodies where they are now, `Moving` ones with their velocity.
+
+        Raises:
+            SettingsError: If they fill the whole grid.
+            NonFiniteError: If a place or a velocity is NaN or infinite.
+        """
+        scene = copy(self)
+        scene.projection = self._project(obstacles, previous=self.projection)
+        return scene
 
     def initial_state(self) -> SmokeState:
         """Air at rest without smoke."""
@@ -141,6 +186,11 @@ class Smoke:
         grid, duration = self.grid, self.timestep
         grid.check_velocity(state.velocity)
         grid.check_cells("smoke", state.smoke)
+        for name, field in (("smoke", state.smoke), ("velocity", state.velocity[0])):
+            if field.dtype != torch.float64:
+                raise SettingsError(
+                    f"{name}: got {field.dtype}, expected torch.float64; convert it with .double()"
+                )
         smoke = advect(grid, state.smoke, state.velocity, duration, scheme=self.scheme)
         if self.source is not None:
             smoke = smoke + duration * self.source
@@ -155,13 +205,20 @@ class Smoke:
         return SmokeState(velocity=velocity, smoke=smoke, pressure=pressure), report
 
     def run(
-        self, state: SmokeState, steps: int, *, on_failure: OnFailure = "raise"
+        self,
+        state: SmokeState,
+        steps: int,
+        *,
+        motion: Callable[[int], Sequence[Obstacle]] | None = None,
+        on_failure: OnFailure = "raise",
     ) -> list[SmokeState]:
         """Go many timesteps on.
 
         Args:
             state: The first moment.
             steps: Number of steps.
+            motion: Gives all bodies of a step, counted from 0, where they are at its end; by
+                default they stay.
             on_failure: What to do if a pressure solve fails.
 
         Returns:
@@ -172,9 +229,11 @@ class Smoke:
             NotConvergedError: If a solve fails and ``on_failure="raise"``.
         """
         check_count("steps", steps, least=0)
-        states = [state]
-        for _ in range(steps):
-            states.append(self.step(states[-1], on_failure=on_failure)[0])
+        states, scene = [state], self
+        for number in range(steps):
+            if motion is not None:
+                scene = scene.with_obstacles(motion(number))
+            states.append(scene.step(states[-1], on_failure=on_failure)[0])
         return states
 
 

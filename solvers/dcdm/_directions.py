@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, Status, check_count, check_positive
 from solvers.dcdm._network import DirectionNetwork
-from solvers.linear import Items, LinearOperator, Outcome, Prepared
+from solvers.linear import (
+    Items,
+    LinearOperator,
+    Outcome,
+    Prepared,
+    runs_in_double,
+    widen,
+)
 
 __all__ = ["DeepConjugateDirection"]
 
@@ -59,7 +66,7 @@ class DeepConjugateDirection:
 
     def __post_init__(self) -> None:
         check_positive("rtol", self.rtol)
-        check_positive("max_iterations", self.max_iterations)
+        check_count("max_iterations", self.max_iterations)
         if self.kept < 0:
             raise SettingsError(f"kept: got {self.kept}, expected zero or more directions")
 
@@ -83,12 +90,13 @@ class DeepConjugateDirection:
 class _PreparedDirections(Prepared):
     def __init__(self, operator: LinearOperator, solver: DeepConjugateDirection):
         super().__init__(operator, solver, "DeepConjugateDirection")
-        self._plain = operator.detach()
+        self._plain = widen(operator.detach())
         self._plain.check()
         network = DirectionNetwork.load() if solver.network is None else solver.network
         self._network = network.to(operator.device)
         self._settings = solver
 
+    @runs_in_double
     @torch.no_grad()
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         settings, A = self._settings, self._plain

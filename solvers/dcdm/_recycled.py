@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count, check_positive
 from solvers.linear import (
     Directions,
     Items,
@@ -21,6 +21,8 @@ from solvers.linear import (
     Prepared,
     PreparedPreconditioner,
     Trail,
+    runs_in_double,
+    widen,
 )
 
 __all__ = ["RecycledConjugateGradient"]
@@ -90,8 +92,9 @@ class RecycledConjugateGradient:
     steps: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "max_iterations", "directions", "steps"):
-            check_positive(name, getattr(self, name))
+        check_positive("rtol", self.rtol)
+        for name in ("max_iterations", "directions", "steps"):
+            check_count(name, getattr(self, name))
         if self.directions > 64:
             raise SettingsError(f"directions: got {self.directions}, expected at most 64")
 
@@ -157,7 +160,7 @@ class _PreparedRecycled(Prepared):
         memory: _Memory,
         inner: PreparedPreconditioner | None = None,
     ):
-        self._plain = operator.detach()
+        self._plain = widen(operator.detach())
         self._inner = solver.preconditioner.prepare(self._plain) if inner is None else inner
         super().__init__(operator, solver, f"RecycledConjugateGradient with {self._inner.label}")
         self._settings = solver
@@ -165,9 +168,10 @@ class _PreparedRecycled(Prepared):
 
     def update(self, operator: LinearOperator) -> Prepared:
         """Prepare for moved coefficients, with what the sequence has learned."""
-        inner = self._inner.update(operator.detach())
+        inner = self._inner.update(widen(operator.detach()))
         return _PreparedRecycled(operator, self._settings, self._memory, inner)
 
+    @runs_in_double
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         memory, settings = self._memory, self._settings
         is_one = b.ndim == len(self._plain.domain) and not self._plain.batch

@@ -6,6 +6,7 @@ from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._fast import FastDiagonalization
+from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear._select import as_operator, choose_solver, linear_solve
 from solvers.linear.krylov._cg import ConjugateGradient
@@ -59,4 +60,6 @@ __all__ = [
     "as_operator",
     "choose_solver",
     "linear_solve",
+    "runs_in_double",
+    "widen",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from solvers.core import SettingsError, Status, check_positive
+from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
@@ -28,7 +29,7 @@ class PreparedDirect(Prepared):
 
     def __init__(self, operator: LinearOperator, solver: Any):
         super().__init__(operator, solver, type(solver).__name__)
-        self._plain = operator.detach()
+        self._plain = widen(operator.detach())
         self._plain.check()
         self._rtol = solver.rtol
         self._null_space = self._plain.null_space()
@@ -46,6 +47,7 @@ class PreparedDirect(Prepared):
     def _solve(self, items: Items) -> Tensor:
         """Solve for ``items.b``, and end items that have no solution."""
 
+    @runs_in_double
     @torch.no_grad()
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         items = Items(self._plain, b, self._rtol, self._null_space)

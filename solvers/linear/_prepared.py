@@ -14,6 +14,7 @@ from torch import Tensor
 from solvers.core import OnFailure, Solution
 from solvers.linear._adjoint import AdjointStart
 from solvers.linear.operators._operator import LinearOperator
+from solvers.linear.operators._written import Written
 
 __all__ = ["LinearSolver", "Outcome", "Prepared", "expand_right_hand_side"]
 
@@ -49,6 +50,10 @@ class LinearSolver(Protocol):
 class Prepared(ABC):
     """A solver prepared for one operator: hierarchy, factors, scratch memory.
 
+    Where the tensors of the operator are written to in place (an optimizer steps), the next solve
+    first updates to the new numbers. What is written past PyTorch, through ``tensor.data`` or a
+    NumPy array that shares the memory, is not seen: prepare anew after that.
+
     Attributes:
         operator: The operator as given, with gradients.
         solver: The settings.
@@ -59,6 +64,8 @@ class Prepared(ABC):
         self.operator = operator
         self.solver = solver
         self.label = label
+        self._written = Written(operator.coefficients.values())
+        self._latest: Prepared | None = None
 
     def solve(
         self,
@@ -88,8 +95,15 @@ class Prepared(ABC):
             x0=x0,
             adjoint=adjoint,
             on_failure=on_failure,
-            prepared=self,
+            prepared=self._follow(),
         )
+
+    def _follow(self) -> Prepared:
+        """The preparation for the numbers that the operator has now."""
+        latest = self._latest or self
+        if not latest._written.is_unchanged(self.operator.coefficients.values()):
+            latest = self._latest = latest.update(self.operator)
+        return latest
 
     @abstractmethod
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:

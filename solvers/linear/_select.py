@@ -14,9 +14,11 @@ from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
+from solvers.linear._precision import widen
 from solvers.linear._prepared import LinearSolver
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
+from solvers.linear.krylov._minres import MINRES
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
@@ -59,6 +61,7 @@ def linear_solve(
     Returns:
         Solution with ``value``, ``status``, ``iterations`` and ``residual_norm``, the true relative
         residual :math:`\|b - A x\| / \|b\|` of each item. A failed item holds its best iterate.
+        The work is done in float64; narrower numbers come back in their own type, rounded once.
 
     Raises:
         ShapeError: If shapes do not fit.
@@ -88,6 +91,11 @@ def linear_solve(
         )
     if operator.size == 0:
         raise ShapeError(f"A: {operator!r} has no unknowns, expected one at least")
+    if solver is not None and (isinstance(solver, type) or not isinstance(solver, LinearSolver)):
+        raise SettingsError(
+            f"solver: got {solver!r}, expected settings such as ConjugateGradient(), or None to "
+            "let choose_solver pick"
+        )
     chosen = choose_solver(operator) if solver is None else solver
     return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
 
@@ -126,8 +134,10 @@ def choose_solver(
     `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; with
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU)
-    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns)
-    other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU)
+    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); `MINRES` if a
+                                              sparse one turns out singular
+    other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
+                                              is symmetric and turns out singular, `MINRES`
     symmetric, positive diagonal, larger      `ConjugateGradient` with `AlgebraicMultigrid` if the
                                               extra is installed, as long as no more than 200 steps
                                               are foreseen; else with `Jacobi`
@@ -157,9 +167,12 @@ def choose_solver(
     has_matrix = isinstance(operator, DenseOperator | SparseOperator)
     on_cpu = operator.device.type == "cpu"
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
-        return Cholesky(rtol=rtol)
+        dense = Cholesky(rtol=rtol)
+        is_known = isinstance(operator, DenseOperator)
+        return dense if is_known else Fallback(dense, MINRES(rtol=rtol))
     if has_matrix and on_cpu and operator.size <= direct_size:
-        return SparseLU(rtol=rtol)
+        direct = SparseLU(rtol=rtol)
+        return Fallback(direct, MINRES(rtol=rtol)) if operator.is_symmetric else direct
     if is_positive:
         simple = ConjugateGradient(preconditioner=Jacobi(), rtol=rtol, max_iterations=10_000)
         if not (has_matrix and on_cpu) or operator.batch or find_spec("pyamg") is None:
@@ -185,4 +198,6 @@ def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
 def _is_definite(operator: LinearOperator) -> bool:
     if not isinstance(operator, DenseOperator):
         return not operator.batch
-    return bool((torch.linalg.cholesky_ex(operator.matrix.detach())[1] == 0).all())
+    wide = widen(operator.detach())
+    assert isinstance(wide, DenseOperator)
+    return bool((torch.linalg.cholesky_ex(wide.matrix)[1] == 0).all())

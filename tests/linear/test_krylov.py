@@ -297,7 +297,10 @@ def test_fast_diagonalization_between_walls_gives_zero_mean() -> None:
 def test_what_is_chosen() -> None:
     spd = matrix(8)
     assert isinstance(choose_solver(DenseOperator(spd)), Cholesky)
-    assert isinstance(choose_solver(DenseOperator(matrix(8, low=-1.0))), SparseLU)
+    indefinite = choose_solver(DenseOperator(matrix(8, low=-1.0)))
+    assert isinstance(indefinite, Fallback)
+    assert isinstance(indefinite.first, SparseLU)
+    assert isinstance(indefinite.then, MINRES)
     grid = PoissonOperator.from_cells(torch.zeros(4, 4))
     chosen = choose_solver(grid)
     first = chosen.first if isinstance(chosen, Fallback) else chosen

@@ -94,14 +94,13 @@ def test_multigrid_on_slabs_makes_the_iterates_of_one_worker(
             )
             together = linear_solve(A, b, solver, on_failure="mask")
             assert "slabs" in solver.prepare(A).label
-        # The plain W-cycle is indefinite in a few of these scenes, for any number of workers.
-        assert int(together.status) == int(alone.status)
+        assert alone.all_converged
+        assert together.all_converged
         # At 1e-11 the last step of a long line hangs on rounding.
         slack = 1 if rtol < 1e-7 and len(shape) == 1 else 0
         assert abs(int(together.iterations) - int(alone.iterations)) <= slack
-    if alone.all_converged:
-        error = (together.value - alone.value).abs().max()
-        assert float(error) <= 1e-10 * float(alone.value.abs().max())
+    error = (together.value - alone.value).abs().max()
+    assert float(error) <= 1e-10 * float(alone.value.abs().max())
 
 
 @settings(max_examples=10)
@@ -124,14 +123,14 @@ def test_compiled_slabs_make_the_iterates_of_the_compiled_cycle(
             )
             together = linear_solve(A, b, solver, on_failure="mask")
             assert "compiled" in solver.prepare(A).label
-        if alone.all_converged:
-            assert together.all_converged
-            # Between walls single precision drifts, and both start afresh now and then.
-            slack = 1 if A.null_space() is None else 10 + int(alone.iterations) // 4
-            assert abs(int(together.iterations) - int(alone.iterations)) <= slack
-            error = (together.value - alone.value).abs().max()
-            bound = max(1e-10, 30 * rtol)
-            assert float(error) <= bound * float(alone.value.abs().max())
+        assert alone.all_converged
+        assert together.all_converged
+        # At 1e-11 between walls rounding of single precision decides when the last steps end.
+        slack = 1 if rtol > 1e-7 or A.null_space() is None else 4
+        assert abs(int(together.iterations) - int(alone.iterations)) <= slack
+        error = (together.value - alone.value).abs().max()
+        bound = max(1e-10, 30 * rtol)
+        assert float(error) <= bound * float(alone.value.abs().max())
 
 
 def test_slow_compiled_solves_on_slabs_need_the_steps_of_one_worker() -> None:

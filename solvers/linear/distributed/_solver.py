@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_choice, check_positive
+from solvers.core import SettingsError, Status, check_choice, check_count, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.distributed._multigrid import SlabCycle
 from solvers.linear.distributed._schwarz import DeflatedSchwarz
@@ -89,8 +89,9 @@ class DistributedConjugateGradient:
         check_choice("preconditioner", self.preconditioner, ("multigrid", "schwarz"))
         check_choice("cycle", self.cycle, ("W", "V"))
         check_choice("backend", self.backend, ("auto", "kernel", "reference"))
-        for name in ("rtol", "max_iterations", "gather_below", "keep_every"):
-            check_positive(name, getattr(self, name))
+        check_positive("rtol", self.rtol)
+        for name in ("max_iterations", "gather_below", "keep_every"):
+            check_count(name, getattr(self, name))
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Cut the grid and send every worker its slab.

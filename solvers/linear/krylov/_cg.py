@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_count, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
@@ -61,9 +61,9 @@ class ConjugateGradient:
 
     def __post_init__(self) -> None:
         check_positive("rtol", self.rtol)
-        check_positive("max_iterations", self.max_iterations)
+        check_count("max_iterations", self.max_iterations)
         if self.patience is not None:
-            check_positive("patience", self.patience)
+            check_count("patience", self.patience)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Prepare the preconditioner and the null space.

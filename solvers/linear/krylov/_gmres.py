@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, Status, check_count, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
@@ -50,8 +50,9 @@ class GMRES:
     restart: int = 40
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "max_iterations", "restart"):
-            check_positive(name, getattr(self, name))
+        check_positive("rtol", self.rtol)
+        for name in ("max_iterations", "restart"):
+            check_count(name, getattr(self, name))
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Prepare the preconditioner.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, Status, check_count, check_positive
 from solvers.linear._prepared import Outcome, Prepared
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
@@ -50,7 +50,7 @@ class MINRES:
 
     def __post_init__(self) -> None:
         check_positive("rtol", self.rtol)
-        check_positive("max_iterations", self.max_iterations)
+        check_count("max_iterations", self.max_iterations)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Prepare the preconditioner.

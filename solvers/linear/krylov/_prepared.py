@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from solvers.core import Status
+from solvers.core import SettingsError, Status
+from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.preconditioners._preconditioner import (
@@ -75,7 +76,7 @@ class PreparedKrylov(Prepared):
         preconditioner: PreparedPreconditioner | None = None,
         pace: Pace | None = None,
     ):
-        self._plain = operator.detach()
+        self._plain = widen(operator.detach())
         self._settings: Any = solver
         self.preconditioner = self._precondition() if preconditioner is None else preconditioner
         self._pace = Pace() if pace is None else pace
@@ -84,6 +85,7 @@ class PreparedKrylov(Prepared):
         name = type(solver).__name__
         super().__init__(operator, solver, f"{name} with {inner}" if inner else name)
 
+    @runs_in_double
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         outcome = self._solve(b, x0)
         failed = outcome.status != Status.CONVERGED
@@ -97,6 +99,10 @@ class PreparedKrylov(Prepared):
 
     def _precondition(self) -> PreparedPreconditioner:
         settings: Preconditioner | None = self._settings.preconditioner
+        if isinstance(settings, type) or not isinstance(settings, Preconditioner | None):
+            raise SettingsError(
+                f"preconditioner: got {settings!r}, expected settings such as Jacobi(), or None"
+            )
         return Identity() if settings is None else settings.prepare(self._plain)
 
     @abstractmethod
@@ -119,7 +125,7 @@ class PreparedKrylov(Prepared):
             self.operator.is_symmetric,
         )
         if is_alike and not self._pace.is_slow:
-            kept = self.preconditioner.update(operator.detach())
+            kept = self.preconditioner.update(widen(operator.detach()))
             if kept is not None:
                 return type(self)(operator, self._settings, kept, self._pace)
         return self.solver.prepare(operator)

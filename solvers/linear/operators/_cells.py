@@ -45,15 +45,15 @@ def assemble(
     axes = kinds.ndim
     steps = _for_each_axis("spacing", spacing, axes)
     closed = _for_each_axis("periodic", periodic, axes)
-    sides = [(outside, outside)] * axes if isinstance(outside, int) else list(outside)
-    if len(sides) != axes or {kind for pair in sides for kind in pair} - {SOLID, AIR}:
-        raise SettingsError(
-            f"outside: got {outside!r}, expected 1 (solid) or 2 (air), or a pair of these for "
-            f"each of {axes} axes"
+    sides = _check_outside(outside, axes)
+    if fluxes is not None and len(fluxes) != axes:
+        raise ShapeError(
+            f"fluxes: got {len(fluxes)} entries, expected one for each of {axes} axes, None where "
+            "there is no flux"
         )
     beta = _cell_coefficient(kinds, density, coefficient, dtype, (values, mass))
     known = _cell_field("values", 0.0 if values is None else values, kinds, beta)
-    beyond = float(values) if isinstance(values, int | float) else 0.0
+    beyond = known.flatten()[0] if np.ndim(values) == 0 else 0.0  # type: ignore[arg-type]
 
     fluid = kinds == FLUID
     boundary = torch.zeros_like(beta)
@@ -85,17 +85,28 @@ def assemble(
     return Assembled(couplings=tuple(couplings), boundary=boundary, mass=mass_field, source=source)
 
 
+def _check_outside(outside: Any, axes: int) -> list[tuple[int, int]]:
+    sides = [(outside, outside)] * axes if isinstance(outside, int) else list(outside)
+    kinds = [tuple(pair) if np.ndim(pair) == 1 else (pair,) for pair in sides]
+    if len(kinds) != axes or any(len(pair) != 2 or {*pair} - {SOLID, AIR} for pair in kinds):
+        raise SettingsError(
+            f"outside: got {outside!r}, expected 1 (solid) or 2 (air), or a pair of these for "
+            f"each of {axes} axes"
+        )
+    return sides
+
+
 def _check_cells(cells: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    kinds = torch.as_tensor(cells)
+    given = kinds = torch.as_tensor(cells)
     if not 1 <= kinds.ndim <= 3 or 0 in kinds.shape:
         raise ShapeError(
             f"cells: got shape {tuple(kinds.shape)}, expected a grid of 1 to 3 axes with at least "
             "one cell each; a batch shares one scene and differs in density"
         )
     kinds = kinds.to(torch.int64)
-    if bool(((kinds < FLUID) | (kinds > AIR)).any()):
+    if bool(((kinds < FLUID) | (kinds > AIR) | (kinds != given)).any()):
         raise SettingsError(
-            f"cells: got numbers {kinds.unique().tolist()[:8]}, expected 0 fluid, 1 solid, 2 air"
+            f"cells: got numbers {given.unique().tolist()[:8]}, expected 0 fluid, 1 solid, 2 air"
         )
     if not bool((kinds == FLUID).any()):
         raise SettingsError("cells: there is no fluid (0), so there is nothing to solve")
@@ -111,6 +122,8 @@ def _cell_coefficient(
 ) -> Tensor:
     if density is not None and coefficient is not None:
         raise SettingsError("density and coefficient: got both, expected one (they are inverse)")
+    if dtype is not None and not dtype.is_floating_point:
+        raise SettingsError(f"dtype: got {dtype}, expected a floating-point type")
     given = density if coefficient is None else coefficient
     tensors = [t for t in (given, *others) if isinstance(t, Tensor) and t.is_floating_point()]
     kind = dtype or (tensors[0].dtype if tensors else torch.float64)
@@ -119,6 +132,7 @@ def _cell_coefficient(
         return torch.ones(kinds.shape, dtype=kind, device=device)
     name = "density" if coefficient is None else "coefficient"
     field = torch.as_tensor(given).to(dtype=kind)
+    field = field.expand(kinds.shape) if field.ndim == 0 else field
     if tuple(field.shape[field.ndim - kinds.ndim :]) != tuple(kinds.shape):
         raise ShapeError(
             f"{name}: got shape {tuple(field.shape)}, expected (..., *{tuple(kinds.shape)}) like "
@@ -149,14 +163,16 @@ def _pairs(x: Tensor, axis: int, is_periodic: bool) -> tuple[Tensor, Tensor]:
     return x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1)
 
 
-def _neighbour(x: Tensor, axis: int, side: int, is_periodic: bool, beyond: float) -> Tensor:
+def _neighbour(
+    x: Tensor, axis: int, side: int, is_periodic: bool, beyond: Tensor | float
+) -> Tensor:
     """The neighbour of every cell along an axis: side 0 the one before, 1 the one after."""
     if is_periodic:
         return x.roll(1 if side == 0 else -1, axis)
     size = x.shape[axis]
     shape = list(x.shape)
     shape[axis] = 1
-    edge = torch.full(shape, beyond, dtype=x.dtype, device=x.device)
+    edge = torch.as_tensor(beyond, dtype=x.dtype, device=x.device).expand(shape)
     parts = (
         (edge, x.narrow(axis, 0, size - 1)) if side == 0 else (x.narrow(axis, 1, size - 1), edge)
     )
@@ -176,10 +192,9 @@ def _face_flux(flux: Tensor, axis: int, side: int, kinds: Tensor, like: Tensor) 
 
 
 def _for_each_axis(name: str, setting: Any, axes: int) -> list[Any]:
-    if isinstance(setting, bool | int | float):
-        settings = [setting] * axes
-    else:
-        settings = list(setting)
+    if isinstance(setting, str):
+        raise SettingsError(f"{name}: got {setting!r}, expected one number, or one for each axis")
+    settings = [setting] * axes if np.ndim(setting) == 0 else list(setting)
     if len(settings) != axes:
         raise SettingsError(f"{name}: got {len(settings)} numbers, expected one for {axes} axes")
     if name == "spacing" and not all(step > 0 for step in settings):

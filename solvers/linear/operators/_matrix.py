@@ -12,10 +12,12 @@ from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError
 from solvers.linear.operators._operator import LinearOperator
+from solvers.linear.operators._written import Facts
 
 __all__ = ["DenseOperator", "SparseOperator"]
 
 _SYMMETRY = 1e-12
+_OF_SCIPY = (torch.float32, torch.float64)
 
 
 class DenseOperator(LinearOperator):
@@ -37,7 +39,8 @@ class DenseOperator(LinearOperator):
             )
         _check_floating("matrix", matrix)
         self.matrix = matrix
-        self._is_symmetric = is_symmetric
+        self._told = is_symmetric
+        self._facts = Facts()
 
     @property
     def domain(self) -> tuple[int, ...]:
@@ -61,18 +64,28 @@ class DenseOperator(LinearOperator):
 
     def with_coefficients(self, coefficients: Mapping[str, Tensor]) -> Self:
         """Another matrix of the same symmetry."""
-        return type(self)(coefficients["matrix"], is_symmetric=self._is_symmetric)
+        return type(self)(coefficients["matrix"], is_symmetric=self._known_symmetry)
 
     @property
     def is_symmetric(self) -> bool:
         """As told, or measured to rounding."""
-        if self._is_symmetric is None:
-            matrix = self.matrix.detach()
-            is_square = matrix.shape[-1] == matrix.shape[-2]
-            self._is_symmetric = is_square and bool(
-                (matrix - matrix.mT).abs().max() <= _SYMMETRY * matrix.abs().max()
-            )
-        return self._is_symmetric
+        if self._told is None:
+            return self._facts.find("is_symmetric", [self.matrix], self._measure_symmetry)
+        return self._told
+
+    @property
+    def _known_symmetry(self) -> bool | None:
+        """As told or measured before; None if neither."""
+        known: bool | None = self._facts.known("is_symmetric", [self.matrix])
+        return known if self._told is None else self._told
+
+    def _measure_symmetry(self) -> bool:
+        self.check()
+        matrix = self.matrix.detach()
+        is_square = matrix.shape[-1] == matrix.shape[-2]
+        return is_square and bool(
+            (matrix - matrix.mT).abs().max() <= _SYMMETRY * matrix.abs().max()
+        )
 
     def apply(self, x: Tensor) -> Tensor:
         """Multiply with the matrix."""
@@ -80,9 +93,8 @@ class DenseOperator(LinearOperator):
 
     def transpose(self) -> LinearOperator:
         """The transposed matrix; symmetry is not measured for it."""
-        if self._is_symmetric:
-            return self
-        return DenseOperator(self.matrix.mT, is_symmetric=self._is_symmetric)
+        symmetry = self._known_symmetry
+        return self if symmetry else DenseOperator(self.matrix.mT, is_symmetric=symmetry)
 
     def diagonal(self) -> Tensor:
         """The diagonal."""
@@ -93,7 +105,7 @@ class DenseOperator(LinearOperator):
         self._check_single("to_scipy")
         import scipy.sparse
 
-        return scipy.sparse.csr_array(self.matrix.detach().cpu().numpy())
+        return scipy.sparse.csr_array(_numbers(self.matrix))
 
 
 class SparseOperator(LinearOperator):
@@ -139,8 +151,8 @@ class SparseOperator(LinearOperator):
                 )
         _check_floating("values", values)
         self.rows, self.columns, self.values, self.shape = rows, columns, values, shape
-        self._is_symmetric = is_symmetric
-        self._scipy: Any = None
+        self._told = is_symmetric
+        self._facts = Facts()
 
     @classmethod
     def from_scipy(cls, matrix: Any, *, is_symmetric: bool | None = None) -> Self:
@@ -177,6 +189,11 @@ class SparseOperator(LinearOperator):
         """
         if matrix.layout is torch.strided:
             raise SettingsError("matrix: got a dense tensor; use DenseOperator")
+        if matrix.ndim != 2:
+            raise ShapeError(
+                f"matrix: got a sparse tensor of shape {tuple(matrix.shape)}, expected two axes; "
+                "for a batch give SparseOperator values of shape (..., nnz)"
+            )
         entries = matrix if matrix.layout is torch.sparse_coo else matrix.to_sparse_coo()
         entries = entries.coalesce()
         rows, columns = entries.indices()
@@ -207,14 +224,20 @@ class SparseOperator(LinearOperator):
         """The same pattern with other values."""
         values = coefficients["values"]
         rows, columns = self.rows.to(values.device), self.columns.to(values.device)
-        return type(self)(rows, columns, values, self.shape, is_symmetric=self._is_symmetric)
+        return type(self)(rows, columns, values, self.shape, is_symmetric=self._known_symmetry)
 
     @property
     def is_symmetric(self) -> bool:
         """As told, or measured to rounding."""
-        if self._is_symmetric is None:
-            self._is_symmetric = self.shape[0] == self.shape[1] and self._measure_symmetry()
-        return self._is_symmetric
+        if self._told is None:
+            return self._facts.find("is_symmetric", [self.values], self._measure_symmetry)
+        return self._told
+
+    @property
+    def _known_symmetry(self) -> bool | None:
+        """As told or measured before; None if neither."""
+        known: bool | None = self._facts.known("is_symmetric", [self.values])
+        return known if self._told is None else self._told
 
     def apply(self, x: Tensor) -> Tensor:
         """Multiply with the matrix; on the CPU through SciPy where no gradient is wanted."""
@@ -230,12 +253,11 @@ class SparseOperator(LinearOperator):
 
     def transpose(self) -> LinearOperator:
         """The transposed matrix; symmetry is not measured for it."""
-        if self._is_symmetric:
+        symmetry = self._known_symmetry
+        if symmetry:
             return self
         turned = (self.shape[1], self.shape[0])
-        return SparseOperator(
-            self.columns, self.rows, self.values, turned, is_symmetric=self._is_symmetric
-        )
+        return SparseOperator(self.columns, self.rows, self.values, turned, is_symmetric=symmetry)
 
     def diagonal(self) -> Tensor:
         """The diagonal."""
@@ -247,18 +269,19 @@ class SparseOperator(LinearOperator):
     def to_scipy(self) -> Any:
         """The matrix in compressed rows."""
         self._check_single("to_scipy")
-        if self._scipy is None:
-            self._scipy = self._matrix_of(self.values)
-        return self._scipy
+        return self._facts.find("scipy", [self.values], lambda: self._matrix_of(self.values))
 
     def _matrix_of(self, values: Tensor) -> Any:
         import scipy.sparse
 
         rows, columns = self.rows.cpu().numpy(), self.columns.cpu().numpy()
-        entries = (values.detach().cpu().numpy(), (rows, columns))
+        entries = (_numbers(values), (rows, columns))
         return scipy.sparse.coo_array(entries, shape=self.shape).tocsr()
 
     def _measure_symmetry(self) -> bool:
+        if self.shape[0] != self.shape[1]:
+            return False
+        self.check()
         flat = self.values.detach().reshape(-1, self.values.shape[-1])
         for item in flat:
             matrix = self._matrix_of(item)
@@ -270,8 +293,15 @@ class SparseOperator(LinearOperator):
         wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         is_traced = torch._C._functorch.is_functorch_wrapped_tensor
         is_hidden = is_traced(x) or is_traced(self.values)
-        on_cpu = x.device.type == "cpu" and not self.batch
-        return on_cpu and not (wants_gradient or is_hidden)
+        has_matrix = x.device.type == "cpu" and not self.batch and x.dtype in _OF_SCIPY
+        return has_matrix and not (wants_gradient or is_hidden)
+
+
+def _numbers(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Plain numbers in a type that SciPy knows."""
+    plain = tensor.detach().cpu()
+    numbers: np.ndarray[Any, Any] = (plain if plain.dtype in _OF_SCIPY else plain.float()).numpy()
+    return numbers
 
 
 def _check_floating(name: str, tensor: Tensor) -> None:

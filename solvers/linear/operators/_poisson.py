@@ -14,6 +14,7 @@ from solvers.core import SettingsError, ShapeError
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._regions import ConstantRegions
 from solvers.linear.operators._stencil import apply_stencil, coupling_sum, face_neighbours
+from solvers.linear.operators._written import Facts
 
 if TYPE_CHECKING:
     from solvers.linear.operators._operator import NullSpace
@@ -77,8 +78,7 @@ class PoissonOperator(LinearOperator):
             self._check_coupling(axis, coupling)
         if mass is not None and tuple(mass.shape[mass.ndim - axes :]) != self.domain:
             raise ShapeError(f"mass: got shape {tuple(mass.shape)}, expected (..., *{self.domain})")
-        self._regions: ConstantRegions | bool | None = False
-        self._active: Tensor | None = None
+        self._facts = Facts()
 
     @classmethod
     def from_cells(
@@ -233,9 +233,9 @@ class PoissonOperator(LinearOperator):
     @property
     def active(self) -> Bool[Tensor, "..."]:
         """Which cells are unknowns."""
-        if self._active is None:
-            self._active = self.diagonal().detach() > 0
-        return self._active
+        return self._facts.find(
+            "active", self.coefficients.values(), lambda: self.diagonal().detach() > 0
+        )
 
     def mask(self, x: Tensor) -> Tensor:
         """Set ``x`` to zero where there is no unknown."""
@@ -243,11 +243,13 @@ class PoissonOperator(LinearOperator):
 
     def null_space(self) -> NullSpace | None:
         """One constant for each closed region without open air and mass."""
-        if self._regions is False:
-            self._regions = ConstantRegions.find(
+        return self._facts.find(
+            "null space",
+            self.coefficients.values(),
+            lambda: ConstantRegions.find(
                 self.couplings, self.excess.detach(), self.active, self.domain
-            )
-        return None if isinstance(self._regions, bool) else self._regions
+            ),
+        )
 
     def check(self) -> None:
         """Check that the numbers are finite, not negative, and leave an unknown.
@@ -275,6 +277,8 @@ class PoissonOperator(LinearOperator):
         import scipy.sparse
 
         index = np.arange(self.size).reshape(self.domain)
+        if self.dtype not in (torch.float32, torch.float64):
+            return self.to(dtype=torch.float32).to_scipy()
         diagonal = self.diagonal().detach().cpu().numpy().ravel()
         inner = np.flatnonzero(diagonal)
         rows, columns, entries = [inner], [inner], [diagonal[inner]]

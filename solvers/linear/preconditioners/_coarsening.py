@@ -37,11 +37,14 @@ _WEAK = 0.4
 def choose_axes(shape: Sequence[int], strengths: Sequence[float]) -> tuple[int, ...]:
     """Axes to coarsen: those coupled at least 0.4 times as strongly as the strongest.
 
+    In a long channel the short axes are merged to one cell: left at two they would couple ever more
+    strongly, beyond what the smoother can do for the long one.
+
     Args:
-        shape: Cells along each axis; an axis of two is not coarsened.
+        shape: Cells along each axis.
         strengths: Mean positive coupling along each axis, 0 if there is none.
     """
-    long = [axis for axis, size in enumerate(shape) if size > 2]
+    long = [axis for axis, size in enumerate(shape) if size > 1]
     strongest = max((strengths[axis] for axis in long), default=0.0)
     return tuple(axis for axis in long if strengths[axis] >= _WEAK * strongest)
 

@@ -31,7 +31,7 @@ class Multigrid:
     where the distance doubles. The smoother is Jacobi with the two steps of a Chebyshev polynomial,
     before and in reverse after the coarse levels, so the cycle is symmetric. Sizes may be odd.
 
-    With `ConjugateGradient`, float64 on the CPU and no periodic axis, the whole iteration runs as
+    With `ConjugateGradient`, on the CPU and without periodic axes, the whole iteration runs as
     one compiled call whose cycle works in single precision. All else runs on tensors.
 
     Args:
