@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from constraints._tensors import keep_precision
 from constraints.failure import FailurePolicy, act_on_failure, check_policy
 from solvers.core import (
     InfeasibleError,
@@ -167,10 +168,4 @@ class AbstractClosedForm(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # The law is kept in double precision whatever the type of the model around it.
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, one in before.items():
-            after = self._buffers[name]
-            if one is not None and after is not None and after.dtype != one.dtype:
-                self._buffers[name] = one.to(after.device)
-        return self
+        return super()._apply(keep_precision(fn), recurse)  # type: ignore[no-untyped-call]

@@ -9,13 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constraints._tensors import check_real
 from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
-from constraints.closed_forms._inputs import (
-    check_batch,
-    check_device,
-    check_real,
-    read_values,
-)
+from constraints.closed_forms._inputs import check_batch, check_device, read_values
 from constraints.failure import FailurePolicy
 from solvers.core import SettingsError, ShapeError, Solution, check_count, check_finite
 

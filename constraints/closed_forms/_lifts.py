@@ -14,12 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constraints.closed_forms._inputs import (
-    check_batch,
-    check_real,
-    read_settings,
-    read_values,
-)
+from constraints._tensors import check_real
+from constraints.closed_forms._inputs import check_batch, read_settings, read_values
 from solvers.core import SettingsError, ShapeError, check_count, check_positive, is_mapped
 
 __all__ = ["DirichletLift", "InitialLift", "PeriodicLift"]

@@ -161,6 +161,8 @@ CASES = {
     "flow": lost(flow, FLOW, "velocity", math.inf),
 }
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+LAYERS = {case.make: name for name, case in CASES.items()}.values()
+each_layer = pytest.mark.parametrize("case", [CASES[name] for name in LAYERS], ids=LAYERS)
 
 
 def solve(layer: Any, inputs: Inputs) -> Solution[Tensor]:
@@ -287,7 +289,7 @@ def test_weights_of_any_size_keep_their_integral() -> None:
         assert abs(float(field.sum()) - 3.0) < 1e-14
 
 
-@every
+@each_layer
 def test_layers_keep_double_precision_in_models_of_any_type(case: Case) -> None:
     model = torch.nn.ModuleList([case.make(), torch.nn.Linear(2, 2)])
     expected = model[0](*case.inputs.values())
@@ -316,7 +318,7 @@ def test_a_loaded_state_replaces_rows_and_what_was_made_of_them() -> None:
         target.load_state_dict({"A": torch.full((4, 6), math.nan)})
 
 
-@every
+@each_layer
 @pytest.mark.parametrize("batch", [(), (2, 3), (0,)])
 def test_any_batch(case: Case, batch: tuple[int, ...]) -> None:
     layer = case.make()
@@ -330,7 +332,7 @@ def test_any_batch(case: Case, batch: tuple[int, ...]) -> None:
     assert str(solution.report).startswith("Report")
 
 
-@every
+@each_layer
 def test_derivatives_of_every_kind(case: Case) -> None:
     # Where rows depend on each other a step to one side is no longer feasible.
     layer = case.make(on_failure="project") if case.make is affine_twice else case.make()
@@ -346,6 +348,13 @@ def test_derivatives_of_every_kind(case: Case) -> None:
     torch.testing.assert_close(torch.autograd.functional.jacobian(call, first), reverse)
     tensors = tuple(one.requires_grad_() for one in inputs.values())
     assert torch.autograd.gradcheck(layer, tensors)
+
+
+@pytest.mark.slow
+@each_layer
+def test_second_derivatives(case: Case) -> None:
+    layer = case.make(on_failure="project") if case.make is affine_twice else case.make()
+    tensors = tuple(one[:2].clone().requires_grad_() for one in case.inputs.values())
     assert torch.autograd.gradgradcheck(layer, tensors)
 
 
