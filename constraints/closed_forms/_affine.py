@@ -14,7 +14,7 @@ from torch import Tensor
 
 from constraints._tensors import check_real
 from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
-from constraints.closed_forms._inputs import check_batch, check_device, read_values
+from constraints.closed_forms._inputs import check_batch, check_device, check_fixed, read_values
 from constraints.failure import FailurePolicy
 from solvers.core import (
     Report,
@@ -50,7 +50,8 @@ class AffineEquality(AbstractClosedForm):
 
     Raises:
         ShapeError: If A has not two axes.
-        SettingsError: If A is not float, rtol is not between 0 and 1, or the policy is unknown.
+        SettingsError: If A is not float or requires gradients, rtol is not between 0 and 1, or the
+            policy is unknown.
 
     Backward: :math:`\bar x_0 = (I - A^+A)\bar x` and :math:`\bar b = A^{+\top}\bar x`, exact; with
     A given per call also its gradient, through the normal equations. Any order.
@@ -87,7 +88,8 @@ class AffineEquality(AbstractClosedForm):
             return
         check_shape("A", A, "p n")
         check_real("A", A)
-        self.register_buffer("A", A.detach().double())
+        check_fixed("A", A)
+        self.register_buffer("A", A.double())
         for name in ("_basis", "_inverse"):
             self.register_buffer(name, None, persistent=False)
         self._factor()
@@ -178,7 +180,11 @@ class AffineEquality(AbstractClosedForm):
         return _largest(_times(A, value.double()) - right, right)
 
     def _is_sound(self, value: Tensor, *inputs: Tensor) -> bool:
-        return super()._is_sound(value, *inputs) and not bool(self._contradicts(*inputs).any())
+        if not super()._is_sound(value, *inputs):
+            return False
+        # Rows per call that depend on each other have given NaN.
+        is_independent = self.A is None or self._inverse.shape[0] == self.A.shape[0]
+        return is_independent or not bool(self._contradicts(*inputs).any())
 
     def _find_lost(self, first: Tensor, *inputs: Tensor) -> Tensor:
         if self.A is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError, ShapeError, check_positive
 
-__all__ = ["check_batch", "check_device", "read_settings", "read_values"]
+__all__ = ["check_batch", "check_device", "check_fixed", "read_settings", "read_values"]
 
 
 def check_device(name: str, value: Tensor, other: str, reference: Tensor) -> None:
@@ -29,6 +29,23 @@ def check_device(name: str, value: Tensor, other: str, reference: Tensor) -> Non
         raise SettingsError(
             f"{name}: got a tensor on {value.device}, expected {reference.device} as for {other}; "
             f"move the layer or {other} with .to(...)"
+        )
+
+
+def check_fixed(name: str, value: object) -> None:
+    """Check that what a layer keeps does not want gradients, which it would lose.
+
+    Args:
+        name: Name of the argument.
+        value: The argument.
+
+    Raises:
+        SettingsError: If it does.
+    """
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise SettingsError(
+            f"{name}: got a tensor that requires gradients, expected fixed numbers at "
+            "construction; use .detach(), or what the call takes"
         )
 
 
@@ -70,6 +87,15 @@ def read_values(name: str, value: Any, *, dtype: torch.dtype, device: torch.devi
     Raises:
         SettingsError: If they are complex, or no numbers at all.
     """
+    if isinstance(value, Tensor) and value.dtype == dtype and value.device == device:
+        return value
+    if isinstance(value, list | tuple) and any(
+        isinstance(one, Tensor) and one.requires_grad for one in value
+    ):
+        raise SettingsError(
+            f"{name}: got a list of tensors that require gradients, which it would lose, expected "
+            "one tensor; use torch.stack"
+        )
     try:
         is_complex = torch.as_tensor(value).is_complex()
         if not is_complex:
@@ -95,6 +121,9 @@ def check_batch(shapes: Mapping[str, Sequence[int]], *, what: str = "batch shape
     Raises:
         ShapeError: If they do not fit together.
     """
+    different = {tuple(shape) for shape in shapes.values() if len(shape)}
+    if len(different) <= 1:
+        return torch.Size(different.pop() if different else ())
     got = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
     first = next(iter(shapes))
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from constraints._tensors import check_real
 from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
-from constraints.closed_forms._inputs import check_batch, check_device, read_values
+from constraints.closed_forms._inputs import check_batch, check_device, check_fixed, read_values
 from constraints.failure import FailurePolicy
 from solvers.core import SettingsError, ShapeError, Solution, check_count, check_finite
 
@@ -35,8 +35,8 @@ class Integral(AbstractClosedForm):
             :mod:`constraints.failure`; under ``"warn"`` and ``"mask"`` they are zero.
 
     Raises:
-        SettingsError: If all weights are zero, weights are no real numbers, or the policy is
-            unknown or ``"project"``.
+        SettingsError: If all weights are zero, weights are no real numbers or require gradients,
+            or the policy is unknown or ``"project"``.
 
     Backward: the projection itself, any order.
 
@@ -58,8 +58,9 @@ class Integral(AbstractClosedForm):
     ):
         super().__init__(on_failure)
         is_number = isinstance(weights, Real)
+        check_fixed("weights", weights)
         device = weights.device if isinstance(weights, Tensor) else torch.device("cpu")
-        value = read_values("weights", weights, dtype=torch.float64, device=device).detach()
+        value = read_values("weights", weights, dtype=torch.float64, device=device)
         if is_number:
             check_count("axes", axes)
         elif value.ndim == 0:

@@ -153,13 +153,11 @@ class Box(AbstractClosedForm):
         )
         inputs = {"x": x, "lower": low, "upper": high}
         check_batch({name: one.shape for name, one in inputs.items()}, what="shape")
-        if self.smooth and not is_mapped(low, high):
-            for name, bound in (("lower", low), ("upper", high)):
-                if bool(bound.detach().isinf().any()):
-                    raise SettingsError(
-                        f"{name}: got an infinite bound, expected finite ones for the smooth map; "
-                        "use smooth=False"
-                    )
+        if self.smooth and not is_mapped(low, high) and bool((high - low).isinf().any()):
+            raise SettingsError(
+                "lower, upper: got an infinite bound, or bounds whose distance overflows, expected "
+                "finite ones for the smooth map; use smooth=False"
+            )
         return inputs
 
 

@@ -88,6 +88,22 @@ WRONG: dict[str, tuple[Callable[[], Any], type[PhysimError], str]] = {
     "lower": (lambda: Box()(FIELD, None, 1.0), SettingsError, "lower: got None"),
     "upper": (lambda: Box()(FIELD, 0.0, 1j), SettingsError, "upper: got complex"),
     "smooth": (lambda: Box(smooth="yes"), SettingsError, "smooth: got 'yes'"),
+    "far": (lambda: Box(smooth=True)(FIELD, -1e308, 1e308), SettingsError, "distance overflows"),
+    "trained rows": (
+        lambda: AffineEquality(ROWS.clone().requires_grad_()),
+        SettingsError,
+        "A: got a tensor that requires gradients",
+    ),
+    "trained weights": (
+        lambda: Integral(torch.nn.Parameter(torch.ones(4))),
+        SettingsError,
+        "weights: got a tensor that requires gradients",
+    ),
+    "listed": (
+        lambda: Integral(1.0)(FIELD, [torch.nn.Parameter(torch.ones(()))] * 3),
+        SettingsError,
+        "total: got a list of tensors that require gradients",
+    ),
     "sum": (lambda: Simplex(math.inf), SettingsError, "total: got inf"),
     "sums": (lambda: Simplex(torch.ones(3)), SettingsError, "total: got a tensor"),
 }
