@@ -46,8 +46,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from constraints.closed_forms._affine import AffineEquality, Integral
+    from constraints.closed_forms._affine import AffineEquality
     from constraints.closed_forms._divergence import DivergenceFree
+    from constraints.closed_forms._integral import Integral
     from constraints.closed_forms._lifts import DirichletLift, InitialLift, PeriodicLift
     from constraints.closed_forms._sets import Box, Simplex
     from constraints.convex._layer import ConvexLayer
@@ -74,8 +75,9 @@ if TYPE_CHECKING:
     )
 else:
     _LAYERS = {
-        "closed_forms._affine": ("AffineEquality", "Integral"),
+        "closed_forms._affine": ("AffineEquality",),
         "closed_forms._divergence": ("DivergenceFree",),
+        "closed_forms._integral": ("Integral",),
         "closed_forms._lifts": ("DirichletLift", "InitialLift", "PeriodicLift"),
         "closed_forms._sets": ("Box", "Simplex"),
         "convex._layer": ("ConvexLayer",),

@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from solvers.core import OnFailure, Report, SettingsError, ShapeError, check_choice
+from constraints._tensors import check_plain, check_real
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    ShapeError,
+    check_choice,
+    check_count,
+    check_positive,
+)
 from solvers.nonlinear import (
     CompiledProblem,
     GeneralProblem,
@@ -38,6 +48,8 @@ class _Layer(nn.Module):
                 f"on_failure: got {on_failure!r}, expected 'raise', 'warn' or 'mask'; a "
                 "least-squares problem always has a solution, so there is nothing to project on"
             )
+        check_positive("ridge", ridge, allow_zero=True)
+        check_count("max_iterations", max_iterations)
         self.ridge = ridge
         self.solver = LevenbergMarquardt(tolerance=tolerance, max_iterations=max_iterations)
         self.on_failure = on_failure
@@ -101,6 +113,11 @@ class ImplicitLeastSquares(_Layer):
     ):
         super().__init__(ridge, tolerance, max_iterations, on_failure)
         check_choice("backend", backend, ("auto", "kernel", "reference"))
+        _check_residuals(residuals)
+        if weights is not None and not isinstance(weights, Mapping):
+            raise SettingsError(
+                f"weights: got {weights!r}, expected a mapping from families to factors"
+            )
         self._is_single = callable(residuals)
         self.residuals = {_ONLY: residuals} if callable(residuals) else dict(residuals)
         self.weights = dict(weights or {})
@@ -139,16 +156,25 @@ class ImplicitLeastSquares(_Layer):
 
         Raises:
             ShapeError: If shapes do not fit together.
+            SettingsError: If an argument is no real tensor, families do not match, or a tensor is
+                inside of a `torch.func` transform.
             NotConvergedError: If an item failed and ``on_failure`` is ``"raise"``.
 
         Gradients: of features and data, by the implicit rule with the exact Hessian; once.
         Cost: features are read once a step; memory is that of the features and their gradient.
         """
-        first = features if isinstance(features, Tensor) else next(iter(features.values()))
-        problem = self.problem(_double(features), _double(data))
+        families = self._by_family("features", features, Tensor)
+        if not families:
+            raise SettingsError(
+                f"features: got no family, expected tensors for {sorted(self.residuals)}"
+            )
+        first = next(iter(families.values()))
+        problem = self.problem(
+            _double("features", features, allow_whole=False), _double("data", data)
+        )
         solution = implicit_least_squares(
             problem,
-            None if start is None else start.double(),
+            None if start is None else _real("start", start),
             solver=self.solver,
             on_failure=self.on_failure,
             what="ImplicitLeastSquares",
@@ -216,6 +242,9 @@ class GeneralLeastSquares(_Layer):
         on_failure: OnFailure = "raise",
     ):
         super().__init__(ridge, tolerance, max_iterations, on_failure)
+        if not callable(residual):
+            raise SettingsError(f"residual: got {residual!r}, expected a function")
+        check_count("unknowns", unknowns)
         self.residual, self.unknowns = residual, unknowns
 
     def forward(self, *parameters: Tensor, start: Tensor | None = None) -> tuple[Tensor, Report]:
@@ -230,31 +259,70 @@ class GeneralLeastSquares(_Layer):
 
         Raises:
             ShapeError: If shapes do not fit together.
+            SettingsError: If a parameter is no real tensor, or inside of a `torch.func` transform.
             NotConvergedError: If an item failed and ``on_failure`` is ``"raise"``.
 
         Gradients: of the parameters, by the implicit rule with the exact Hessian; once.
         """
         if not parameters:
             raise ShapeError("parameters: got none, expected at least one tensor (E, ...)")
+        given = [
+            _real(f"parameters[{number}]", one, allow_whole=number > 0)
+            for number, one in enumerate(parameters)
+        ]
+        if any(one.ndim == 0 for one in given):
+            raise ShapeError("parameters: got shape (), expected (E, ...): one entry an item")
+        if not len(given[0]):
+            return self._nothing(given, parameters[0])
         problem = GeneralProblem(
             self.residual,
-            [one.double() for one in parameters],
+            given,
             unknowns=self.unknowns,
             ridge=self.ridge,
         )
         solution = implicit_least_squares(
             problem,
-            None if start is None else start.double(),
+            None if start is None else _real("start", start),
             solver=self.solver,
             on_failure=self.on_failure,
             what="GeneralLeastSquares",
         )
         return solution.value.to(parameters[0].dtype), solution.report
 
+    def _nothing(self, given: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Report]:
+        """Minimisers of no items, which depend on the parameters as others do."""
+        zero = sum((one.flatten()[:0].sum() for one in given), start=like.new_zeros(()))
+        none = like.new_zeros(0, dtype=torch.int64)
+        report = Report(status=none, iterations=none, residual=none.double())
+        return (like.new_zeros(0, self.unknowns) + zero).to(like.dtype), report
 
-def _double(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double()
+
+def _check_residuals(residuals: Any) -> None:
+    if callable(residuals):
+        return
+    if not isinstance(residuals, Mapping) or not residuals:
+        raise SettingsError(
+            f"residuals: got {residuals!r}, expected a function, or a mapping from names of "
+            "families to functions"
+        )
+    for name, one in residuals.items():
+        if not callable(one):
+            raise SettingsError(f"residuals[{name!r}]: got {one!r}, expected a function")
+
+
+def _double(name: str, value: Any, *, allow_whole: bool = True) -> Any:
+    """Real tensors in double precision, wherever they are."""
     if isinstance(value, Mapping):
-        return {name: _double(one) for name, one in value.items()}
-    return value if value is None else [one.double() for one in value]
+        return {
+            key: _double(f"{name}[{key!r}]", one, allow_whole=allow_whole)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_real(f"{name}[{number}]", one) for number, one in enumerate(value)]
+    return None if value is None else _real(name, value, allow_whole=allow_whole)
+
+
+def _real(name: str, value: Any, *, allow_whole: bool = True) -> Tensor:
+    check_real(name, value, allow_whole=allow_whole)
+    check_plain(name, value)
+    return value.double()  # type: ignore[no-any-return]

@@ -10,22 +10,30 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from constraints.closed_forms._inputs import check_real
+from constraints._tensors import check_real
+from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
+from constraints.closed_forms._inputs import check_batch, check_device, check_fixed, read_values
+from constraints.failure import FailurePolicy
 from solvers.core import (
-    InfeasibleError,
+    Report,
     SettingsError,
     ShapeError,
+    Solution,
+    Status,
     check_finite,
     check_positive,
     check_shape,
+    is_mapped,
 )
 
-__all__ = ["AffineEquality", "Integral"]
+__all__ = ["AffineEquality"]
+
+_CONSISTENT = 1e-9
 
 
-class AffineEquality(nn.Module):
+class AffineEquality(AbstractClosedForm):
     r"""Project onto :math:`\{x : Ax = b\}`, with A fixed at construction or given per call.
 
     A fixed A is factored once and costs two products per call. Its rows are orthogonalised by
@@ -35,10 +43,15 @@ class AffineEquality(nn.Module):
     Args:
         A: Rows ``(p, n)``, fixed; None to give them with every call.
         rtol: Singular values below this part of the largest count as zero.
+        on_failure: What to do where no x satisfies dependent rows, or numbers are not finite; see
+            :mod:`constraints.failure`. ``"project"``, with A fixed, takes the least squares of
+            ``A x - b`` with rows of length one; failed items of ``"warn"`` and ``"mask"`` go there
+            as well, without gradient. Items that are not finite are zero.
 
     Raises:
         ShapeError: If A has not two axes.
-        SettingsError: If A is not float, or rtol is not positive.
+        SettingsError: If A is not float or requires gradients, rtol is not between 0 and 1, or the
+            policy is unknown.
 
     Backward: :math:`\bar x_0 = (I - A^+A)\bar x` and :math:`\bar b = A^{+\top}\bar x`, exact; with
     A given per call also its gradient, through the normal equations. Any order.
@@ -58,30 +71,28 @@ class AffineEquality(nn.Module):
     _basis: Tensor
     _inverse: Tensor
 
-    def __init__(self, A: Float[Tensor, "p n"] | None = None, *, rtol: float = 1e-10):
-        super().__init__()
+    def __init__(
+        self,
+        A: Float[Tensor, "p n"] | None = None,
+        *,
+        rtol: float = 1e-10,
+        on_failure: FailurePolicy = "raise",
+    ):
+        super().__init__(on_failure, can_project=A is not None)
         check_positive("rtol", rtol)
+        if rtol >= 1:
+            raise SettingsError(f"rtol: got {rtol}, expected less than 1; 1e-10 is usual")
         self.rtol = rtol
         if A is None:
             self.register_buffer("A", None)
             return
         check_shape("A", A, "p n")
-        if not A.is_floating_point():
-            raise SettingsError(f"A: got type {A.dtype}, expected floating point; use .double()")
-        check_finite("A", A)
-        A = A.detach().double()
-        self.register_buffer("A", A)
-        # Rows of length one, so that the rank does not depend on their units.
-        length = A.norm(dim=1, keepdim=True)
-        unit = A / torch.where(length > 0, length, 1.0)
-        left, values, right = torch.linalg.svd(unit, full_matrices=False)
-        largest = values[:1].sum()
-        keep = values > rtol * torch.where(largest > 0, largest, 1.0)
-        basis = right[keep]
-        scaled = left[:, keep] / values[keep]
-        inverse = (scaled / torch.where(length > 0, length, 1.0)).mT
-        self.register_buffer("_basis", basis, persistent=False)
-        self.register_buffer("_inverse", inverse, persistent=False)
+        check_real("A", A)
+        check_fixed("A", A)
+        self.register_buffer("A", A.double())
+        for name in ("_basis", "_inverse"):
+            self.register_buffer(name, None, persistent=False)
+        self._factor()
 
     def forward(
         self,
@@ -101,141 +112,185 @@ class AffineEquality(nn.Module):
 
         Raises:
             ShapeError: If sizes do not fit.
-            SettingsError: If A is given twice or not at all, or x or A is no real tensor.
-            InfeasibleError: If dependent rows contradict each other.
-            NonFiniteError: If A, given per call, holds NaN or infinity.
+            SettingsError: If A is given twice or not at all, or an argument is not real.
+            InfeasibleError: Under ``"raise"``, if dependent rows contradict each other, or rows
+                given per call depend on each other.
+            NonFiniteError: Under ``"raise"`` and ``"project"``, if an item holds NaN or infinity.
         """
+        return self._answer(self._read(x, b, A))
+
+    def solve(
+        self,
+        x: Float[Tensor, "*B n"],
+        b: Float[Tensor, "*B p"],
+        A: Float[Tensor, "*B p n"] | None = None,
+    ) -> Solution[Tensor]:
+        """The same with a report: status of each item, and its largest ``|A x - b| / (1 + |b|)``.
+
+        Args:
+            x: As in `forward`.
+            b: As in `forward`.
+            A: As in `forward`.
+
+        Returns:
+            Nearest points and report. Dependent rows that contradict each other are ``INFEASIBLE``;
+            rows given per call that depend without contradiction are ``BREAKDOWN``.
+
+        Raises:
+            InfeasibleError: As in `forward`.
+            NonFiniteError: As in `forward`.
+        """
+        inputs = self._read(x, b, A)
+        return self._settle(inputs, self._nearest(*inputs.values()))
+
+    @property
+    def _item_axes(self) -> int:
+        return 1
+
+    def _nearest(self, *inputs: Tensor) -> Tensor:
+        if self.A is None:
+            return self._per_item(*inputs)
+        x, right = inputs
+        point = x.to(torch.float64)
+        # x0 - V'(V x0 - c) with c = V x*: orthonormal rows leave no error to correct.
+        gap = point @ self._basis.mT - right @ self._inverse.mT
+        return (point - gap @ self._basis).to(x.dtype)
+
+    def _per_item(self, x: Tensor, b: Tensor, A: Tensor) -> Tensor:
+        """Nearest points; NaN where rows depend on each other."""
+        rows, right, point = A.double(), b, x.double()
+        length = _lengths(rows.detach())
+        rows, right = rows / length, right / length[..., 0]
+        factor, failed = torch.linalg.cholesky_ex(rows @ rows.mT)
+        pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
+        dependent = ((failed != 0) | ~(pivots >= self.rtol**0.5).all(-1))[..., None]
+        has_dependent = is_mapped(dependent) or bool(dependent.any())
+        if has_dependent:
+            # Rows of zeros move nothing, and give no gradient.
+            rows = torch.where(dependent[..., None], 0.0, rows)
+            one = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+            factor = torch.linalg.cholesky_ex(rows @ rows.mT + dependent[..., None] * one).L
+        for _ in range(2):
+            gap = _times(rows, point) - right
+            point = point - _times(rows.mT, torch.cholesky_solve(gap[..., None], factor)[..., 0])
+        return (torch.where(dependent, torch.nan, point) if has_dependent else point).to(x.dtype)
+
+    def _violation(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        right, A = inputs[1], inputs[2].double() if self.A is None else self.A
+        return _largest(_times(A, value.double()) - right, right)
+
+    def _is_sound(self, value: Tensor, *inputs: Tensor) -> bool:
+        if not super()._is_sound(value, *inputs):
+            return False
+        # Rows per call that depend on each other have given NaN.
+        is_independent = self.A is None or self._inverse.shape[0] == self.A.shape[0]
+        return is_independent or not bool(self._contradicts(*inputs).any())
+
+    def _find_lost(self, first: Tensor, *inputs: Tensor) -> Tensor:
+        if self.A is not None:
+            return super()._find_lost(first, *inputs)
+        x, b, A = (~one.detach().isfinite() for one in inputs)
+        return x.any(-1) | b.any(-1) | A.any(-1).any(-1)
+
+    def _contradicts(self, *inputs: Tensor) -> Tensor:
+        """Whether no point satisfies the rows of an item."""
+        x, right = inputs[0].detach(), inputs[1].detach()
+        if self.A is None:
+            rows = inputs[2].detach().double()
+            reached = _times(rows, _least(rows, x.double(), right))
+        elif self._inverse.shape[0] == self.A.shape[0]:
+            return x.new_zeros((), dtype=torch.bool)
+        else:
+            reached = _times(self.A, right @ self._inverse.mT @ self._basis)
+        return _largest(reached - right, right) > _CONSISTENT
+
+    def _diagnose(self, value: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        contradicts = self._contradicts(*inputs).expand(value.shape[:-1])
+        if self.A is not None:
+            return contradicts * int(Status.INFEASIBLE), value
+        x, right, rows = (one.detach().double() for one in inputs)
+        kind = torch.where(contradicts, int(Status.INFEASIBLE), int(Status.BREAKDOWN))
+        # Inputs are finite here, so that NaN means dependent rows.
+        status = torch.where(value.detach().isnan().any(-1), kind, int(Status.CONVERGED))
+        return status, _least(rows, x, right).to(value.dtype)
+
+    def _explain(self, inputs: Inputs, report: Report) -> str:
+        item = report.failed_items()[0]
+        if self.A is None:
+            return (
+                f"A: the rows of item {item} depend on each other, expected full row rank where A "
+                "is given per call; drop the dependent rows or fix A at construction"
+            )
+        return (
+            f"b: no x satisfies dependent rows of A with this right-hand side, first in item "
+            f"{item} where A x misses b by {float(report.residual[item]):.2g} of its size; make "
+            'equal rows have equal right-hand sides, drop one, or take on_failure="project"'
+        )
+
+    def _read(self, x: Tensor, b: Tensor, A: Tensor | None) -> Inputs:
         if (self.A is None) == (A is None):
             raise SettingsError(
                 f"A: got {'none' if A is None else 'two'}, expected one, at construction or in "
                 "the call"
             )
         check_real("x", x)
-        b = torch.as_tensor(b, dtype=torch.float64, device=x.device)
+        inputs = {"x": x, "b": read_values("b", b, dtype=torch.float64, device=x.device)}
         if A is not None:
             check_real("A", A)
-            return self._per_item(x, b, A)
-        assert self.A is not None
-        self._check(x, b, self.A)
-        rows, right = self.A, b
-        point = x.to(torch.float64)
-        if self._inverse.shape[0] < rows.shape[0]:
-            self._check_consistent(right)
-        # x0 - V'(V x0 - c) with c = V x*: orthonormal rows leave no error to correct.
-        gap = point @ self._basis.mT - right @ self._inverse.mT
-        return (point - gap @ self._basis).to(x.dtype)
-
-    def _per_item(self, x: Tensor, b: Tensor, A: Tensor) -> Tensor:
-        self._check(x, b, A)
-        rows, right, point = A.double(), b.double(), x.double()
-        length = rows.detach().norm(dim=-1, keepdim=True)
-        length = torch.where(length > 0, length, 1.0)
-        rows, right = rows / length, right / length[..., 0]
-        factor, failed = torch.linalg.cholesky_ex(rows @ rows.mT)
-        pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
-        dependent = (failed != 0) | (pivots < self.rtol**0.5).any(-1)
-        if bool(dependent.any()):
-            check_finite("A", A.detach())
-            raise InfeasibleError(
-                f"A: the rows of item {tuple(dependent.nonzero()[0].tolist())} depend on each "
-                "other, expected full row rank where A is given per call; drop the dependent rows "
-                "or fix A at construction"
-            )
-        for _ in range(2):
-            gap = (rows @ point[..., None])[..., 0] - right
-            point = point - (rows.mT @ torch.cholesky_solve(gap[..., None], factor))[..., 0]
-        return point.to(x.dtype)
-
-    def _check_consistent(self, right: Tensor) -> None:
-        assert self.A is not None
-        reached = (right.detach() @ self._inverse.mT @ self._basis) @ self.A.mT
-        gap = (reached - right.detach()).abs() / (1.0 + right.detach().abs())
-        if bool((gap > 1e-9).any()):
-            where = tuple(int(i) for i in (gap > 1e-9).nonzero()[0])
-            raise InfeasibleError(
-                f"b: no x satisfies dependent rows of A with this right-hand side, first at index "
-                f"{where} where A x misses b by {float(gap[where]):.2g} of its size; make equal "
-                "rows have equal right-hand sides or drop one"
-            )
-
-    @staticmethod
-    def _check(x: Tensor, b: Tensor, A: Tensor) -> None:
-        p, n = A.shape[-2:]
-        for name, tensor, size in (("x", x, n), ("b", b, p)):
-            if tensor.ndim == 0 or tensor.shape[-1] != size:
+            check_shape("A", A, "... p n")
+            inputs["A"] = A
+        rows = self.A if A is None else A
+        assert rows is not None
+        for name, size in (("x", rows.shape[-1]), ("b", rows.shape[-2])):
+            shape = tuple(inputs[name].shape)
+            if not shape or shape[-1] != size:
                 raise ShapeError(
-                    f"{name}: got shape {tuple(tensor.shape)}, expected (..., {size}) for A of "
-                    f"shape {tuple(A.shape)}"
+                    f"{name}: got shape {shape}, expected (..., {size}) for A of "
+                    f"shape {tuple(rows.shape)}"
                 )
+        check_device("A", rows, "x", x)
+        axes = {"x": 1, "b": 1, "A": 2}
+        check_batch({name: one.shape[: one.ndim - axes[name]] for name, one in inputs.items()})
+        return inputs
+
+    def _factor(self) -> None:
+        A = self.A
+        assert A is not None
+        check_finite("A", A)
+        # Rows of length one, so that the rank does not depend on their units.
+        length = _lengths(A)
+        unit = A / length
+        left, values, right = torch.linalg.svd(unit, full_matrices=False)
+        largest = values[:1].sum()
+        keep = values > self.rtol * torch.where(largest > 0, largest, 1.0)
+        self._basis = right[keep]
+        scaled = left[:, keep] / values[keep]
+        self._inverse = (scaled / length).mT
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if self.A is not None:
+            self._factor()
 
 
-class Integral(nn.Module):
-    r"""Give a field a prescribed integral: mass, momentum, mean.
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[..., None])[..., 0]
 
-    .. math:: \int u = \sum_i w_i u_i = M, \qquad
-              u = u_0 + \frac{w}{w \cdot w}\,(M - w \cdot u_0)
 
-    the nearest field in the Euclidean norm of its values. Equal weights shift the field by a
-    constant.
+def _lengths(rows: Tensor) -> Tensor:
+    """Lengths to divide rows by; one for a row of zeros."""
+    length = rows.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0, length, 1.0)
 
-    Args:
-        weights: Quadrature weights of the cells or nodes, any shape; their axes are the last ones
-            of every field. A number: that weight for each of ``axes`` axes.
-        axes: How many axes are summed over if ``weights`` is a number.
 
-    Raises:
-        SettingsError: If all weights are zero.
+def _least(rows: Tensor, x: Tensor, right: Tensor) -> Tensor:
+    """The nearest of the points that violate dependent rows of length one least."""
+    length = _lengths(rows)
+    rows, right = rows / length, right / length[..., 0]
+    return x - _times(torch.linalg.pinv(rows), _times(rows, x) - right)
 
-    Backward: the projection itself, any order.
 
-    Example:
-        >>> import torch
-        >>> mean_free = Integral(0.25)
-        >>> mean_free(torch.tensor([1.0, 2.0, 3.0, 6.0]), 0.0).tolist()
-        [-2.0, -1.0, 0.0, 3.0]
-    """
-
-    weights: Tensor
-
-    def __init__(self, weights: Float[Tensor, "..."] | float, *, axes: int = 1):
-        super().__init__()
-        is_number = not isinstance(weights, Tensor)
-        value: Any = torch.as_tensor(weights, dtype=torch.float64).detach()
-        check_finite("weights", value)
-        if not bool((value != 0).any()):
-            raise SettingsError("weights: got zeros only, expected at least one other number")
-        self._axes = axes if is_number else value.ndim
-        if self._axes < 1:
-            raise SettingsError(f"axes: got {self._axes}, expected 1 or more")
-        self.register_buffer("weights", value)
-
-    def forward(self, field: Float[Tensor, "..."], total: Tensor | float) -> Float[Tensor, "..."]:
-        """Shift a field along the weights until its integral is ``total``.
-
-        Args:
-            field: Values ``(..., *grid)``; the result has their type.
-            total: Integral of each item ``(...)``, or one for all.
-
-        Returns:
-            The field with that integral, to rounding of its type.
-
-        Raises:
-            ShapeError: If the last axes are not those of the weights.
-            SettingsError: If the field is no real tensor.
-        """
-        check_real("field", field)
-        grid = field.shape[field.ndim - self._axes :]
-        if field.ndim < self._axes or (self.weights.ndim and self.weights.shape != grid):
-            raise ShapeError(
-                f"field: got shape {tuple(field.shape)}, expected (..., "
-                f"{', '.join(map(str, self.weights.shape)) or f'{self._axes} axes'})"
-            )
-        weights = self.weights.expand(grid)
-        axes = tuple(range(-self._axes, 0))
-        wanted = torch.as_tensor(total, dtype=torch.float64, device=field.device)
-        wanted = wanted.reshape(*wanted.shape, *(1,) * self._axes)
-        value = field.double()
-        for _ in range(2):
-            missing = wanted - (weights * value).sum(axes, keepdim=True)
-            value = value + missing * (weights / weights.square().sum())
-        return value.to(field.dtype)
+def _largest(gap: Tensor, right: Tensor) -> Tensor:
+    """Largest violation of an item, of the size of its right-hand side; zero without rows."""
+    relative = gap.abs() / (1.0 + right.abs())
+    return relative.amax(-1) if relative.shape[-1] else relative.sum(-1)

@@ -13,14 +13,18 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from solvers.core import ShapeError, check_choice, check_positive
+from constraints._tensors import check_real
+from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
+from constraints.closed_forms._inputs import read_settings
+from constraints.failure import FailurePolicy
+from solvers.core import SettingsError, ShapeError, Solution, check_choice
 
 __all__ = ["DivergenceFree"]
 
 
-class DivergenceFree(nn.Module):
+class DivergenceFree(AbstractClosedForm):
     r"""Nearest field without divergence on a periodic grid of two or three axes.
 
     Args:
@@ -28,9 +32,12 @@ class DivergenceFree(nn.Module):
         difference: Which divergence vanishes: ``"spectral"``, ``"central"``
             :math:`(u_{i+1} - u_{i-1})/2h`, or ``"staggered"`` :math:`(u_i - u_{i-1})/h` with
             component k at the faces ahead of the cells along axis k.
+        on_failure: What to do with fields that hold NaN or infinity, see
+            :mod:`constraints.failure`; under ``"warn"`` and ``"mask"`` they are zero.
 
     Raises:
-        SettingsError: If a spacing is not positive or the word is unknown.
+        SettingsError: If a spacing is not positive and finite, a word is unknown, or the policy is
+            ``"project"``.
         ShapeError: If there are not two or three spacings.
 
     Backward: the projection itself, which is symmetric; any order.
@@ -47,14 +54,22 @@ class DivergenceFree(nn.Module):
         True
     """
 
-    def __init__(self, spacing: Sequence[float], *, difference: str = "spectral"):
-        super().__init__()
+    def __init__(
+        self,
+        spacing: Sequence[float],
+        *,
+        difference: str = "spectral",
+        on_failure: FailurePolicy = "raise",
+    ):
+        super().__init__(on_failure)
         check_choice("difference", difference, ("spectral", "central", "staggered"))
-        if len(spacing) not in (2, 3):
-            raise ShapeError(f"spacing: got {len(spacing)} numbers, expected 2 or 3, one an axis")
-        for value in spacing:
-            check_positive("spacing", value)
-        self.spacing = tuple(float(value) for value in spacing)
+        self.spacing = read_settings("spacing", spacing)
+        if len(self.spacing) not in (2, 3):
+            raise ShapeError(
+                f"spacing: got {len(self.spacing)} numbers, expected 2 or 3, one an axis"
+            )
+        if math.inf in self.spacing:
+            raise SettingsError(f"spacing: got {self.spacing}, expected finite numbers")
         self.difference = difference
 
     def forward(self, velocity: Float[Tensor, "*B d *grid"]) -> Float[Tensor, "*B d *grid"]:
@@ -69,8 +84,35 @@ class DivergenceFree(nn.Module):
 
         Raises:
             ShapeError: If components and axes do not fit the spacing.
+            SettingsError: If the velocity is no real tensor.
+            NonFiniteError: Under ``"raise"``, if an item holds NaN or infinity.
         """
-        axes = self._check(velocity)
+        return self._answer(self._read(velocity))
+
+    def solve(self, velocity: Float[Tensor, "*B d *grid"]) -> Solution[Tensor]:
+        """The same with a report: status of each field, and its largest divergence that is left.
+
+        Args:
+            velocity: As in `forward`.
+
+        Returns:
+            Field and report.
+
+        Raises:
+            NonFiniteError: As in `forward`.
+        """
+        inputs = self._read(velocity)
+        return self._settle(inputs, self._nearest(velocity))
+
+    @property
+    def _item_axes(self) -> int:
+        return len(self.spacing) + 1
+
+    def _nearest(self, *inputs: Tensor) -> Tensor:
+        (velocity,) = inputs
+        if velocity.numel() == 0:
+            return velocity.clone()
+        axes = tuple(range(-len(self.spacing), 0))
         modes = torch.fft.rfftn(velocity.double(), dim=axes)
         symbol = self._symbol(velocity)
         size = sum(part.abs().square() for part in symbol)
@@ -92,8 +134,15 @@ class DivergenceFree(nn.Module):
 
         Returns:
             Divergence at the grid points, in float64.
+
+        Raises:
+            ShapeError: As in `forward`.
+            SettingsError: As in `forward`.
         """
-        axes = self._check(velocity)
+        self._read(velocity)
+        axes = tuple(range(-len(self.spacing), 0))
+        if velocity.numel() == 0:
+            return velocity.double().sum(-len(self.spacing) - 1)
         modes = torch.fft.rfftn(velocity.double(), dim=axes)
         parts = modes.unbind(-len(self.spacing) - 1)
         flux = sum(s * m for s, m in zip(self._symbol(velocity), parts, strict=True))
@@ -101,14 +150,20 @@ class DivergenceFree(nn.Module):
         out: Tensor = torch.fft.irfftn(flux, s=velocity.shape[-len(self.spacing) :], dim=axes)
         return out
 
-    def _check(self, velocity: Tensor) -> tuple[int, ...]:
+    def _violation(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        flux = self.divergence(value).abs().flatten(-len(self.spacing))
+        return flux.amax(-1)
+
+    def _read(self, velocity: Tensor) -> Inputs:
+        check_real("velocity", velocity)
         d = len(self.spacing)
-        if velocity.ndim < d + 1 or velocity.shape[-d - 1] != d:
+        shape = tuple(velocity.shape)
+        if len(shape) < d + 1 or shape[-d - 1] != d or 0 in shape[-d:]:
             raise ShapeError(
-                f"velocity: got shape {tuple(velocity.shape)}, expected (..., {d}, and {d} axes "
+                f"velocity: got shape {shape}, expected (..., {d}, and {d} axes "
                 f"of the grid) for {d} spacings"
             )
-        return tuple(range(-d, 0))
+        return {"velocity": velocity}
 
     def _symbol(self, velocity: Tensor) -> list[Tensor]:
         d = len(self.spacing)

@@ -8,14 +8,15 @@ are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constraints.closed_forms._inputs import check_real
-from solvers.core import SettingsError, ShapeError, check_positive
+from constraints._tensors import check_real
+from constraints.closed_forms._inputs import check_batch, read_settings, read_values
+from solvers.core import SettingsError, ShapeError, check_count, check_positive, is_mapped
 
 __all__ = ["DirichletLift", "InitialLift", "PeriodicLift"]
 
@@ -33,9 +34,9 @@ class DirichletLift(nn.Module):
         axes: Axes of the field whose two ends are given, counted from the back (negative).
 
     Raises:
-        SettingsError: If an axis is not negative or given twice.
+        SettingsError: If an axis is no negative whole number or given twice.
 
-    Backward: exact, to field and values.
+    Backward: exact, to field and values. NaN stays in its item.
 
     Reference: Gordon & Hall 1973, "Transfinite element methods".
 
@@ -48,11 +49,14 @@ class DirichletLift(nn.Module):
 
     def __init__(self, axes: Sequence[int]):
         super().__init__()
-        if not axes or any(axis >= 0 for axis in axes) or len(set(axes)) != len(axes):
+        numbers = tuple(axes) if isinstance(axes, Iterable) else ()
+        are_axes = all(isinstance(axis, int) and axis < 0 for axis in numbers)
+        if not numbers or not are_axes or len(set(numbers)) != len(numbers):
             raise SettingsError(
-                f"axes: got {tuple(axes)}, expected different negative numbers, -1 the last axis"
+                f"axes: got {axes!r}, expected different negative whole numbers, as (-2, -1); "
+                "-1 is the last axis"
             )
-        self.axes = tuple(axes)
+        self.axes = numbers
 
     def forward(
         self,
@@ -71,36 +75,57 @@ class DirichletLift(nn.Module):
             Field with these values at the faces.
 
         Raises:
-            ShapeError: If there is not one pair an axis, or an axis has fewer than two nodes.
-            SettingsError: If the field is no real tensor.
+            ShapeError: If there is not one pair an axis, an axis has fewer than two nodes, or
+                values do not fit their face.
+            SettingsError: If the field is no real tensor, or values are not real pairs.
         """
         check_real("field", field)
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise SettingsError(
+                f"values: got {type(values).__name__}, expected a list with a pair (first, last) "
+                "for each axis, as [(0.0, 1.0)]"
+            )
         if len(values) != len(self.axes):
             raise ShapeError(
                 f"values: got {len(values)} pairs, expected {len(self.axes)}, one for each of axes "
                 f"{self.axes}"
             )
-        for axis, (first, last) in zip(self.axes, values, strict=True):
+        for number, (axis, pair) in enumerate(zip(self.axes, values, strict=True)):
             if -axis > field.ndim or field.shape[axis] < 2:
                 raise ShapeError(
                     f"field: got shape {tuple(field.shape)}, expected 2 or more nodes on axis "
                     f"{axis}"
                 )
-            field = _with_ends(field, axis, first, last)
+            if not isinstance(pair, Sequence) or len(pair) != 2:
+                raise SettingsError(
+                    f"values[{number}]: got {pair!r}, expected a pair: values at the first and at "
+                    f"the last node of axis {axis}"
+                )
+            face = field.select(axis, 0)
+            ends = [
+                _on_face(f"values[{number}][{end}]", value, face) for end, value in enumerate(pair)
+            ]
+            field = _with_ends(field, axis, ends[0], ends[1])
         return field
 
 
-def _with_ends(field: Tensor, axis: int, first: Tensor | float, last: Tensor | float) -> Tensor:
+def _on_face(name: str, value: Tensor | float, face: Tensor) -> Tensor:
+    end = read_values(name, value, dtype=face.dtype, device=face.device)
+    try:
+        return end.expand(face.shape)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"{name}: got shape {tuple(end.shape)}, expected one that broadcasts to "
+            f"{tuple(face.shape)}, the field without that axis"
+        ) from error
+
+
+def _with_ends(field: Tensor, axis: int, first: Tensor, last: Tensor) -> Tensor:
     n = field.shape[axis]
     shape = [1] * field.ndim
     shape[axis] = n
     xi = torch.linspace(0.0, 1.0, n, dtype=field.dtype, device=field.device).reshape(shape)
-    ends = [
-        torch.as_tensor(value, dtype=field.dtype, device=field.device)
-        .expand_as(field.select(axis, 0))
-        .unsqueeze(axis)
-        for value in (first, last)
-    ]
+    ends = [first.unsqueeze(axis), last.unsqueeze(axis)]
     low = ends[0] - field.narrow(axis, 0, 1)
     high = ends[1] - field.narrow(axis, n - 1, 1)
     inside = (field + (1.0 - xi) * low + xi * high).narrow(axis, 1, n - 2)
@@ -115,9 +140,9 @@ class InitialLift(nn.Module):
         duration: Time over which s grows [s]; :math:`s = 1 - e^{-t/T}`, or your own function of t.
 
     Raises:
-        SettingsError: If the duration is not positive.
+        SettingsError: If the duration is not positive and finite.
 
-    Backward: exact, any order.
+    Backward: exact, any order. NaN stays in its item.
 
     Example:
         >>> import torch
@@ -130,6 +155,8 @@ class InitialLift(nn.Module):
         super().__init__()
         if not callable(duration):
             check_positive("duration", duration)
+            if duration == math.inf:
+                raise SettingsError("duration: got inf, expected a finite time [s]")
         self.duration = duration
 
     def forward(
@@ -142,17 +169,52 @@ class InitialLift(nn.Module):
 
         Args:
             output: What the network says, any shape.
-            initial: The field at time zero; broadcasts with ``output``.
-            time: Time since the start [s]; broadcasts with ``output``.
+            initial: The field at time zero, a number or a tensor; broadcasts with ``output``.
+            time: Time since the start [s], likewise.
 
         Returns:
             The field, equal to ``initial`` where the time is zero.
+
+        Raises:
+            ShapeError: If shapes do not fit together.
+            SettingsError: If an argument is not real, or an own function does not vanish at time
+                zero.
         """
+        check_real("output", output)
+        initial, time = (
+            _like(name, value, output) for name, value in (("initial", initial), ("time", time))
+        )
         if callable(self.duration):
-            growth = self.duration(time)
+            growth = self._own_growth(self.duration, time)
         else:
             growth = -torch.expm1(-time / self.duration)
+        fields = {"output": output, "initial": initial, "time": time, "duration(time)": growth}
+        check_batch({name: one.shape for name, one in fields.items()}, what="shape")
         return initial + growth * output
+
+    @staticmethod
+    def _own_growth(function: Callable[[Tensor], Tensor], time: Tensor) -> Tensor:
+        growth = function(time)
+        if not isinstance(growth, Tensor) or not growth.is_floating_point():
+            got = growth.dtype if isinstance(growth, Tensor) else type(growth).__name__
+            raise SettingsError(
+                f"duration: the function gave {got}, expected a tensor of real numbers, as t**2"
+            )
+        if growth.shape == time.shape and not is_mapped(growth, time):
+            grown = (time.detach() == 0) & (growth.detach() != 0)
+            if bool(grown.any()):
+                raise SettingsError(
+                    f"duration: the function is {float(growth[grown][0]):g} at time zero, expected "
+                    "0, so that the initial field holds there; subtract its value at zero"
+                )
+        return growth
+
+
+def _like(name: str, value: Tensor | float, output: Tensor) -> Tensor:
+    """Numbers and whole-number tensors in the type of the output, other tensors as they are."""
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    dtype = value.dtype if isinstance(value, Tensor) and is_float else output.dtype
+    return read_values(name, value, dtype=dtype, device=output.device)
 
 
 class PeriodicLift(nn.Module):
@@ -163,9 +225,10 @@ class PeriodicLift(nn.Module):
         harmonics: Number of multiples k of the base frequency.
 
     Raises:
-        SettingsError: If a period or the number of harmonics is not positive.
+        SettingsError: If there is no period, one is not positive, or harmonics is no whole number
+            from 1.
 
-    Backward: exact, any order.
+    Backward: exact, any order. NaN and infinity stay in their item.
 
     Example:
         >>> import torch
@@ -177,10 +240,10 @@ class PeriodicLift(nn.Module):
 
     def __init__(self, periods: Sequence[float], *, harmonics: int = 1):
         super().__init__()
-        check_positive("harmonics", harmonics)
-        for period in periods:
-            check_positive("periods", period)
-        self.periods = tuple(float(period) for period in periods)
+        check_count("harmonics", harmonics)
+        self.periods = read_settings("periods", periods)
+        if not self.periods:
+            raise SettingsError("periods: got none, expected one for each coordinate, as (1.0,)")
         self.harmonics = harmonics
 
     @property
@@ -199,7 +262,9 @@ class PeriodicLift(nn.Module):
 
         Raises:
             ShapeError: If the last axis is not one coordinate for each period.
+            SettingsError: If x is no real tensor.
         """
+        check_real("x", x)
         if x.ndim == 0 or x.shape[-1] != len(self.periods):
             raise ShapeError(
                 f"x: got shape {tuple(x.shape)}, expected (..., {len(self.periods)}), a "

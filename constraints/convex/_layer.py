@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from constraints._tensors import check_plain, check_real, keep_precision
 from constraints.convex._solvers import DiffcpSolver, InteriorPointSolver, plug_in
 from constraints.failure import FailurePolicy, act_on_failure, check_policy
 from solvers.core import (
@@ -16,6 +17,7 @@ from solvers.core import (
     ShapeError,
     Solution,
     check_choice,
+    check_count,
     check_positive,
 )
 
@@ -86,12 +88,21 @@ class ConvexLayer(nn.Module):
         super().__init__()
         check_policy(on_failure, can_project=False)
         check_choice("backend", backend, ("auto", "interior_point", "diffcp"))
-        for name, value in (("tolerance", tolerance), ("max_iterations", max_iterations)):
-            check_positive(name, value)
-        check_positive("threads", threads)
+        check_positive("tolerance", tolerance)
+        check_count("max_iterations", max_iterations)
+        check_count("threads", threads)
         _check_problem(problem, parameters, variables)
         from cvxpylayers.torch import CvxpyLayer  # type: ignore[attr-defined]
 
+        # Copies are made anew from the program: they solve in a place of their own.
+        self._program = (problem, tuple(parameters), tuple(variables))
+        self._settings = {
+            "on_failure": on_failure,
+            "backend": backend,
+            "tolerance": tolerance,
+            "max_iterations": max_iterations,
+            "threads": threads,
+        }
         self.on_failure: FailurePolicy = on_failure
         self._solver: Any = plug_in(InteriorPointSolver, tolerance, max_iterations, threads)
         own: Any = None
@@ -117,6 +128,18 @@ class ConvexLayer(nn.Module):
                 )
         self._layer = own
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConvexLayer:
+        twin = _make(self._program, {**self._settings, "on_failure": self.on_failure})
+        memo[id(self)] = twin
+        return twin.train(self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (self._program, {**self._settings, "on_failure": self.on_failure})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # The numbers of the program stay double whatever the type of the model around it.
+        return super()._apply(keep_precision(fn), recurse)  # type: ignore[no-untyped-call]
+
     def extra_repr(self) -> str:
         """Settings, for printing."""
         return f"backend={self.backend!r}, on_failure={self.on_failure!r}"
@@ -135,7 +158,7 @@ class ConvexLayer(nn.Module):
 
         Raises:
             ShapeError: If a shape does not fit.
-            SettingsError: If a value is no tensor.
+            SettingsError: If a value is no real tensor, or inside of a `torch.func` transform.
             InfeasibleError: Under ``"raise"``, if failed items have no solution.
             NotConvergedError: Under ``"raise"``, if an item failed in another way.
         """
@@ -143,12 +166,9 @@ class ConvexLayer(nn.Module):
         if len(parameters) != len(wanted):
             raise ShapeError(f"parameters: got {len(parameters)}, expected {len(wanted)}")
         batch: int | None = None
-        for value, parameter in zip(parameters, wanted, strict=True):
-            if not isinstance(value, Tensor):
-                raise SettingsError(
-                    f"{parameter.name()}: got {type(value).__name__}, expected a tensor; convert "
-                    "it with torch.as_tensor"
-                )
+        for number, (value, parameter) in enumerate(zip(parameters, wanted, strict=True)):
+            check_real(parameter.name(), value, allow_whole=number > 0)
+            check_plain(parameter.name(), value)
             own, shape = tuple(value.shape), tuple(parameter.shape)
             if own != shape and own[1:] != shape:
                 raise ShapeError(
@@ -189,7 +209,19 @@ class ConvexLayer(nn.Module):
         return tuple(first.new_zeros(0, *shape) + zero for shape in shapes), report
 
 
+def _make(program: tuple[Any, Any, Any], settings: dict[str, Any]) -> ConvexLayer:
+    return ConvexLayer(*program, **settings)
+
+
 def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:
+    if not hasattr(problem, "is_dpp"):
+        raise SettingsError(
+            f"problem: got {type(problem).__name__}, expected a cvxpy.Problem of an objective and "
+            "constraints"
+        )
+    for what, given in (("parameters", parameters), ("variables", variables)):
+        if not isinstance(given, Iterable) or not all(hasattr(item, "id") for item in given):
+            raise SettingsError(f"{what}: got {given!r}, expected a list of those of the problem")
     if not problem.is_dpp():
         parts = [("objective", problem.objective)]
         parts += [(f"constraint {i}", c) for i, c in enumerate(problem.constraints)]

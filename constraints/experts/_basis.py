@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from solvers.core import SettingsError, check_positive, check_shape
+from solvers.core import SettingsError, check_count, check_positive, check_shape
 
 __all__ = ["JetBasis", "derivative_axes"]
 
@@ -50,7 +50,7 @@ class JetBasis(nn.Module):
         seed: Of the initial weights.
 
     Raises:
-        SettingsError: If a size is not positive.
+        SettingsError: If a size is no positive whole number, or coordinates are not different.
 
     Example:
         >>> basis = JetBasis("xt", functions=4)
@@ -73,7 +73,13 @@ class JetBasis(nn.Module):
     ):
         super().__init__()
         for name, size in (("functions", functions), ("width", width), ("depth", depth)):
-            check_positive(name, size)
+            check_count(name, size)
+        check_count("conditions", conditions, least=0)
+        check_positive("frequency", frequency)
+        if not coordinates or len(set(coordinates)) != len(coordinates):
+            raise SettingsError(
+                f"coordinates: got {coordinates!r}, expected different letters, as 'xt'"
+            )
         self.coordinates, self.functions, self.conditions = coordinates, functions, conditions
         first = len(coordinates) if lifted is None else lifted
         sizes = [first + conditions, *[width] * depth, functions]
@@ -101,6 +107,11 @@ class JetBasis(nn.Module):
             SettingsError: If a feature is not known.
         """
         check_shape("points", points, "n d", sizes={"d": len(self.coordinates)})
+        if isinstance(features, str) or not features:
+            raise SettingsError(
+                f"features: got {features!r}, expected a tuple of names, as ('u', 'u_x')"
+            )
+        points = points.to(self.weights[0].dtype)
         wanted = [derivative_axes(name, self.coordinates) for name in features]
         for name, axes in zip(features, wanted, strict=True):
             if len(axes) > 2 or len(set(axes)) > 1:
@@ -157,7 +168,7 @@ class JetBasis(nn.Module):
                 raise SettingsError(f"condition: got None, expected shape (S, {self.conditions})")
             return inputs[None]
         check_shape("condition", condition, "S c", sizes={"c": self.conditions})
-        samples, n = len(condition), len(inputs)
+        condition, samples, n = condition.to(inputs.dtype), len(condition), len(inputs)
         return torch.cat(
             [inputs.expand(samples, *inputs.shape), condition[:, None].expand(-1, n, -1)], -1
         )

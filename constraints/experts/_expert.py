@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from solvers.core import Report
+from solvers.core import Report, SettingsError
 from solvers.nonlinear import (
     LevenbergMarquardt,
     NormalEquations,
@@ -32,12 +32,24 @@ class Rows:
         features: What the residual takes: ``"u"``, ``"u_t"``, ``"u_xx"``.
         weight: Factor of the mean square of these rows.
         is_local: Whether an expert sees its own points only; otherwise every expert sees all.
+
+    Raises:
+        SettingsError: If the residual is no function, or features are no names.
     """
 
     residual: Callable[..., Any]
     features: tuple[str, ...]
     weight: float = 1.0
     is_local: bool = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.residual):
+            raise SettingsError(f"residual: got {self.residual!r}, expected a function")
+        is_list = isinstance(self.features, list | tuple)
+        if not is_list or not self.features or not all(isinstance(f, str) for f in self.features):
+            raise SettingsError(
+                f"features: got {self.features!r}, expected a tuple of names, as ('u', 'u_x')"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +78,9 @@ class Expert:
         tensors = [*self.basis.parameters(), *self.basis.buffers()]
         basis = copy.deepcopy(self.basis, {id(one): one for one in tensors})
         features = {
-            name: functional_call(
-                basis, theta, (points, condition, self.rows[name].features)
-            ).contiguous()
+            name: functional_call(basis, theta, (points, condition, self.rows[name].features))
+            .double()
+            .contiguous()
             for name, points in item["points"].items()
         }
         residuals = {name: self.rows[name].residual for name in features}

@@ -12,6 +12,15 @@ from torch import Tensor, nn
 
 from constraints.experts._basis import derivative_axes
 from constraints.experts._expert import Expert, ExpertHost, Rows
+from constraints.experts._inputs import (
+    check_condition,
+    find_lost,
+    name_culprit,
+    put_back,
+    read_data,
+    read_points,
+    read_start,
+)
 from constraints.experts._interface import Continuity, GatheredProblem
 from constraints.experts._partition import Partition
 from constraints.experts._solution import MixtureSolution
@@ -19,7 +28,6 @@ from solvers.core import (
     OnFailure,
     Report,
     SettingsError,
-    ShapeError,
     Solution,
     Status,
     apply_on_failure,
@@ -63,7 +71,8 @@ class MixtureOfExperts(nn.Module):
         max_iterations: Steps of an item.
         executor: Where experts are solved; in this thread by default. Expert ``k`` runs on worker
             ``k`` modulo their number. Without continuity a step is one message to each worker there
-            and back; with it one for every iteration.
+            and back; with it one for every iteration. Copies of the module share it; a pickled
+            module comes back with the default.
         on_failure: ``"raise"``, ``"warn"`` or ``"mask"``: failed items have their best iterate and
             no gradient.
 
@@ -107,6 +116,11 @@ class MixtureOfExperts(nn.Module):
         on_failure: OnFailure = "raise",
     ):
         super().__init__()
+        if not isinstance(partition, Partition):
+            raise SettingsError(
+                f"partition: got {type(partition).__name__}, expected a Partition, as "
+                "Partition.boxes([0.0], [1.0], [2])"
+            )
         coordinates: str = getattr(basis, "coordinates", "")
         if len(coordinates) != partition.dimension:
             raise SettingsError(
@@ -116,6 +130,11 @@ class MixtureOfExperts(nn.Module):
         if not rows:
             raise SettingsError("rows: got none, expected at least one family")
         for family in rows.values():
+            if not isinstance(family, Rows):
+                raise SettingsError(
+                    f"rows: got {type(family).__name__}, expected constraints.experts.Rows, as "
+                    'Rows(residual=lambda u: u, features=("u",))'
+                )
             for name in family.features:
                 derivative_axes(name, coordinates)
             check_positive("weight", family.weight, allow_zero=True)
@@ -141,8 +160,9 @@ class MixtureOfExperts(nn.Module):
                 points=interface_points,
             )
         )
-        # Travels to workers with every call, without the numbers that are being trained.
-        self._skeleton = copy.deepcopy(basis).requires_grad_(False)
+        # Travels to workers, where each call gives it the numbers of the basis; in a tuple, so that
+        # its own are neither trained nor saved.
+        self._skeleton = (copy.deepcopy(basis).requires_grad_(False),)
 
     def forward(
         self,
@@ -157,7 +177,8 @@ class MixtureOfExperts(nn.Module):
         Args:
             points: Points of each family, shape ``(n, d)``; all samples share them.
             data: What residuals take besides features: tensors that broadcast to ``(S, n)``.
-            condition: What the basis knows of each sample, shape ``(S, c)``.
+            condition: What the basis knows of each sample, shape ``(S, c)``
+                or what else the basis takes, samples first.
             start: First guess, shape ``(S, K, N)``, for example the ``coefficients`` of an earlier
                 step; zero by default.
 
@@ -166,28 +187,46 @@ class MixtureOfExperts(nn.Module):
             continuity one for each sample, ``(S,)``.
 
         Raises:
-            SettingsError: If an expert has no points, or families do not match.
+            SettingsError: If an expert has no points, families do not match, or an argument is no
+                real tensor.
+            ShapeError: If shapes do not fit together.
             NotConvergedError: If an item failed and ``on_failure`` is ``"raise"``.
 
         Gradients: of the basis's parameters and of ``condition``, by the implicit rule.
+
+        A sample whose condition or start is not finite is ``NON_FINITE`` with a field of zero; one
+        whose data are not, at the experts that see them.
         """
+        check_condition(condition)
         samples = 1 if condition is None else len(condition)
-        parameters = {
-            "theta": dict(self.basis.named_parameters()),
-            "condition": condition,
-        }
-        items = self._split(points, data or {}, samples, start)
+        places = read_points(points, list(self.rows), self.partition.dimension)
+        columns = read_data(data, list(self.rows), places, samples)
+        first = read_start(start, (samples, self.partition.experts, self._functions()))
+        items = self._split(places, columns, first)
         expert = Expert(
-            basis=self._skeleton,
+            basis=self._skeleton[0],
             rows=self.rows,
             ridge=self.ridge,
             solver=self.solver,
-            kind=self._kind(points, data or {}),
+            kind=self._kind(points, columns),
         )
-        if self.continuity is None:
-            w, report = self._solve_apart(expert, items, parameters)
+        given = {"condition": condition, "start": first} | {
+            f"data[{name!r}][{number}]": one
+            for name, some in columns.items()
+            for number, one in enumerate(some)
+        }
+        lost = find_lost(condition, first)
+        if not len(lost) or bool(lost.any()):
+            # Not solved at all: a basis that is not finite would spoil its parameters' gradients.
+            kept = (~lost).nonzero()[:, 0]
+            some = [_choose(item, kept, first[kept, k]) for k, item in enumerate(items)]
+            w, report = self._solve(expert, some, None if condition is None else condition[kept])
+            w, report = put_back(w, report, kept, samples)
+            if condition is not None:
+                rows = lost.reshape(-1, *(1,) * (condition.ndim - 1))
+                condition = torch.where(rows, torch.zeros_like(condition), condition)
         else:
-            w, report = self._solve_together(self.continuity, expert, items, parameters)
+            w, report = self._solve(expert, items, condition)
         solution = MixtureSolution(
             coefficients=w,
             report=report,
@@ -196,14 +235,40 @@ class MixtureOfExperts(nn.Module):
             condition=condition,
             routing=self.routing,
         )
-        apply_on_failure(
-            report,
-            self.on_failure,
-            solution=Solution(value=solution, report=report),
-            what="MixtureOfExperts",
-            stacklevel=4,
-        )
+        if not report.all_converged:
+            apply_on_failure(
+                report,
+                self.on_failure,
+                solution=Solution(value=solution, report=report),
+                what="MixtureOfExperts" + name_culprit(given),
+                stacklevel=4,
+            )
         return solution
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MixtureOfExperts:
+        """Copy everything but the executor, which copies share."""
+        twin = type(self).__new__(type(self))
+        memo |= {id(self): twin, id(self.executor): self.executor}
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave workers behind: who loads a pickled mixture solves it in its own thread."""
+        return {**self.__dict__, "executor": SerialExecutor()}
+
+    def _solve(
+        self, expert: Expert, items: list[dict[str, Any]], condition: Tensor | None
+    ) -> tuple[Tensor, Report]:
+        if condition is not None and not len(condition):
+            shape = (0,) if self.continuity else (0, len(items))
+            none = torch.zeros(shape, dtype=torch.int64)
+            w = torch.zeros(0, len(items), self._functions(), dtype=torch.float64)
+            return w, Report(status=none, iterations=none, residual=none.double())
+        numbers = {**dict(self.basis.named_parameters()), **dict(self.basis.named_buffers())}
+        parameters = {"theta": numbers, "condition": condition}
+        if self.continuity is None:
+            return self._solve_apart(expert, items, parameters)
+        return self._solve_together(self.continuity, expert, items, parameters)
 
     def _solve_apart(
         self, expert: Expert, items: list[dict[str, Any]], parameters: dict[str, Any]
@@ -287,37 +352,22 @@ class MixtureOfExperts(nn.Module):
         return evaluate
 
     def _split(
-        self,
-        points: Mapping[str, Tensor],
-        data: Mapping[str, Sequence[Tensor]],
-        samples: int,
-        start: Tensor | None,
+        self, points: Mapping[str, Tensor], columns: Mapping[str, Sequence[Tensor]], start: Tensor
     ) -> list[dict[str, Any]]:
         """What each expert gets: its points, their data, the factors of its rows, its start."""
-        for what, given in (("points", points), ("data", data)):
-            if not set(given) <= set(self.rows) or (
-                what == "points" and len(given) < len(self.rows)
-            ):
-                raise SettingsError(
-                    f"{what}: got families {sorted(given)}, expected {sorted(self.rows)}"
-                )
         experts = self.partition.experts
         items: list[dict[str, Any]] = [
-            {"points": {}, "data": {}, "scales": {}} for _ in range(experts)
+            {"points": {}, "data": {}, "scales": {}, "start": start[:, k]} for k in range(experts)
         ]
         for name, rows in self.rows.items():
-            places = points[name].to(torch.float64)
-            columns = [
-                _spread(f"data[{name!r}][{number}]", one, samples, len(places))
-                for number, one in enumerate(data.get(name, ()))
-            ]
+            places = points[name]
             every = torch.arange(len(places))
             members = self.partition.members(places) if rows.is_local else [every] * experts
             for item, mine in zip(items, members, strict=True):
                 # Together, experts minimise one sum; apart, each has means of its own.
                 count = len(mine) if self.continuity is None else len(places)
                 item["points"][name] = places[mine]
-                item["data"][name] = [one[:, mine] for one in columns]
+                item["data"][name] = [one[:, mine] for one in columns[name]]
                 item["scales"][name] = rows.weight / max(count, 1)
         for k, item in enumerate(items):
             if not any(map(len, item["points"].values())):
@@ -325,19 +375,9 @@ class MixtureOfExperts(nn.Module):
                     f"points: {self.partition.describe(k)} has none, expected some in every part; "
                     "draw more points or make fewer experts"
                 )
-            functions = self._functions(points)
-            if start is None:
-                item["start"] = torch.zeros(samples, functions, dtype=torch.float64)
-            elif start.shape != (samples, experts, functions):
-                raise ShapeError(
-                    f"start: got shape {tuple(start.shape)}, expected "
-                    f"{(samples, experts, functions)}: samples, experts, functions"
-                )
-            else:
-                item["start"] = start[:, k].detach()
         return items
 
-    def _functions(self, points: Mapping[str, Tensor]) -> int:
+    def _functions(self) -> int:
         known = getattr(self.basis, "functions", None)
         if not isinstance(known, int):
             raise SettingsError("basis: has no attribute functions, expected their number N")
@@ -354,13 +394,3 @@ class MixtureOfExperts(nn.Module):
 def _choose(item: dict[str, Any], samples: Tensor, w: Tensor) -> dict[str, Any]:
     data = {name: [one[samples] for one in columns] for name, columns in item["data"].items()}
     return {**item, "data": data, "start": w}
-
-
-def _spread(name: str, one: Tensor, samples: int, points: int) -> Tensor:
-    try:
-        return one.to(torch.float64).expand(samples, points)
-    except RuntimeError as error:
-        raise ShapeError(
-            f"{name}: got shape {tuple(one.shape)}, expected one that broadcasts to "
-            f"({samples}, {points}): samples, points"
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_shape
+from solvers.core import SettingsError, check_count, check_shape
 
 __all__ = ["Interface", "Partition"]
 
 _SLACK = 1e-9
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class Partition:
             >>> len(partition.interfaces)
             1
         """
+        for name, corner in (("lower", lower), ("upper", upper), ("counts", counts)):
+            if not hasattr(corner, "__len__"):
+                raise SettingsError(
+                    f"{name}: got {corner!r}, expected a list with an entry for each coordinate"
+                )
         d = len(lower)
         if not (d and len(upper) == len(counts) == d):
             raise SettingsError(
@@ -108,9 +115,10 @@ class Partition:
                 "one for each coordinate"
             )
         for j, (a, b, n) in enumerate(zip(lower, upper, counts, strict=True)):
-            if not (b > a and n >= 1):
+            check_count(f"counts[{j}]", n)
+            if not (b > a and math.isfinite(b - a)):
                 raise SettingsError(
-                    f"axis {j}: got {n} boxes from {a} to {b}, expected at least one box and "
+                    f"axis {j}: got {n} boxes from {a} to {b}, expected finite corners with "
                     "lower < upper"
                 )
         if not 0 <= overlap < 0.5:
@@ -122,13 +130,7 @@ class Partition:
             for a, b, n in zip(lower, upper, counts, strict=True)
         ]
 
-        def index(points: Tensor) -> Tensor:
-            number = torch.zeros(len(points), dtype=torch.int64)
-            for j, edge in enumerate(edges):
-                cell = torch.searchsorted(edge, points[:, j].contiguous(), right=True) - 1
-                number = number * counts[j] + cell.clamp(0, counts[j] - 1)
-            return number
-
+        index = functools.partial(_cell, edges)
         return Partition(
             math.prod(counts), d, index, edges=edges, overlap=overlap, periodic=periodic
         )
@@ -144,7 +146,12 @@ class Partition:
 
         Returns:
             A partition without interfaces, so without continuity and blending.
+
+        Raises:
+            SettingsError: If a number is no positive whole one.
         """
+        check_count("experts", experts)
+        check_count("dimension", dimension)
         return Partition(experts, dimension, index)
 
     def owner(self, points: Tensor) -> Tensor:
@@ -172,6 +179,14 @@ class Partition:
                     f"{float(edge[0])} to {float(edge[-1])}"
                 )
         number = self._index(points)
+        kind = getattr(number, "dtype", type(number).__name__)
+        if kind not in _WHOLE or number.shape != points.shape[:1]:
+            raise SettingsError(
+                f"index: gave {kind} of shape {tuple(getattr(number, 'shape', ()))}, expected "
+                f"whole numbers in a tensor of shape ({len(points)},), the expert of each point; "
+                "convert them with .long()"
+            )
+        number = number.long()
         if len(number) and not 0 <= int(number.min()) <= int(number.max()) < self.experts:
             raise SettingsError(
                 f"index: gave {int(number.min())} to {int(number.max())}, expected 0 to "
@@ -247,6 +262,15 @@ class Partition:
                 width = float(edge[1] - edge[0])
                 found.append(Interface(k, number[above], axis, lower, upper, width))
         return found
+
+
+def _cell(edges: Sequence[Tensor], points: Tensor) -> Tensor:
+    """Number of the box that each point is in, the last axis first."""
+    number = torch.zeros(len(points), dtype=torch.int64)
+    for j, edge in enumerate(edges):
+        cell = torch.searchsorted(edge, points[:, j].contiguous(), right=True) - 1
+        number = number * (len(edge) - 1) + cell.clamp(0, len(edge) - 2)
+    return number
 
 
 def _smooth(t: Tensor) -> Tensor:

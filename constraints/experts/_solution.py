@@ -50,11 +50,15 @@ class MixtureSolution:
 
         Gradients: of the basis's parameters, both directly and through the coefficients.
         """
+        if isinstance(features, str):
+            raise SettingsError(
+                f"features: got {features!r}, expected a tuple of names, as ({features!r},)"
+            )
         if self.routing == "blend" and tuple(features) != ("u",):
             raise SettingsError(
                 f"features: got {tuple(features)} of a blended field, expected ('u',)"
             )
-        phi = self.basis(points, self.condition, features)
+        phi = self.basis(points, self.condition, features).to(self.coefficients.dtype)
         if self.routing == "blend":
             weights = self.partition.blend(points)
             w = torch.einsum("pk,skn->spn", weights, self.coefficients)
@@ -67,7 +71,7 @@ class MixtureSolution:
         faces = self.partition.interfaces
         total = self.coefficients.new_zeros(len(self.coefficients), len(features))
         for face in faces:
-            phi = self.basis(face.points(points), self.condition, features)
+            phi = self.basis(face.points(points), self.condition, features).to(total.dtype)
             d = self.coefficients[:, face.first] - self.coefficients[:, face.second]
             total = total + torch.einsum("spfn,sn->spf", phi, d).abs().mean(1) / len(faces)
         return total

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from constraints._tensors import check_plain
 from solvers.core import SettingsError, ShapeError
 
 __all__ = ["Inputs", "read_inputs"]
@@ -39,7 +40,8 @@ def read_inputs(
 
     Raises:
         ShapeError: If a shape does not fit.
-        SettingsError: If types or devices differ, or one of a pair is missing.
+        SettingsError: If types or devices differ, one of a pair is missing, or a tensor is inside
+            of a `torch.func` transform.
     """
     for name, value in (("Q", Q), ("q", q), ("G", G), ("h", h), ("A", A), ("b", b)):
         if not isinstance(value, Tensor) and (value is not None or name in "Qq"):
@@ -47,6 +49,8 @@ def read_inputs(
                 f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
                 "torch.as_tensor"
             )
+        if value is not None:
+            check_plain(name, value)
     for matrix, right, names in ((G, h, "Gh"), (A, b, "Ab")):
         if (matrix is None) != (right is None):
             there, missing = (names[0], names[1]) if right is None else (names[1], names[0])

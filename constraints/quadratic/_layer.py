@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from constraints.failure import FailurePolicy, act_on_failure, check_policy
 from constraints.quadratic._implicit import ProgramCall
 from constraints.quadratic._inputs import Inputs, read_inputs
 from constraints.quadratic._nearest import loosen
-from solvers.core import Report, SettingsError, Solution, Status, check_choice, check_positive
+from solvers.core import Report, SettingsError, Solution, Status, check_choice, check_count
 from solvers.nonlinear.interior_point import Backend
 
 __all__ = ["ConeProgram", "QuadraticProgram"]
@@ -76,9 +76,14 @@ class ConeProgram(nn.Module):
         super().__init__()
         check_policy(on_failure)
         check_choice("backend", backend, ("auto", "kernel", "reference"))
-        check_positive("max_iterations", max_iterations)
-        check_positive("threads", threads)
+        check_count("max_iterations", max_iterations)
+        check_count("threads", threads)
+        if not isinstance(second_order, Iterable):
+            raise SettingsError(
+                f"second_order: got {second_order!r}, expected the sizes of the cones, as (3,)"
+            )
         for size in second_order:
+            check_count("second_order", size, least=0)
             if size < 2:
                 raise SettingsError(
                     f"second_order: got a cone of size {size}, expected 2 or more; a cone of one "

@@ -22,6 +22,7 @@ from constraints import (
     SettingsError,
     ShapeError,
     Simplex,
+    Status,
 )
 
 DIFFERENCES = ("spectral", "central", "staggered")
@@ -53,8 +54,10 @@ def test_the_simplex_keeps_bad_items_apart_and_large_ones_exact() -> None:
         [[bad, 1.0, 2.0], [float("inf"), 1.0, 2.0], [0.9, 0.5, -0.7], [large, 0.0, 0.0]]
     ).double()
     for norm in ("sum", "l1"):
-        found = Simplex(norm=norm)(x)
-        assert found[:2].isnan().all()
+        solution = Simplex(norm=norm, on_failure="mask").solve(x)
+        assert solution.report.failed_items(Status.NON_FINITE) == [(0,), (1,)]
+        found = solution.value
+        assert (found[:2] == 0).all()
         assert torch.allclose(found[2:].abs().sum(1), torch.ones(2).double())
         assert torch.equal(found[3], torch.tensor([1.0, 0.0, 0.0]).double())
 
