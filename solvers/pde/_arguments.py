@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_callable
 
 __all__ = ["argument_names", "call_by_name", "check_known", "with_arguments"]
 
@@ -26,6 +26,7 @@ def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
     Raises:
         SettingsError: If it takes ``*args``, ``**kwargs`` or has no signature.
     """
+    check_callable("function", function, "a function of named arguments")
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
