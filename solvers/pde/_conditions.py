@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from solvers.core import SettingsError, check_number
-from solvers.pde._arguments import call_by_name
+from solvers.pde._arguments import call_by_name, point_values
 from solvers.pde._domain import TIME, Domain
 from solvers.pde._jet import FieldValues, MultiIndex
 
@@ -141,9 +139,8 @@ def evaluate_value(
     if not callable(value):
         return value
     result = call_by_name(value, {**coefficients, **coordinates}, what=what)
-    # A numerical reference computes in NumPy whatever it is given.
-    is_torch = any(isinstance(c, Tensor) for c in coordinates.values())
-    return torch.as_tensor(result) if is_torch and isinstance(result, np.ndarray) else result
+    points = [c for c in coordinates.values() if isinstance(c, Tensor)]
+    return point_values(what, result, len(points[0])) if points else result
 
 
 def given_values(kind: str, values: Mapping[str, Any]) -> dict[str, Value]:

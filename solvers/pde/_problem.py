@@ -24,7 +24,7 @@ from solvers.core import (
     check_names,
 )
 from solvers.kernels import Symbol, Tape
-from solvers.pde._arguments import argument_names, call_by_name, check_known
+from solvers.pde._arguments import argument_names, call_by_name, check_known, point_values
 from solvers.pde._boundaries import Periodic
 from solvers.pde._conditions import Condition, ConditionPoints
 from solvers.pde._domain import TIME, Box, Domain
@@ -297,8 +297,7 @@ class Problem:
             )
         values = {}
         for name, part in zip(self.fields, parts, strict=True):
-            value = torch.as_tensor(part, dtype=torch.float64)
-            values[name] = value.expand(len(points)) if value.ndim == 0 else value
+            values[name] = point_values(f"{self.name}: reference {name}", part, len(points))
             check_finite(f"reference {name}", values[name])
         return values
 

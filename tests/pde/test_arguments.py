@@ -150,3 +150,21 @@ def test_no_points_are_no_mistake(region: Any) -> None:
     assert region.contains(none).shape == (0,)
     assert region.scale(none).shape == (0, 2)
     assert region.surface(none).points.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: x[:2], r"gave shape \(2,\) for \d points, expected one number per point"),
+        (lambda x: x[:, None], r"gave shape \(\d, 1\)"),
+        (lambda x: "a", "gave the text 'a', expected a number or one per point"),
+        (lambda x: None, "gave NoneType"),
+    ],
+)
+def test_what_a_function_of_points_gives_is_one_number_per_point(
+    function: Callable[[Any], Any], words: str
+) -> None:
+    with pytest.raises(PhysimError, match=rf"Dirichlet\(u=...\): {words}"):
+        rod(conditions=[Dirichlet(axis="x", u=function)])
+    with pytest.raises(PhysimError, match=f"rod: reference u: {words}"):
+        rod(reference=function).reference_values(POINTS[:, :1])
