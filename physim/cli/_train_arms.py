@@ -109,17 +109,12 @@ def _check_names(problem: Problem, arms: Sequence[str], settings: Mapping[str, A
 
 
 def _weights(arm: str, settings: Mapping[str, Any]) -> Any:
-    from solvers.pinn import CausalWeights, GradientNormWeights, TangentKernelWeights
+    from solvers.pinn import LOSS_WEIGHTS
 
-    kinds = {
-        "causal": CausalWeights,
-        "gradient-norm": GradientNormWeights,
-        "tangent-kernel": TangentKernelWeights,
-    }
     given = _chosen(settings, _OWN[arm])
     if "tolerances" in given:
         given["tolerances"] = _several(given["tolerances"])
-    return kinds[arm](**given)
+    return LOSS_WEIGHTS[arm](**given)
 
 
 def _curriculum(problem: Problem, settings: Mapping[str, Any]) -> dict[str, Any]:

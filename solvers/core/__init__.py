@@ -26,6 +26,7 @@ from solvers.core._errors import (
 from solvers.core._events import Interrupt, Progress, catch_interrupt, open_progress
 from solvers.core._extras import require_extra
 from solvers.core._files import check_output, to_json, write_whole
+from solvers.core._kinds import check_callable, check_kind, check_names, check_number, describe
 from solvers.core._lazy import lazy_exports
 
 __all__ = [
@@ -52,15 +53,20 @@ __all__ = [
     "apply_on_failure",
     "capture_random_state",
     "catch_interrupt",
+    "check_callable",
     "check_choice",
     "check_count",
     "check_finite",
+    "check_kind",
+    "check_names",
+    "check_number",
     "check_output",
     "check_positive",
     "check_same_kind",
     "check_shape",
     "combine_status",
     "count_status",
+    "describe",
     "full_status",
     "is_mapped",
     "lazy_exports",

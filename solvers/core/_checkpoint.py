@@ -20,6 +20,7 @@ from torch import Tensor
 
 from solvers.core._errors import CheckpointError, SettingsError
 from solvers.core._files import write_whole
+from solvers.core._kinds import check_kind
 
 __all__ = [
     "Checkpoint",
@@ -73,6 +74,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
+    check_kind("path", path, (str, os.PathLike), "a path to a file")
     target = Path(path)
     plain = _on_cpu(tensors)
     header = {
@@ -117,6 +119,7 @@ def load_checkpoint(
     """
     from safetensors import SafetensorError, safe_open
 
+    check_kind("path", path, (str, os.PathLike), "a path to a file")
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no checkpoint file at {source}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from solvers.core._errors import SettingsError
+from solvers.core._kinds import check_kind
 
 __all__ = ["check_output", "to_json", "write_whole"]
 
@@ -36,6 +37,7 @@ def check_output(name: str, path: str | os.PathLike[str], endings: Sequence[str]
         >>> check_output("path", "motion.npz", (".npz", ".h5")).name
         'motion.npz'
     """
+    check_kind(name, path, (str, os.PathLike), "a path to a file")
     target = Path(path)
     if endings and target.suffix.lower() not in endings:
         raise SettingsError(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import ShapeError, check_count
+from solvers.core import ShapeError, check_count, check_kind, check_shape
 from solvers.derivatives._program import ResidualProgram
 
 __all__ = ["ChunkedEngine", "ResidualEngine", "point_weights"]
@@ -48,6 +48,14 @@ class ResidualEngine(ABC):
             ShapeError: If a shape does not fit.
             NonFiniteError: If a point is not finite.
         """
+
+    def check_parameters(self, theta: Float[Tensor, " P"]) -> None:
+        """Refuse what are no parameters of the program.
+
+        Raises:
+            ShapeError: If ``theta`` is no vector of all parameters.
+        """
+        check_shape("theta", theta, str(self.program.parameter_count))
 
     @abstractmethod
     def loss(self, theta: Float[Tensor, " P"]) -> float:
@@ -95,6 +103,7 @@ class ChunkedEngine(ResidualEngine):
         *,
         chunk: int = 2000,
     ) -> None:
+        check_kind("program", program, ResidualProgram, "a ResidualProgram")
         check_count("chunk", chunk)
         self.program, self._chunk = program, chunk
         self._take_in(program)
@@ -125,17 +134,20 @@ class ChunkedEngine(ResidualEngine):
         ]
 
 
-def point_weights(points: Tensor, weights: Tensor | None, equations: int) -> Tensor:
+def point_weights(points: Tensor, weights: Tensor | None, program: ResidualProgram) -> Tensor:
     """Weights of all residuals, shape ``(N, equations)``.
 
     Raises:
         ShapeError: If there are no points or the shape does not fit.
     """
+    equations = program.equations
+    check_shape("points", points, f"N {len(program.coordinates)}")
     count = len(points)
     if count == 0:
         raise ShapeError("points has no point, expected one or more")
     if weights is None:
         weights = torch.full((count,), count**-0.5, dtype=torch.float64, device=points.device)
+    check_kind("weights", weights, Tensor, "a tensor of one factor per point, or None")
     if weights.shape == (count,):
         weights = weights[:, None].expand(count, equations)
     if weights.shape != (count, equations):

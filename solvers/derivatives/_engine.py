@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_count
+from solvers.core import SettingsError, check_count
 from solvers.derivatives._base import ResidualEngine, point_weights
 from solvers.derivatives._generate import ARGUMENTS, Operation, write_engine
 from solvers.derivatives._layers import Branches, Layers
@@ -76,7 +76,7 @@ class CompiledEngine(ResidualEngine):
     ) -> None:
         """Move to other points, or read changed coefficients of the program."""
         program, lanes = self.program, self._lanes
-        factors = point_weights(points, weights, program.equations)
+        factors = point_weights(points, weights, program)
         count = len(points)
         blocks = block_count(count, lanes)
         # the last group is filled up with copies of the last point that weigh nothing
@@ -123,10 +123,7 @@ class CompiledEngine(ResidualEngine):
         return total, self._partial.sum(0)
 
     def _run(self, operation: int, theta: Tensor, out: Tensor) -> float:
-        if theta.shape != self._theta.shape:
-            raise ShapeError(
-                f"theta has shape {tuple(theta.shape)}, expected {tuple(self._theta.shape)}"
-            )
+        self.check_parameters(theta)
         self._theta.copy_(theta)
         parts = min(self._threads, self._groups)
         if parts < self._threads and operation in (Operation.GRADIENT, Operation.SUM):

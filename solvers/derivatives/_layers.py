@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from solvers.core import SettingsError, ShapeError, check_choice
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_choice,
+    check_count,
+    check_kind,
+    check_shape,
+)
 from solvers.derivatives._activation import ACTIVATIONS, Activation, values_of
 
 __all__ = ["Branches", "Layers", "ModuleLayers"]
@@ -44,7 +51,10 @@ class Layers:
     activation: Activation = "tanh"
 
     def __post_init__(self) -> None:
-        if len(self.sizes) < 3 or min(self.sizes) < 1:
+        check_kind("sizes", self.sizes, Sequence, "whole numbers in a row, as in (2, 20, 1)")
+        for size in self.sizes:
+            check_count("sizes", size)
+        if len(self.sizes) < 3:
             raise SettingsError(
                 f"sizes is {self.sizes}, expected inputs, one or more hidden widths and outputs, "
                 "all positive"
@@ -82,6 +92,7 @@ class Layers:
         Raises:
             ShapeError: If the vector is too short.
         """
+        check_shape("parameters", parameters, "P")
         if len(parameters) < self.parameter_count:
             raise ShapeError(
                 f"parameters has {len(parameters)} numbers, expected {self.parameter_count} for "
@@ -105,6 +116,7 @@ class Layers:
         Returns:
             Outputs, shape ``(N, outputs)``; differentiable by both arguments.
         """
+        check_shape("inputs", inputs, f"N {self.sizes[0]}")
         *hidden, (weight, bias) = self.split(parameters)
         values = inputs
         for w, b in hidden:
@@ -145,6 +157,9 @@ class Branches:
     parts: tuple[Layers, ...]
 
     def __post_init__(self) -> None:
+        check_kind("parts", self.parts, Sequence, "layers in a row")
+        for part in self.parts:
+            check_kind("parts", part, Layers, "layers in a row, as in (Layers((2, 8, 1)),)")
         kinds = {(part.sizes[0], part.activation) for part in self.parts}
         if len(kinds) != 1:
             raise SettingsError(
@@ -204,6 +219,9 @@ class ModuleLayers:
     outputs: int
 
     def __post_init__(self) -> None:
+        check_kind("module", self.module, nn.Module, "a torch module")
+        check_count("inputs", self.inputs)
+        check_count("outputs", self.outputs)
         if not any(True for _ in self.module.parameters()):
             raise SettingsError("module has no parameters, expected a network to train")
 

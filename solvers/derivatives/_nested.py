@@ -41,16 +41,18 @@ class NestedEngine(ChunkedEngine):
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
     ) -> None:
         """Move to other points, or read changed coefficients of the program."""
-        self._weights = point_weights(points, weights, self.program.equations)
+        self._weights = point_weights(points, weights, self.program)
         self._points, self._count = points, len(points)
 
     def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
         """Weighted residuals, shape ``(equations, N)``."""
+        self.check_parameters(theta)
         parts = [self._residuals(theta.detach(), chunk).detach() for chunk in self._chunks()]
         return torch.cat(parts, dim=1)
 
     @torch.enable_grad()
     def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
+        self.check_parameters(theta)
         variable = theta.detach().clone().requires_grad_()
         total, gradient = 0.0, torch.zeros_like(theta)
         for chunk in self._chunks():
@@ -63,6 +65,7 @@ class NestedEngine(ChunkedEngine):
     @torch.enable_grad()
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
+        self.check_parameters(theta)
         variable = theta.detach().clone().requires_grad_()
         rows = []
         for chunk in self._chunks():

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_finite
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_finite,
+    check_kind,
+    check_names,
+    check_number,
+    check_shape,
+)
 from solvers.derivatives._channels import (
     Group,
     group_ratios,
@@ -99,19 +108,18 @@ class ResidualProgram:
         embedding: Embedding | None = None,
     ) -> None:
         self.layers = layers
-        self._values = {name: float(v) for name, v in (coefficients or {}).items()}
-        self.unknown = tuple(unknown)
-        self.coordinates = tuple(coordinates)
+        check_kind("layers", layers, (Layers, Branches, ModuleLayers), "Layers((2, 20, 20, 1))")
+        check_kind("coefficients", coefficients, (Mapping, NoneType), "numbers by name, or None")
+        self._values = {name: check_number(name, v) for name, v in (coefficients or {}).items()}
+        self.unknown = check_names("unknown", unknown)
+        self.coordinates = check_names("coordinates", coordinates)
         missing = [name for name in self.unknown if name not in self._values]
         if missing:
             raise SettingsError(
                 f"unknown names {missing}, expected some of the coefficients "
                 f"{sorted(self._values)}; their values are the first guess"
             )
-        if probe.ndim != 2 or probe.shape[1] != len(coordinates):
-            raise ShapeError(
-                f"probe has shape {tuple(probe.shape)}, expected (M, {len(coordinates)})"
-            )
+        check_shape("probe", probe, f"M {len(self.coordinates)}")
         self.trace = trace_residual(
             residual,
             fields=fields,
@@ -270,6 +278,8 @@ class ResidualProgram:
 
     def fields(self, points: Float[Tensor, "N D"], outputs: Float[Tensor, "N O"]) -> Tensor:
         """Turn network outputs at points into fields, shape ``(N, F)``."""
+        check_shape("points", points, f"N {len(self.coordinates)}")
+        check_shape("outputs", outputs, f"N {self.layers.sizes[-1]}")
         n = [outputs[:, number] if index == () else None for number, index in self.trace.outputs]
         environment = {"x": points, "n": n, "s": list(self._values.values())}
         values = evaluate(list(self.trace.fields), environment)
@@ -279,6 +289,7 @@ class ResidualProgram:
 
     def inputs(self, points: Float[Tensor, "N D"]) -> Float[Tensor, "N I"]:
         """Turn points into inputs of the network."""
+        check_shape("points", points, f"N {len(self.coordinates)}")
         environment = {"x": points, "s": list(self._values.values())}
         values = evaluate(list(self.trace.inputs), environment)
         return torch.stack(

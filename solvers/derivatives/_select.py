@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import PerformanceWarning, check_choice
+from solvers.core import PerformanceWarning, check_choice, check_kind, check_shape
 from solvers.derivatives._base import ResidualEngine
 from solvers.derivatives._engine import CompiledEngine
 from solvers.derivatives._layers import Branches, Layers
@@ -58,6 +58,8 @@ def residual_engine(
         'SweepEngine'
     """
     check_choice("backend", backend, ("auto", "compiled", "sweep", "nested"))
+    check_kind("program", program, ResidualProgram, "a ResidualProgram")
+    check_shape("points", points, f"N {len(program.coordinates)}")
     is_compilable = isinstance(program.layers, Layers | Branches) and points.device.type == "cpu"
     if backend == "auto" and not (is_compilable or isinstance(program.layers, Layers)):
         backend = "nested"

@@ -52,7 +52,7 @@ class SweepEngine(ChunkedEngine):
         self, points: Float[Tensor, "N D"], weights: Float[Tensor, "N ..."] | None = None
     ) -> None:
         """Move to other points, or read changed coefficients of the program."""
-        factors = point_weights(points, weights, self.program.equations)
+        factors = point_weights(points, weights, self.program)
         tables = self.program.tables(points, factors.to(points.device))
         self._count = len(points)
         self._jets = tables.jets.movedim(1, 0)
@@ -61,9 +61,11 @@ class SweepEngine(ChunkedEngine):
 
     def residuals(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "E N"]:
         """Weighted residuals, shape ``(equations, N)``."""
+        self.check_parameters(theta)
         return torch.cat([self._forward(theta, c).residuals for c in self._chunks()], dim=1)
 
     def _total(self, theta: Tensor, *, is_squared: bool) -> tuple[float, Tensor]:
+        self.check_parameters(theta)
         loss, gradient = 0.0, torch.zeros_like(theta)
         views = self._layers.split(gradient)
         network = self.program.layers.parameter_count
@@ -83,6 +85,7 @@ class SweepEngine(ChunkedEngine):
 
     def jacobian(self, theta: Float[Tensor, " P"]) -> Float[Tensor, "EN P"]:
         """Derivatives of the weighted residuals, shape ``(equations * N, P)``."""
+        self.check_parameters(theta)
         program, layers = self.program, self._layers
         rows = theta.new_zeros(program.equations, self._count, program.parameter_count)
         for chunk in self._chunks():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_callable, check_count, check_names
 from solvers.kernels import Symbol, Tape, reverse, scalar
 
 __all__ = [
@@ -161,6 +161,14 @@ def trace_residual(
         >>> sorted(trace.outputs)  # u, u_x on the way, u_xx, u_t
         [(0, ()), (0, (0,)), (0, (0, 0)), (0, (1,))]
     """
+    check_callable("residual", residual, "a function of fields, coordinates and coefficients")
+    for name, function in (("transform", transform), ("embedding", embedding)):
+        if function is not None:
+            check_callable(name, function, "a function of coordinates, or None")
+    fields, coordinates = check_names("fields", fields), check_names("coordinates", coordinates)
+    coefficients = check_names("coefficients", coefficients)
+    if outputs is not None:
+        check_count("outputs", outputs)
     tape = Tape()
     x = tape.inputs("x", len(coordinates))
     trace = Trace(

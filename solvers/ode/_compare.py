@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from solvers.core import check_kind
 from solvers.ode._integrate import integrate
 
 __all__ = ["GradientCost", "compare_gradients"]
@@ -58,6 +59,7 @@ def compare_gradients(
         >>> states.saved_bytes < steps.saved_bytes
         True
     """
+    check_kind("y0", y0, Tensor, "a tensor (B, ...) of a batch")
     ways: tuple[Literal["steps", "states"], ...] = ("steps", "states")
     return tuple(
         [_measure(way, function, y0, times, settings) for _ in range(2)][-1] for way in ways

@@ -22,7 +22,9 @@ EventFunction = Callable[[Tensor, Tensor], Tensor]
 """Takes times ``(B,)`` and states ``(B, n)``, gives ``(B,)``."""
 
 _BISECTIONS = 40
+_SECTIONS = 30
 _CORRECTIONS = 3
+_ROUNDING = 16
 
 
 def locate(
@@ -35,6 +37,7 @@ def locate(
     step: Step,
     h: Tensor,
     good: Tensor,
+    reach: Tensor,
 ) -> tuple[Step, Tensor, Tensor, Tensor]:
     """Shorten steps to the first zero of an event.
 
@@ -48,6 +51,8 @@ def locate(
         step: The step.
         h: Steps.
         good: Items whose step is accepted.
+        reach: Largest size of a time of items at their start, where a zero is where they come from;
+            0 for items on their way.
 
     Returns:
         The step with shortened items taken anew, its lengths, which items met an event, and which
@@ -56,7 +61,7 @@ def locate(
     part = torch.full_like(h, torch.inf)
     which = torch.full(h.shape, -1, device=h.device)
     for number, event in enumerate(events):
-        found = _bisect(event, method, t, y, step, h, good)
+        found = _first_change(event, method, t, y, first, step, h, good, reach)
         is_first = found < part
         part = torch.where(is_first, found, part)
         which = torch.where(is_first, number, which)
@@ -99,28 +104,72 @@ def follow_event(event: EventFunction, rate: Rate, t: Tensor, y: Tensor) -> tupl
     return time, y + slope * (time - t).to(y.dtype)[:, None]
 
 
-def _bisect(
+def _first_change(
     event: EventFunction,
     method: ExplicitMethod | RadauMethod,
     t: Tensor,
     y: Tensor,
+    first: Tensor,
     step: Step,
     h: Tensor,
     good: Tensor,
+    reach: Tensor,
 ) -> Tensor:
     """Part of the step at which an event changes sign; infinite where it does not."""
     rows = torch.arange(len(h), device=h.device)
-    before, after = event(t, y), event(t + h, step.end)
-    changes = good & (before != 0) & (before.sign() != after.sign())
+
+    def along(part: Tensor) -> Tensor:
+        return event(t + part * h, method.interpolate(step, h, part, rows))
+
+    before, speed = _value_and_speed(event, t, y, first)
+    after, end_speed = _value_and_speed(event, t + h, step.end, step.rate)
+    heading, end_heading = speed * h.sign(), end_speed * h.sign()
+    is_on = _is_on_surface(event, t, y, before, speed, reach)
+    side = torch.where(is_on, heading, before).sign()
+    inside = good & (side != 0)
+    changes = inside & (side != after.sign())
+    high = torch.ones_like(h)
+    # A value that nears zero at first and leaves it at the end may have been beyond in between.
+    turns = inside & ~changes & (side * heading < 0) & (side * end_heading > 0)
+    if bool(turns.any()):
+        nearest = _least(lambda part: side * along(part), h)
+        dips = turns & (side * along(nearest) < 0)
+        changes, high = changes | dips, torch.where(dips, nearest, high)
     if not bool(changes.any()):
         return torch.full_like(h, torch.inf)
-    low, high = torch.zeros_like(h), torch.ones_like(h)
+    low = torch.zeros_like(h)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        value = event(t + middle * h, method.interpolate(step, h, middle, rows))
-        is_before = value.sign() == before.sign()
+        is_before = along(middle).sign() == side
         low, high = torch.where(is_before, middle, low), torch.where(is_before, high, middle)
     return torch.where(changes, high, torch.inf)
+
+
+def _is_on_surface(
+    event: EventFunction, t: Tensor, y: Tensor, value: Tensor, speed: Tensor, reach: Tensor
+) -> Tensor:
+    """Starts whose event function is zero up to the rounding of the state and of the time."""
+    starts = reach > 0
+    if not bool(starts.any()):
+        return starts
+    with torch.enable_grad():
+        where = y.detach().requires_grad_()
+        given = event(t, where)
+        slope = torch.zeros_like(y)
+        if given.requires_grad:
+            (slope,) = torch.autograd.grad(given.sum(), where, materialize_grads=True)
+    size = (slope * y).abs().sum(1) + speed.abs() * reach
+    return starts & (value.detach().abs() <= _ROUNDING * torch.finfo(y.dtype).eps * size)
+
+
+def _least(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Place in the unit interval of the least value of a function with one minimum there."""
+    low, high = torch.zeros_like(like), torch.ones_like(like)
+    for _ in range(_SECTIONS):
+        third = (high - low) / 3
+        is_left = function(low + third) < function(high - third)
+        low, high = torch.where(is_left, low, low + third), torch.where(is_left, high - third, high)
+    return 0.5 * (low + high)
 
 
 def _value_and_speed(

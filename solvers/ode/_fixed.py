@@ -24,6 +24,7 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_callable,
     check_choice,
     check_finite,
     is_mapped,
@@ -82,6 +83,7 @@ def integrate_steps(
         True
     """
     check_choice("method", method, tuple(_STAGES))
+    check_callable("function", function, "a function of times and states, as lambda t, y: -y")
     if not isinstance(y0, Tensor) or y0.ndim == 0:
         got = tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__
         raise ShapeError(f"y0: got {got}, expected a tensor (B, ...) of a batch")

@@ -18,6 +18,7 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_callable,
     check_choice,
     check_count,
     check_finite,
@@ -87,7 +88,8 @@ def integrate(
         rtol: Error per step relative to the state.
         atol: Error per step that is always allowed, in the unit of the state.
         events: Functions of times and states, ``(B,)``, whose change of sign ends an item; the
-            first to change counts. After it the item keeps the event's state.
+            first to change counts. After it the item keeps the event's state. An item that starts
+            at a zero, up to rounding, is on the side to which it moves; a touch is no change.
         gradient: How the backward pass is prepared: ``"steps"`` keeps everything, ``"states"``
             keeps states between steps and computes steps again, ``"auto"`` chooses by size,
             ``"none"`` prepares nothing. :func:`compare_gradients` measures what each costs.
@@ -129,6 +131,7 @@ def integrate(
     check_positive("rtol", rtol)
     check_positive("atol", atol)
     check_count("max_steps", max_steps)
+    check_callable("function", function, "a function of times and states, as lambda t, y: -y")
     problem = _Problem(function, y0, times, events)
     with torch.no_grad(), open_progress(None, description="integrate", show=progress) as display:
         march = March(

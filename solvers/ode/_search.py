@@ -82,6 +82,7 @@ class March:
         self._events, self._progress = events, progress
         self.t, self.y = times[0].clone(), y.detach().clone()
         self._stop, self._span = times[-1], times[-1] - times[0]
+        self._reach = times.abs().amax(0)
         self.outputs = Outputs(times)
         self.paths: list[Path] = []
         batch, device = len(y), y.device
@@ -132,7 +133,7 @@ class March:
             if self._events:
                 step, trial, hit, which = locate(
                     self._events, method, self._evaluate, self.t, self.y, self._slope,
-                    step, trial, good,
+                    step, trial, good, torch.where(self.accepted == 0, self._reach, 0.0),
                 )  # fmt: skip
                 end = torch.where(hit, self.t + trial, end)
             taken = torch.where(good, trial, 0.0)

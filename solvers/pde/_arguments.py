@@ -8,9 +8,13 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from solvers.core import SettingsError
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-__all__ = ["argument_names", "call_by_name", "check_known", "with_arguments"]
+from solvers.core import SettingsError, ShapeError, check_callable, describe
+
+__all__ = ["argument_names", "call_by_name", "check_known", "point_values", "with_arguments"]
 
 
 @lru_cache(maxsize=512)
@@ -26,6 +30,7 @@ def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
     Raises:
         SettingsError: If it takes ``*args``, ``**kwargs`` or has no signature.
     """
+    check_callable("function", function, "a function of named arguments")
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
@@ -71,6 +76,35 @@ def check_known(names: Iterable[str], known: Iterable[str], *, what: str) -> Non
             raise SettingsError(
                 f"{what}: argument {name!r} is unknown, expected among {', '.join(allowed)}{hint}"
             )
+
+
+def point_values(what: str, given: Any, count: int) -> Float[Tensor, " n"]:
+    """Bring what a function gave to one number per point.
+
+    Args:
+        what: What the function is, for the message.
+        given: A number, or one per point.
+        count: Number of points.
+
+    Returns:
+        Shape ``(n,)``, float64, with the graph of what was given.
+
+    Raises:
+        SettingsError: If these are no numbers.
+        ShapeError: If there is neither one number nor one per point.
+    """
+    try:
+        values = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"{what}: gave {describe(given)}, expected a number or one per point"
+        ) from error
+    if values.ndim and values.shape != (count,):
+        raise ShapeError(
+            f"{what}: gave shape {tuple(values.shape)} for {count} points, expected one number per "
+            f"point, shape ({count},), or one for all"
+        )
+    return values.expand(count)
 
 
 def with_arguments(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:

@@ -8,9 +8,23 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, check_choice
+from solvers.core import (
+    SettingsError,
+    check_choice,
+    check_count,
+    check_kind,
+    check_names,
+    check_number,
+)
 from solvers.pde._combined import surface_of_part
-from solvers.pde._conditions import Condition, ConditionPoints, Value, along, evaluate_value
+from solvers.pde._conditions import (
+    Condition,
+    ConditionPoints,
+    Value,
+    along,
+    evaluate_value,
+    given_values,
+)
 from solvers.pde._domain import TIME, Box, Domain
 from solvers.pde._jet import FieldValues, MultiIndex
 from solvers.pde._samplers import unit_points
@@ -44,12 +58,10 @@ class _Boundary(Condition):
             raise SettingsError(f"{kind}: got axis and on, expected at most one of them")
         if axis == TIME:
             raise SettingsError(f"{kind}: axis is time, expected an axis in space; use Initial")
-        if not values:
-            raise SettingsError(
-                f'{kind}: got no field, expected one, as in {kind}(axis="x", side="both", u=0.0)'
-            )
+        if on is not None:
+            check_kind(f"{kind}: on", on, Domain, "a region, as in Ball(0.5, x=0, y=0)")
         self.axis, self.side, self.on = axis, side, on
-        self.values = values
+        self.values = given_values(kind, values)
         self.fields = tuple(values)
 
     @property
@@ -192,7 +204,7 @@ class Robin(_Boundary):
         **values: Value,
     ) -> None:
         super().__init__(axis, side, on=on, **values)
-        self.a, self.b = float(a), float(b)
+        self.a, self.b = check_number("Robin: a", a), check_number("Robin: b", b)
         if not self.b:
             raise SettingsError("Robin: b is 0, expected another number; use Dirichlet")
 
@@ -227,10 +239,9 @@ class Periodic(Condition):
     def __init__(self, axis: str, *, fields: Sequence[str] = (), order: int = 1) -> None:
         if axis == TIME:
             raise SettingsError("Periodic: axis is time, expected an axis in space")
-        if order < 0:
-            raise SettingsError(f"Periodic: order is {order}, expected 0 or more")
+        check_count("Periodic: order", order, least=0)
         self.axis, self.order = axis, order
-        self.fields = tuple(fields)
+        self.fields = check_names("Periodic: fields", fields)
 
     @property
     def label(self) -> str:

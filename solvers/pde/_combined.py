@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_kind
 from solvers.pde._domain import TIME, Box, Domain, SurfacePoints
 
 __all__ = ["Combined", "During", "during", "surface_of_part"]
@@ -24,6 +24,7 @@ class Combined(Domain):
     """
 
     def __init__(self, first: Domain, second: Domain, how: Literal["and", "or", "minus"]) -> None:
+        check_kind("region", second, Domain, "a region, as in Ball(0.5, x=0, y=0)")
         if first.axes != second.axes:
             raise SettingsError(
                 f"{first!r} and {second!r} have axes {', '.join(first.axes)} and "
@@ -65,6 +66,7 @@ class Combined(Domain):
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Those points of both boundaries that are boundary of the whole."""
+        self.check_points("unit", unit)
         share = self.first.surface_area / self.surface_area
         middle = round(share * len(unit))
         # Each part needs points that are spread over the whole unit cube.
@@ -129,6 +131,7 @@ class During(Domain):
 
     def contains(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Tell which points are inside or on the boundary."""
+        self.check_points("points", points)
         lower, upper = self.bounds[TIME]
         slack = 1e-12 * (upper - lower)
         during = (points[:, -1] >= lower - slack) & (points[:, -1] <= upper + slack)
@@ -136,6 +139,7 @@ class During(Domain):
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Spread points over the boundary in space, at all times."""
+        self.check_points("unit", unit)
         # Time is drawn apart from the points, whose regions may drop some of them.
         found = self.region.surface(unit[:, :-1])
         return with_time(found, self.bounds[TIME], unit[:, -1])

@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError
-from solvers.pde._arguments import call_by_name
+from solvers.core import SettingsError, check_number
+from solvers.pde._arguments import call_by_name, point_values
 from solvers.pde._domain import TIME, Domain
 from solvers.pde._jet import FieldValues, MultiIndex
 
@@ -29,6 +27,7 @@ __all__ = [
     "Value",
     "along",
     "evaluate_value",
+    "given_values",
 ]
 
 Value: TypeAlias = float | Callable[..., Any]
@@ -140,9 +139,22 @@ def evaluate_value(
     if not callable(value):
         return value
     result = call_by_name(value, {**coefficients, **coordinates}, what=what)
-    # A numerical reference computes in NumPy whatever it is given.
-    is_torch = any(isinstance(c, Tensor) for c in coordinates.values())
-    return torch.as_tensor(result) if is_torch and isinstance(result, np.ndarray) else result
+    points = [c for c in coordinates.values() if isinstance(c, Tensor)]
+    return point_values(what, result, len(points[0])) if points else result
+
+
+def given_values(kind: str, values: Mapping[str, Any]) -> dict[str, Value]:
+    """Given values by field, functions as they are and everything else as a number.
+
+    Raises:
+        SettingsError: If there is none, or one is neither.
+    """
+    if not values:
+        raise SettingsError(f"{kind}: got no field, expected one by its name, as in u=0.0")
+    return {
+        name: value if callable(value) else check_number(f"{kind}: {name}", value)
+        for name, value in values.items()
+    }
 
 
 class Initial(Condition):
@@ -158,10 +170,9 @@ class Initial(Condition):
     """
 
     def __init__(self, **values: Value) -> None:
-        if not values:
-            raise SettingsError("Initial: got no field, expected one, as in Initial(u=0.0)")
-        self.values = {k: v for k, v in values.items() if not k.endswith("_t")}
-        self.rates = {k.removesuffix("_t"): v for k, v in values.items() if k.endswith("_t")}
+        given = given_values("Initial", values)
+        self.values = {k: v for k, v in given.items() if not k.endswith("_t")}
+        self.rates = {k.removesuffix("_t"): v for k, v in given.items() if k.endswith("_t")}
         self.fields = tuple({**self.values, **self.rates})
 
     def check(self, domain: Domain, fields: Sequence[str]) -> None:

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_finite
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_finite,
+    check_number,
+    check_positive,
+    describe,
+)
 from solvers.pde._conditions import Condition, ConditionPoints
 from solvers.pde._domain import Domain
 from solvers.pde._jet import FieldValues, MultiIndex
@@ -39,18 +46,14 @@ class Data(Condition):
     ) -> None:
         if not values:
             raise SettingsError("Data: got no field, expected one, as in Data(points, u=values)")
-        if not scale > 0:
-            raise SettingsError(f"Data: scale is {scale}, expected more than zero")
+        self.scale = check_number("Data: scale", scale)
+        check_positive("Data: scale", self.scale)
         self._given = points
-        self.scale = float(scale)
-        self.values = {
-            name: torch.as_tensor(value, dtype=torch.float64).detach()
-            for name, value in values.items()
-        }
+        self.values = {name: _numbers(name, value) for name, value in values.items()}
         self.fields = tuple(values)
         columns = points if isinstance(points, Mapping) else {"points": points}
         for name, column in columns.items():
-            check_finite(f"Data: {name}", torch.as_tensor(column))
+            check_finite(f"Data: {name}", _numbers(name, column))
         for name, value in self.values.items():
             check_finite(f"Data: {name}", value)
 
@@ -97,7 +100,7 @@ class Data(Condition):
 
     def _points(self, domain: Domain) -> Tensor:
         if not isinstance(self._given, Mapping):
-            points = torch.as_tensor(self._given, dtype=torch.float64).detach()
+            points = _numbers("points", self._given)
             if points.ndim != 2 or points.shape[1] != domain.dimension:
                 raise ShapeError(
                     f"Data: points have shape {tuple(points.shape)}, expected "
@@ -106,13 +109,20 @@ class Data(Condition):
             return points
         if set(self._given) != set(domain.axes):
             raise SettingsError(
-                f"Data: got coordinates {', '.join(self._given)}, expected {', '.join(domain.axes)}"
+                f"Data: got coordinates {', '.join(map(str, self._given))}, expected "
+                f"{', '.join(domain.axes)}"
             )
-        columns = [
-            torch.as_tensor(self._given[axis], dtype=torch.float64).detach().reshape(-1)
-            for axis in domain.axes
-        ]
+        columns = [_numbers(axis, self._given[axis]).reshape(-1) for axis in domain.axes]
         if len({len(column) for column in columns}) != 1:
             lengths = {axis: len(c) for axis, c in zip(domain.axes, columns, strict=True)}
             raise ShapeError(f"Data: coordinates have lengths {lengths}, expected equal ones")
         return torch.stack(columns, -1)
+
+
+def _numbers(name: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            f"Data: {name}: got {describe(given)}, expected a tensor of numbers, one per point"
+        ) from error

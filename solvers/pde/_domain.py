@@ -15,7 +15,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_choice,
+    check_count,
+    check_number,
+    check_same_kind,
+    check_shape,
+    describe,
+)
 
 __all__ = ["TIME", "Box", "Domain", "SurfacePoints"]
 
@@ -133,17 +142,34 @@ class Domain(ABC):
         Raises:
             ShapeError: If the last axis has another size.
         """
-        if points.shape[-1:] != (self.dimension,):
+        shape = points.shape if isinstance(points, Tensor) else ()
+        if shape[-1:] != (self.dimension,):
+            got = f"shape {tuple(shape)}" if isinstance(points, Tensor) else describe(points)
             raise ShapeError(
-                f"points: got shape {tuple(points.shape)}, expected (..., {self.dimension}) with "
+                f"points: got {got}, expected (..., {self.dimension}) with "
                 f"one column for each of {', '.join(self.axes)}"
             )
         return dict(zip(self.axes, points.unbind(-1), strict=True))
 
     def scale(self, unit: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Stretch points of the unit cube over the bounding box."""
+        self.check_points("unit", unit)
         lower, upper = self.lower.to(unit), self.upper.to(unit)
         return lower + (upper - lower) * unit
+
+    def check_points(self, name: str, points: Float[Tensor, "n d"]) -> None:
+        """Refuse what are no points with one column per axis.
+
+        Args:
+            name: Name of the argument.
+            points: One point per row.
+
+        Raises:
+            ShapeError: If the shape is another one.
+            SettingsError: If the numbers are not real.
+        """
+        check_shape(name, points, f"n {self.dimension}")
+        check_same_kind(**{name: points})
 
     def __and__(self, other: Domain) -> Domain:
         from solvers.pde._combined import Combined
@@ -191,8 +217,8 @@ class Box(Domain):
             check_axis(name)
             if not (isinstance(ends, Sequence) and len(ends) == 2):
                 raise SettingsError(f"Box: {name} is {ends!r}, expected two numbers (lower, upper)")
-            lower, upper = map(float, ends)
-            if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+            lower, upper = (check_number(f"Box: {name}", end) for end in ends)
+            if not lower < upper:
                 raise SettingsError(
                     f"Box: {name} is ({lower:g}, {upper:g}), expected finite bounds with the lower "
                     "one first"
@@ -212,6 +238,7 @@ class Box(Domain):
 
     def contains(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Tell which points are inside or on the boundary, up to rounding."""
+        self.check_points("points", points)
         lower, upper = self.lower.to(points), self.upper.to(points)
         slack = 1e-12 * (upper - lower)
         return ((points >= lower - slack) & (points <= upper + slack)).all(-1)
@@ -231,8 +258,10 @@ class Box(Domain):
         Returns:
             One point per row.
         """
+        for count in counts:
+            check_count("counts", count)
         each = counts * self.dimension if len(counts) == 1 else counts
-        if len(each) != self.dimension or min(each) < 1:
+        if len(each) != self.dimension:
             raise SettingsError(
                 f"counts: got {counts}, expected one positive number or {self.dimension}, one for "
                 f"each of {', '.join(self.axes)}"
@@ -245,6 +274,7 @@ class Box(Domain):
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Spread points over the faces in space, each by its area."""
+        self.check_points("unit", unit)
         lengths = (self.upper - self.lower).to(unit)
         columns = [self.axis(name) for name in self.space]
         if not columns:
@@ -278,6 +308,7 @@ class Box(Domain):
         Returns:
             One point on a face for each given point.
         """
+        check_choice("side", side, ("lower", "upper", "both"))
         column = self.axis(axis)
         points, normals = self.scale(unit), torch.zeros_like(unit)
         is_upper = torch.full((len(unit),), side == "upper", device=unit.device)
@@ -291,7 +322,8 @@ class Box(Domain):
 
 def check_axis(name: str) -> None:
     """Check that an axis may have this name."""
-    if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
+    is_name = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+    if not is_name or name in _RESERVED:
         raise SettingsError(
             f"axis: got {name!r}, expected a short name such as x, y, z or t "
             f"(not one of {', '.join(sorted(_RESERVED))})"

@@ -11,9 +11,10 @@ both derivatives, by its arguments and along the axes, are taken of the record.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_callable, check_kind, check_names
 from solvers.derivatives import trace_residual
 from solvers.kernels import Symbol, evaluate, reverse
 from solvers.pde._arguments import argument_names, call_by_name, check_known, with_arguments
@@ -67,16 +68,21 @@ def variational_problem(
         >>> membrane.derivatives["u"][-2:]  # of -u_xx - u_yy - 1
         ((0, 2), (2, 0))
     """
+    check_kind("domain", domain, Domain, "a solvers.pde domain, as Box(x=(0, 1))")
+    check_callable("density", density, "a function, as in lambda u, x: 0.5 * u.x * u.x - u")
+    check_kind("coefficients", coefficients, (Mapping, NoneType), "numbers by name, or None")
+    fields = check_names("fields", fields)
     numbers, axes = dict(coefficients or {}), domain.axes
+    check_names("coefficients", numbers)
     names = (*fields, *axes, *numbers)
     check_known(argument_names(density), names, what=f"{name}: density")
     return Problem(
         name,
         domain=domain,
-        fields=tuple(fields),
-        residual=with_arguments(_Equations(name, density, tuple(fields), axes, numbers), names),
+        fields=fields,
+        residual=with_arguments(_Equations(name, density, fields, axes, numbers), names),
         coefficients=numbers,
-        unknown=tuple(unknown),
+        unknown=check_names("unknown", unknown),
         conditions=conditions,
         energy=density,
         reference=reference,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_names
 from solvers.kernels import Symbol
 
 __all__ = ["FieldValues", "MultiIndex", "derivative_name", "jet", "multi_index", "plain"]
@@ -55,7 +55,10 @@ def derivative_name(index: Sequence[int], axes: Sequence[str]) -> str:
     Returns:
         For example ``"xxt"``; empty for the value itself.
     """
-    return "".join(axis * order for axis, order in zip(axes, index, strict=True))
+    orders, names = tuple(index), check_names("axes", axes)
+    if len(orders) != len(names):
+        raise SettingsError(f"index: got {index}, expected an order for each of {', '.join(names)}")
+    return "".join(axis * order for axis, order in zip(names, orders, strict=True))
 
 
 def jet(value: Any, axes: tuple[str, ...], name: str, lookup: Lookup) -> Any:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_finite
+from solvers.core import SettingsError, ShapeError, check_finite, check_names, describe
 from solvers.pde._domain import Domain, SurfacePoints, check_axis
 
 __all__ = ["Mesh"]
@@ -45,8 +45,14 @@ class Mesh(Domain):
         cells: Int[Tensor, "c k"],
         axes: Sequence[str] | None = None,
     ) -> None:
-        points = torch.as_tensor(vertices, dtype=torch.float64)
-        simplices = torch.as_tensor(cells, dtype=torch.int64)
+        try:
+            points = torch.as_tensor(vertices, dtype=torch.float64)
+            simplices = torch.as_tensor(cells, dtype=torch.int64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(
+                f"vertices, cells: got {describe(vertices)}, {describe(cells)}, expected numbers "
+                "(v, d) and whole numbers (c, d + 1)"
+            ) from error
         if points.ndim != 2 or points.shape[1] not in (2, 3):
             raise ShapeError(
                 f"vertices: got shape {tuple(points.shape)}, expected (v, 2) or (v, 3)"
@@ -63,7 +69,7 @@ class Mesh(Domain):
                 f"cells: name vertices {int(simplices.min())} to {int(simplices.max())}, expected "
                 f"0 to {len(points) - 1}"
             )
-        self.axes = tuple(axes) if axes is not None else ("x", "y", "z")[:size]
+        self.axes = check_names("axes", axes) if axes is not None else ("x", "y", "z")[:size]
         for name in self.axes:
             check_axis(name)
         if len(self.axes) != size:
@@ -91,6 +97,7 @@ class Mesh(Domain):
 
     def contains(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Tell which points are inside or on the boundary, up to rounding."""
+        self.check_points("points", points)
         parts = []
         for chunk in points.split(max(1, _CHUNK // (len(self.cells) * self.dimension))):
             offset = chunk[:, None] - self._origins.to(points)
@@ -101,6 +108,7 @@ class Mesh(Domain):
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Spread points over the boundary facets, evenly by area."""
+        self.check_points("unit", unit)
         ends = self._areas.to(unit).cumsum(0)
         place = unit[:, 0] * ends[-1]
         which = torch.searchsorted(ends, place, right=True).clamp(max=len(ends) - 1)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import NonFiniteError, SettingsError, ShapeError, check_finite
+from solvers.core import (
+    NonFiniteError,
+    SettingsError,
+    ShapeError,
+    check_callable,
+    check_choice,
+    check_finite,
+    check_kind,
+    check_names,
+)
 from solvers.kernels import Symbol, Tape
-from solvers.pde._arguments import argument_names, call_by_name, check_known
+from solvers.pde._arguments import argument_names, call_by_name, check_known, point_values
 from solvers.pde._boundaries import Periodic
 from solvers.pde._conditions import Condition, ConditionPoints
 from solvers.pde._domain import TIME, Box, Domain
@@ -92,9 +102,14 @@ class Problem:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "fields", _names("fields", self.fields))
-        set_field(self, "unknown", _names("unknown", self.unknown))
-        set_field(self, "conditions", tuple(self.conditions))
+        check_kind("domain", self.domain, Domain, "a solvers.pde domain, as Box(x=(0, 1))")
+        check_callable("residual", self.residual, "a function, as in lambda u, x: u.xx + 1")
+        for name in ("energy", "reference"):
+            if getattr(self, name) is not None:
+                check_callable(name, getattr(self, name), "a function of coordinates, or None")
+        set_field(self, "fields", check_names("fields", self.fields))
+        set_field(self, "unknown", check_names("unknown", self.unknown))
+        set_field(self, "conditions", _conditions(self.conditions))
         set_field(self, "coefficients", _coefficients(self.coefficients))
         _check_distinct(self)
         check_known(
@@ -230,6 +245,7 @@ class Problem:
         Returns:
             Points with normals, partners or measured values.
         """
+        check_kind("condition", condition, Condition, "one of problem.conditions")
         unit = unit_points(sampler, count, self.domain.dimension, seed=seed, generator=generator)
         return condition.place(self.domain, unit)
 
@@ -268,6 +284,7 @@ class Problem:
             raise SettingsError(
                 f"{self.name} has no reference solution; give one as reference=lambda x, t: ..."
             )
+        check_kind("points", points, Tensor, "a tensor (n, d), one point per row")
         coordinates = self.domain.split(points.detach().to("cpu", torch.float64))
         result = call_by_name(
             self.reference, {**self.coefficients, **coordinates}, what=f"{self.name}: reference"
@@ -280,8 +297,7 @@ class Problem:
             )
         values = {}
         for name, part in zip(self.fields, parts, strict=True):
-            value = torch.as_tensor(part, dtype=torch.float64)
-            values[name] = value.expand(len(points)) if value.ndim == 0 else value
+            values[name] = point_values(f"{self.name}: reference {name}", part, len(points))
             check_finite(f"reference {name}", values[name])
         return values
 
@@ -291,6 +307,7 @@ class Problem:
         Args:
             name: Name of the field.
         """
+        check_choice("name", name, self.fields)
         return tuple(
             c.axis
             for c in self.conditions
@@ -303,6 +320,7 @@ class Problem:
         Args:
             name: Name of the field.
         """
+        check_choice("name", name, self.fields)
         if not self.domain.has_time:
             return 0
         place = self.domain.axis(TIME)
@@ -325,13 +343,16 @@ class Problem:
     ) -> dict[str, Any]:
         axes = self.domain.axes
         zero = (0,) * len(axes)
+        for what, given in (("field_values", field_values), ("coordinates", coordinates)):
+            check_kind(what, given, Mapping, "values by name")
+        check_kind("coefficients", coefficients, (Mapping, NoneType), "numbers by name or None")
 
         def look_up(name: str, index: MultiIndex) -> Any:
             if record is not None:
                 record(name, index)
             try:
                 return field_values[name][index]
-            except KeyError:
+            except (KeyError, TypeError, IndexError):
                 raise SettingsError(
                     f"field_values: {name} lacks its derivative "
                     f"{derivative_name(index, axes) or 'of order zero'}, multi-index {index}; "
@@ -413,13 +434,17 @@ def _check_values(problem: Problem, condition: Condition) -> None:
         check_finite(f"{problem.name}: condition {name}", term)
 
 
-def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise SettingsError(f"{what}: got the text {names!r}, expected a tuple, as in ({names!r},)")
-    return tuple(names)
+def _conditions(given: Any) -> tuple[Condition, ...]:
+    expected = 'a list of conditions of solvers.pde, such as Dirichlet(axis="x", u=0.0)'
+    check_kind("conditions", given, Iterable, expected)
+    for condition in (conditions := tuple(given)):
+        check_kind("conditions", condition, Condition, expected)
+    return conditions
 
 
 def _coefficients(given: Mapping[str, float]) -> dict[str, float]:
+    check_kind("coefficients", given, Mapping, "numbers by name, as in {'nu': 0.1}")
+    check_names("coefficients", given)
     return {name: _coefficient(name, value) for name, value in given.items()}
 
 
@@ -460,6 +485,7 @@ def evaluation_grid(problem: Problem, *counts: int) -> Float[Tensor, "n d"]:
     Returns:
         One point per row.
     """
+    check_kind("problem", problem, Problem, "a solvers.pde.Problem")
     box = Box(**{axis: problem.domain.bounds[axis] for axis in problem.domain.axes})
     points = box.grid(*counts)
     return points[problem.domain.contains(points)]

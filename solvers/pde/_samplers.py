@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from solvers.core import SettingsError, check_choice, check_finite
+from solvers.core import (
+    SettingsError,
+    check_choice,
+    check_count,
+    check_finite,
+    check_kind,
+    check_number,
+    check_positive,
+    check_shape,
+)
 from solvers.pde._domain import Domain
 
 __all__ = ["Sampler", "adaptive_weights", "refine", "resample", "sample", "unit_points"]
@@ -51,9 +60,9 @@ def unit_points(
         [0.0, 1.0, 2.0, 3.0]
     """
     check_choice("sampler", sampler, _SAMPLERS)
-    if count < 1:
-        raise SettingsError(f"count: got {count}, expected at least one point")
-    source = torch.Generator().manual_seed(seed) if generator is None else generator
+    check_count("count", count)
+    check_count("dimension", dimension)
+    source = random_source(seed, generator)
     if sampler == "sobol":
         scramble = int(torch.randint(2**31 - 1, (), generator=source))
         engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=scramble)
@@ -95,7 +104,9 @@ def sample(
         >>> points.shape, bool(points[:, 0].max() > 1.5)
         (torch.Size([64, 2]), True)
     """
-    source = torch.Generator().manual_seed(seed) if generator is None else generator
+    check_kind("domain", domain, Domain, "a solvers.pde domain, as Box(x=(0, 1))")
+    check_count("count", count)
+    source = random_source(seed, generator)
     found: list[Tensor] = []
     missing, share = count, 1.0
     for _ in range(_MAX_ROUNDS):
@@ -129,9 +140,11 @@ def adaptive_weights(
     Raises:
         NonFiniteError: If a residual is not finite.
     """
+    check_shape("residual", residual, "n")
     check_finite("residual", residual)
-    if exponent < 0 or floor < 0:
-        raise SettingsError(f"exponent, floor: got {exponent}, {floor}, expected zero or more")
+    for name, value in (("exponent", exponent), ("floor", floor)):
+        check_number(name, value)
+        check_positive(name, value, allow_zero=True)
     size = residual.detach().abs()
     # Divided by the largest first, so that no power leaves the range of the number type.
     power = (size / size.max().clamp(min=torch.finfo(size.dtype).tiny)) ** exponent
@@ -161,7 +174,9 @@ def resample(
     Returns:
         The points drawn.
     """
-    if not 1 <= count <= len(candidates):
+    _check_candidates(candidates, residual)
+    check_count("count", count)
+    if count > len(candidates):
         raise SettingsError(
             f"count: got {count} of {len(candidates)} candidates, expected no more than these"
         )
@@ -187,6 +202,28 @@ def refine(
     Returns:
         Old points and new ones.
     """
+    _check_candidates(candidates, residual)
+    check_shape("points", points, f"n {candidates.shape[1]}")
     check_finite("residual", residual)
+    check_count("count", count)
     rows = residual.detach().abs().topk(min(count, len(candidates))).indices
     return torch.cat([points, candidates[rows]])
+
+
+def random_source(seed: int, generator: torch.Generator | None) -> torch.Generator:
+    """Source of random numbers: a generator that was given, or a new one.
+
+    Raises:
+        SettingsError: If the seed is no whole number, or the generator is none.
+    """
+    if generator is not None:
+        check_kind("generator", generator, torch.Generator, "a torch.Generator or None")
+        return generator
+    if not hasattr(seed, "__index__"):
+        raise SettingsError(f"seed: got {seed!r}, expected a whole number")
+    return torch.Generator().manual_seed(int(seed))
+
+
+def _check_candidates(candidates: Tensor, residual: Tensor) -> None:
+    sizes = check_shape("candidates", candidates, "m d")
+    check_shape("residual", residual, "m", sizes=sizes)

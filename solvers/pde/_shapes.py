@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from solvers.core import SettingsError, check_finite, check_positive, check_shape
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_finite,
+    check_names,
+    check_number,
+    check_positive,
+    check_shape,
+)
 from solvers.pde._domain import Domain, SurfacePoints, check_axis
 
 __all__ = ["Ball", "Polygon"]
@@ -30,16 +38,16 @@ class Ball(Domain):
     """
 
     def __init__(self, radius: float, **center: float) -> None:
-        check_positive("radius", radius)
+        self.radius = check_number("radius", radius)
+        check_positive("radius", self.radius)
         if not 1 <= len(center) <= 3:
             raise SettingsError(f"Ball: got {len(center)} axes, expected one to three")
         for name in center:
             check_axis(name)
         self.axes = tuple(center)
-        self.radius = float(radius)
-        self.center = torch.tensor([float(c) for c in center.values()], dtype=torch.float64)
-        check_finite("center", self.center)
-        self.bounds = {name: (float(c) - radius, float(c) + radius) for name, c in center.items()}
+        middle = {name: check_number(name, c) for name, c in center.items()}
+        self.center = torch.tensor(list(middle.values()), dtype=torch.float64)
+        self.bounds = {name: (c - self.radius, c + self.radius) for name, c in middle.items()}
 
     def __repr__(self) -> str:
         center = ", ".join(
@@ -54,12 +62,14 @@ class Ball(Domain):
 
     def contains(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Tell which points are inside or on the boundary, up to rounding."""
+        self.check_points("points", points)
         distance = torch.linalg.vector_norm(points - self.center.to(points), dim=1)
         inside: Tensor = distance <= self.radius * (1 + 1e-12)
         return inside
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Spread points over the circle or sphere, evenly by area."""
+        self.check_points("unit", unit)
         if self.dimension == 1:
             normals = torch.where(unit < 0.5, -1.0, 1.0).to(unit)
         elif self.dimension == 2:
@@ -97,11 +107,16 @@ class Polygon(Domain):
         vertices: Sequence[tuple[float, float]] | Float[Tensor, "k 2"],
         axes: tuple[str, str] = ("x", "y"),
     ) -> None:
-        corners = torch.as_tensor(vertices, dtype=torch.float64).clone()
+        try:
+            corners = torch.as_tensor(vertices, dtype=torch.float64).clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(f"vertices: got {vertices!r}, expected numbers (k, 2)") from error
         check_shape("vertices", corners, "k 2")
         check_finite("vertices", corners)
-        for name in axes:
+        for name in check_names("axes", axes):
             check_axis(name)
+        if len(axes) != 2:
+            raise SettingsError(f"axes: got {len(axes)}, expected two, one for each column")
         signed = _signed_area(corners)
         if len(corners) < 3 or signed == 0:
             raise SettingsError(
@@ -126,6 +141,7 @@ class Polygon(Domain):
 
     def contains(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Tell which points are inside or on the boundary, up to rounding."""
+        self.check_points("points", points)
         start = self.vertices.to(points)
         edge = start.roll(-1, 0) - start
         offset = points[:, None] - start
@@ -142,6 +158,7 @@ class Polygon(Domain):
 
     def surface(self, unit: Float[Tensor, "n d"]) -> SurfacePoints:
         """Spread points over the edges, evenly by length."""
+        self.check_points("unit", unit)
         start = self.vertices.to(unit)
         edge = start.roll(-1, 0) - start
         length = torch.linalg.vector_norm(edge, dim=1)

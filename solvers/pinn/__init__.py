@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from solvers.pde import problems
+from solvers.pinn._arguments import LOSS_WEIGHTS
 from solvers.pinn._causal import CausalWeights
 from solvers.pinn._curriculum import Curriculum
 from solvers.pinn._export import check_export
@@ -45,6 +46,7 @@ from solvers.pinn.variational._ritz import DeepRitz
 from solvers.pinn.variational._unrolled import UnrolledDescent, UnrolledResult
 
 __all__ = [
+    "LOSS_WEIGHTS",
     "MLP",
     "PINN",
     "DeepRitz",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -131,7 +131,7 @@ def _field_parts(
         return given, factor
     for condition in problem.conditions:
         if exact == "all" and isinstance(condition, Initial) and name in condition.fields:
-            if _can_be_exact(problem, {**condition.values, **condition.rates}):
+            if _can_be_exact(problem, [*condition.values.values(), *condition.rates.values()]):
                 given, factor = _from_start(problem, condition, name)
                 taken.add(condition)
     for axis, faces in _faces(problem, name, taken).items():
@@ -170,7 +170,7 @@ def _faces(problem: Problem, name: str, taken: set[Condition]) -> dict[str, dict
     for condition in problem.conditions:
         if not isinstance(condition, Dirichlet) or name not in condition.values:
             continue
-        if condition.on is not None or not _can_be_exact(problem, condition.values):
+        if condition.on is not None or not _can_be_exact(problem, condition.values.values()):
             continue
         taken.add(condition)
         value = function_of(problem, condition.values[name])
@@ -216,26 +216,47 @@ def _corrected(
     return corrected, vanishing
 
 
-def function_of(problem: Problem, value: Any) -> Function:
-    """Turn a given value into a function of all coordinates."""
+def function_of(
+    problem: Problem, value: Any, coefficients: Mapping[str, Any] | None = None
+) -> Function:
+    """Turn a given value into a function of all coordinates.
+
+    Args:
+        problem: The problem.
+        value: A number, or a function of coordinates and coefficients by name.
+        coefficients: Values that replace those of the problem.
+    """
     if not callable(value):
         return lambda x: float(value)
-    names = list(inspect.signature(value).parameters.values())
-    wanted = [p.name for p in names if p.default is p.empty]
+    wanted = _arguments(value)
 
     def evaluate(x: Sequence[Any]) -> Any:
-        known = {**problem.coefficients, **dict(zip(problem.domain.axes, x, strict=True))}
+        known = {
+            **problem.coefficients,
+            **(coefficients or {}),
+            **dict(zip(problem.domain.axes, x, strict=True)),
+        }
         return value(**{name: known[name] for name in wanted})
 
     return evaluate
 
 
-def _can_be_exact(problem: Problem, values: Mapping[str, Any]) -> bool:
+def is_sought(problem: Problem, value: Any) -> bool:
+    """Whether a given value depends on a coefficient that is to be found."""
+    return callable(value) and not set(_arguments(value)).isdisjoint(problem.unknown)
+
+
+def _arguments(value: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(value).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty]
+
+
+def _can_be_exact(problem: Problem, values: Iterable[Any]) -> bool:
     """Whether given values can be traced and do not depend on what is to be found."""
-    for value in values.values():
+    for value in values:
         if not callable(value):
             continue
-        if set(inspect.signature(value).parameters) & set(problem.unknown):
+        if is_sought(problem, value):
             return False
         try:
             function_of(problem, value)(Tape().inputs("x", problem.domain.dimension))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from solvers.core import SettingsError, check_choice
+from solvers.core import SettingsError, check_choice, check_kind, describe
 from solvers.parallel import Executor
 from solvers.pde import Condition, Data, Problem
 from solvers.pinn._causal import CausalWeights
@@ -18,7 +18,7 @@ from solvers.pinn._tangent_kernel import TangentKernelWeights
 from solvers.pinn._weights import LossWeights
 
 __all__ = [
-    "WEIGHTS",
+    "LOSS_WEIGHTS",
     "check_determined",
     "check_executor",
     "check_optimizer",
@@ -28,12 +28,12 @@ __all__ = [
     "weights_of",
 ]
 
-WEIGHTS: dict[str, Callable[..., LossWeights]] = {
+LOSS_WEIGHTS: Mapping[str, Callable[..., LossWeights]] = {
     "causal": CausalWeights,
     "gradient-norm": GradientNormWeights,
     "tangent-kernel": TangentKernelWeights,
 }
-"""Adaptive weights by name."""
+"""Classes of adaptive weights by the names that `PINN` and the command line take."""
 
 
 def check_problem(problem: object) -> None:
@@ -42,12 +42,11 @@ def check_problem(problem: object) -> None:
     Raises:
         SettingsError: With where problems come from.
     """
-    if not isinstance(problem, Problem):
-        raise SettingsError(
-            f"problem: got {_shown(problem)}, expected a solvers.pde.Problem; make one of your "
-            "own, or take a named one, as problems.Convection(beta=30) or "
-            "problems.find_problem('convection', beta=30)"
-        )
+    check_kind(
+        "problem", problem, Problem,
+        "a solvers.pde.Problem; make one of your own, or take a named one, as "
+        "problems.Convection(beta=30) or problems.find_problem('convection', beta=30)",
+    )  # fmt: skip
 
 
 def check_determined(problem: Problem) -> None:
@@ -98,8 +97,8 @@ def check_executor(executor: object) -> None:
     """
     if executor is not None and not isinstance(executor, Executor):
         raise SettingsError(
-            f"executor: got {_shown(executor)}, expected an executor of solvers.parallel; open one "
-            "around the call, as in: with RayExecutor(2) as workers: ...fit(executor=workers)"
+            f"executor: got {describe(executor)}, expected an executor of solvers.parallel; open "
+            "one around the call, as in: with RayExecutor(2) as workers: ...fit(executor=workers)"
         )
 
 
@@ -128,8 +127,8 @@ def network_of(given: Any, default: MLP) -> MLP | ModifiedMLP | OwnNetwork:
         return OwnNetwork(given)
     if isinstance(given, type) or not (hasattr(given, "layers") and hasattr(given, "waves")):
         raise SettingsError(
-            f"network: got {_shown(given)}, expected MLP(width=16, depth=4), ModifiedMLP(...), or "
-            "a torch module from points to fields in float64"
+            f"network: got {describe(given)}, expected MLP(width=16, depth=4), ModifiedMLP(...), "
+            "or a torch module from points to fields in float64"
         )
     network: MLP | ModifiedMLP | OwnNetwork = given
     return network
@@ -153,15 +152,9 @@ def _weights(given: Any) -> LossWeights:
     if isinstance(given, LossWeights):
         return given
     if isinstance(given, str):
-        check_choice("weights", given, WEIGHTS)
-        return WEIGHTS[given]()
+        check_choice("weights", given, LOSS_WEIGHTS)
+        return LOSS_WEIGHTS[given]()
     raise SettingsError(
-        f"weights: got {_shown(given)}, expected CausalWeights(), GradientNormWeights(), "
-        f"TangentKernelWeights(), or a name: {', '.join(WEIGHTS)}"
+        f"weights: got {describe(given)}, expected CausalWeights(), GradientNormWeights(), "
+        f"TangentKernelWeights(), or a name: {', '.join(LOSS_WEIGHTS)}"
     )
-
-
-def _shown(given: object) -> str:
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    return f"the text {given!r}" if isinstance(given, str) else type(given).__name__

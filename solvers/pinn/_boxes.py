@@ -119,11 +119,14 @@ def _data_within(problem: Problem, data: Data, box: Box) -> list[Condition]:
 def state_at(problem: Problem, network: nn.Module, time: float) -> Initial:
     """What a network gives at a time, as an initial condition of the same fields and rates."""
     starts = [c for c in problem.conditions if isinstance(c, Initial)]
-    given: dict[str, Any] = {}
+    given: dict[str, _Snapshot] = {}
     for start in starts:
         given |= {name: _Snapshot(problem, network, time, name, 0) for name in start.values}
         given |= {f"{name}_t": _Snapshot(problem, network, time, name, 1) for name in start.rates}
-    return Initial(**given)
+    if problem.domain.space:
+        return Initial(**given)
+    # Without space a state is numbers, which hold by construction.
+    return Initial(**{name: float(snapshot.at(1, {})) for name, snapshot in given.items()})
 
 
 class _Snapshot:
@@ -143,9 +146,12 @@ class _Snapshot:
         if not all(isinstance(value, Tensor) for value in coordinates.values()):
             # Says that it cannot be traced.
             raise TypeError("a network's state is known at tensors only")
-        sample = next(iter(coordinates.values()))
+        return self.at(len(next(iter(coordinates.values()))), coordinates)
+
+    def at(self, count: int, coordinates: Mapping[str, Tensor]) -> Tensor:
+        """Values at so many points."""
         with torch.enable_grad():
-            time = torch.full_like(sample, self._time).requires_grad_()
+            time = torch.full((count,), self._time, dtype=torch.float64).requires_grad_()
             columns = [time if axis == "t" else coordinates[axis] for axis in self._axes]
             values: Tensor = self._network(torch.stack(columns, 1))[:, self._column]
             if self._rate:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_kind
 from solvers.ode import integrate
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem, unit_points
 from solvers.pinn._ansatz import function_of
@@ -94,9 +95,9 @@ def label_domain(
     faces = [(a, side) for a, axis in enumerate(axes) if axis not in rings for side in _SIDES]
     walls = {face: _wall_value(transport, *face) for face in faces if _is_wall(transport, *face)}
     open_faces = [face for face in faces if face not in walls]
-    known = dict(given or {})
-    ranges = {axis: [float(end) for end in known.get(axis, domain.bounds[axis])] for axis in axes}
+    known = {} if given is None else given
     _check_given(transport, known, rings, walls)
+    ranges = {axis: [float(end) for end in known.get(axis, domain.bounds[axis])] for axis in axes}
     if open_faces and not is_checked:
         _check_open(transport, open_faces)
         points = torch.cat([_face(transport, *face) for face in open_faces])
@@ -128,10 +129,13 @@ def _check_given(
     walls: Mapping[tuple[int, Side], float | None],
 ) -> None:
     """Refuse ranges of labels that are none, or that move a wall."""
+    check_kind("labels", given, Mapping, "ends by axis, as in {'x': (-1.0, 2.0)}, or None")
     domain = transport.problem.domain
     allowed = [axis for axis in domain.axes[:-1] if axis not in rings]
     for axis, ends in given.items():
-        if axis not in allowed or len(ends) != 2 or not ends[0] < ends[1]:
+        is_pair = isinstance(ends, Sequence) and len(ends) == 2
+        is_number = is_pair and all(isinstance(end, Real) for end in ends)
+        if axis not in allowed or not is_number or not ends[0] < ends[1]:
             raise SettingsError(
                 f"labels: got {axis}={ends!r}, expected lower and upper end for some of "
                 f"{', '.join(allowed) or 'none'}"

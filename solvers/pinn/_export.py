@@ -16,16 +16,19 @@ from torch import Tensor
 from solvers.core import (
     SettingsError,
     check_count,
+    check_kind,
     check_output,
     open_progress,
     require_extra,
     write_whole,
 )
 from solvers.pde import Box, Problem
+from solvers.pinn._arguments import check_problem
 
 __all__ = ["check_export", "export_result"]
 
 _POINTS = {1: 401, 2: 121, 3: 41}
+_TIMES = 41
 _CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
 _ENDINGS = (".vtu", ".pvd", ".npz")
 Array = NDArray[np.float64]
@@ -36,7 +39,7 @@ def export_result(
     path: str | os.PathLike[str],
     *,
     points: int | None = None,
-    times: int = 41,
+    times: int | None = None,
     progress: bool | None = None,
 ) -> Path:
     """Write the fields of a result of either frame on a grid.
@@ -45,26 +48,31 @@ def export_result(
         result: The result.
         path: File that ends in ``.vtu``, ``.pvd`` or ``.npz``.
         points: Points along each axis of space.
-        times: Number of times.
+        times: Number of times; all that there is to count where a problem has no space.
         progress: True for a display, False for silence, None for a display in a terminal.
 
     Returns:
         The path.
     """
+    check_kind("path", path, (str, os.PathLike), "a path to a file")
     target = Path(path)
     problem: Problem = result.problem
     check_export(target, problem)
-    space = problem.domain.space
-    count = _POINTS[len(space)] if points is None else points
-    check_count("points", count)
-    check_count("times", times)
-    if min(count, times) < 2:
-        raise SettingsError(f"points, times: got {count}, {times}, expected two or more of each")
-    box = Box(**{axis: problem.domain.bounds[axis] for axis in space})
+    axes = _grid_axes(problem)
+    if points is not None and not problem.domain.space:
+        raise SettingsError(
+            f"points: got {points}, but {problem.name} lives in time alone, expected None; give "
+            "times"
+        )
+    wanted = points if problem.domain.space else times
+    count = _POINTS[len(axes)] if wanted is None else wanted
+    check_count("points" if problem.domain.space else "times", count, least=2)
+    box = Box(**{axis: problem.domain.bounds[axis] for axis in axes})
     grid = box.grid(count)
     moments: list[float | None] = [None]
-    if problem.domain.has_time:
-        moments = np.linspace(*problem.domain.bounds["t"], times).tolist()
+    if _is_series(problem):
+        check_count("times", _TIMES if times is None else times, least=2)
+        moments = np.linspace(*problem.domain.bounds["t"], times or _TIMES).tolist()
     frames = []
     with open_progress(len(moments), description=f"export {target.name}", show=progress) as display:
         for moment in moments:
@@ -101,29 +109,41 @@ def check_export(path: Path, problem: Problem) -> None:
         >>> from solvers.pde import problems
         >>> check_export(Path("heat.npz"), problems.Heat())
     """
-    check_output("path", path, _ENDINGS)
+    check_problem(problem)
+    path = check_output("path", path, _ENDINGS)
     ending, space = path.suffix.lower(), problem.domain.space
-    if problem.domain.has_time and ending == ".vtu":
+    if _is_series(problem) and ending == ".vtu":
         raise SettingsError(
             f"path: {path} is one grid and {problem.name} depends on time; end it in .pvd, which "
             "lists one .vtu for each time, or in .npz"
         )
-    if not problem.domain.has_time and ending == ".pvd":
+    if not _is_series(problem) and ending == ".pvd":
+        kind = "is steady" if space else "is one line along time"
         raise SettingsError(
-            f"path: {path} is a series in time and {problem.name} is steady; end it in .vtu"
+            f"path: {path} is a series in time and {problem.name} {kind}; end it in .vtu"
         )
-    if not 1 <= len(space) <= 3:
+    if len(space) > 3:
         raise SettingsError(
-            f"path: {problem.name} has {len(space)} axes in space, expected one to three; evaluate "
-            "the result where you need it"
+            f"path: {problem.name} has {len(space)} axes in space, expected three or fewer; "
+            "evaluate the result where you need it"
         )
     if ending != ".npz":
         require_extra("meshio", "fields")
 
 
+def _grid_axes(problem: Problem) -> tuple[str, ...]:
+    """Axes of a grid: those of space, or time where there is nothing else."""
+    return problem.domain.space or problem.domain.axes
+
+
+def _is_series(problem: Problem) -> bool:
+    """Whether there is a grid of space for each of several times."""
+    return problem.domain.has_time and bool(problem.domain.space)
+
+
 def _at(problem: Problem, grid: Tensor, moment: float | None) -> Tensor:
-    """Points of the domain: a grid of space at one time."""
-    columns = dict(zip(problem.domain.space, grid.unbind(1), strict=True))
+    """Points of the domain: a grid of space at one time, or of time."""
+    columns = dict(zip(_grid_axes(problem), grid.unbind(1), strict=True))
     if moment is not None:
         columns["t"] = torch.full((len(grid),), moment, dtype=torch.float64)
     return torch.stack([columns[axis] for axis in problem.domain.axes], 1)
@@ -197,9 +217,9 @@ def _write_npz(
     frames: list[dict[str, Array]],
 ) -> None:
     """Write axes and fields, time first."""
-    space = problem.domain.space
-    arrays = {axis: np.linspace(*problem.domain.bounds[axis], count) for axis in space}
-    shape: tuple[int, ...] = (count,) * len(space)
+    axes = _grid_axes(problem)
+    arrays = {axis: np.linspace(*problem.domain.bounds[axis], count) for axis in axes}
+    shape: tuple[int, ...] = (count,) * len(axes)
     if moments != [None]:
         arrays["t"] = np.array(moments, dtype=np.float64)
         shape = (len(moments), *shape)

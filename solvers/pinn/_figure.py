@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.core import check_kind
 from solvers.figures import Axes, Figure, draw_curves, open_figure, save_figure
 from solvers.pde import Box, Problem
 from solvers.pinn._error import is_up_to_constant
@@ -32,6 +33,7 @@ def draw_result(result: Any, path: str | os.PathLike[str]) -> Path:
     Returns:
         The path.
     """
+    check_kind("path", path, (str, os.PathLike), "a path to a file")
     problem = result.problem
     fields = problem.fields[:_MOST_FIELDS]
     figure, axes = open_figure(width=13.0, heights=[_height(problem)] * len(fields), columns=3)

@@ -13,7 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import OnFailure, Report, SettingsError, Solution, apply_on_failure
+from solvers.core import (
+    OnFailure,
+    Report,
+    SettingsError,
+    Solution,
+    apply_on_failure,
+    check_callable,
+    check_kind,
+)
 from solvers.parallel import Executor
 from solvers.pde import Problem
 from solvers.pinn._arguments import check_executor
@@ -142,6 +150,9 @@ class Trainer(ABC, Generic[R]):
         is_measured = measure or target is not None
         phases = make_schedule(optimizer)
         check_executor(executor)
+        check_kind("measure", measure, bool, "True or False")
+        if callback is not None:
+            check_callable("callback", callback, "a function of a row of the history, or None")
         with self._training(theta, measure=is_measured, executor=executor) as objective:
             run = train(
                 objective, phases, steps=steps, budget=budget, cpu_budget=cpu_budget,

@@ -127,7 +127,7 @@ class LagrangianResult(TrainedField):
         points, shape = points_at(self.problem, coordinates, named)
         found = self._find(points)
         self._complain(found, points, on_failure)
-        value = found.value.reshape(*shape, -1)
+        value = found.value.reshape(*shape, self.transport.dimension)
         return Solution(value=value, report=_reshaped(found.report, shape))
 
     def _find(self, points: Tensor) -> Solution[Tensor]:

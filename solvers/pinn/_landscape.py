@@ -23,7 +23,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_choice, check_count, check_positive
+from solvers.core import (
+    SettingsError,
+    check_choice,
+    check_count,
+    check_positive,
+    check_shape,
+    describe,
+)
 from solvers.curvature import (
     Eigenpairs,
     SpectralDensity,
@@ -32,6 +39,7 @@ from solvers.curvature import (
     spectral_density,
 )
 from solvers.derivatives import Branches, Layers, ModuleLayers
+from solvers.pinn._arguments import check_seed
 from solvers.pinn._collocation import Collocation
 from solvers.pinn._lagrangian import LagrangianPINN
 from solvers.pinn._pinn import PINN
@@ -112,16 +120,13 @@ def loss_landscape(
     Cost: some ten products for each eigenvalue, of a Jacobian ``(residuals, P)`` that is kept or of
     four gradients, and ``resolution`` squared losses.
     """
-    if not hasattr(solver, "collocation"):
-        raise SettingsError(
-            f"solver: got {type(solver).__name__}, expected PINN(problem) or "
-            "LagrangianPINN(problem), with theta=result.network.theta for trained parameters"
-        )
+    _check_solver(solver)
+    check_seed(seed)
     check_choice("directions", directions, ("eigenvectors", "random"))
     check_positive("reach", reach)
     for name, value, least in (("count", count, 2), ("resolution", resolution, 3)):
         check_count(name, value, least=least)
-    point = (solver.initial() if theta is None else theta).detach().double()
+    point = _point(solver, theta)
     collocation = solver.collocation
     source = torch.Generator().manual_seed(seed)
     rows = gauss_newton_operator(solver, point)
@@ -205,11 +210,18 @@ def hessian_operator(
 
 
 def _point(solver: PINN | LagrangianPINN, theta: Tensor | None) -> Tensor:
-    point = (solver.initial() if theta is None else theta).detach().double()
-    count = solver.collocation.parameter_count
-    if point.shape != (count,):
-        raise ShapeError(f"theta has shape {tuple(point.shape)}, expected ({count},)")
-    return point
+    _check_solver(solver)
+    point = solver.initial() if theta is None else theta
+    check_shape("theta", point, str(solver.collocation.parameter_count))
+    return point.detach().double()
+
+
+def _check_solver(solver: object) -> None:
+    if not hasattr(solver, "collocation"):
+        raise SettingsError(
+            f"solver: got {describe(solver)}, expected PINN(problem) or LagrangianPINN(problem), "
+            "with theta=result.network.theta for trained parameters"
+        )
 
 
 def _loss(collocation: Collocation, theta: Tensor) -> float:

@@ -12,7 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from solvers.core import CheckpointError, Report, SettingsError, load_checkpoint, save_checkpoint
+from solvers.core import (
+    CheckpointError,
+    Report,
+    SettingsError,
+    ShapeError,
+    check_shape,
+    describe,
+    load_checkpoint,
+    save_checkpoint,
+)
 from solvers.derivatives import ResidualProgram
 from solvers.pde import Problem
 from solvers.pinn._error import ErrorMeter
@@ -56,6 +65,7 @@ class FieldNetwork(nn.Module):
             One column per field; differentiable by points and parameters.
         """
         program = self._program
+        check_shape("points", points, f"N {len(program.coordinates)}")
         outputs = program.layers(self.theta, program.inputs(points))
         return program.fields(points, outputs)
 
@@ -129,16 +139,17 @@ class TrainedField:
         path: str | os.PathLike[str],
         *,
         points: int | None = None,
-        times: int = 41,
+        times: int | None = None,
         progress: bool | None = None,
     ) -> Path:
         """Write all fields, and their references, on a grid for other programs.
 
         Args:
-            path: File that ends in ``.vtu`` (ParaView; no time), ``.pvd`` (ParaView; one ``.vtu``
+            path: File that ends in ``.vtu`` (ParaView; one grid), ``.pvd`` (ParaView; one ``.vtu``
                 beside it for each time) or ``.npz`` (NumPy; NaN outside the domain).
             points: Points along each axis of space; 401, 121 or 41 by their number by default.
-            times: Number of times.
+            times: Number of times; 41 by default, 401 where a problem lives in time alone, which
+                is one line in a ``.vtu`` and has its times in the first coordinate.
             progress: Show how many are done, as a map has to be inverted at each: True, False, or
                 None for in a terminal only.
 
@@ -225,7 +236,7 @@ def evaluate_fields(
 ) -> Tensor | dict[str, Tensor]:
     """Evaluate a network on coordinates by place or by name."""
     points, shape = points_at(problem, coordinates, named)
-    values = network(points).movedim(1, 0).reshape(-1, *shape)
+    values = network(points).movedim(1, 0).reshape(len(problem.fields), *shape)
     parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
     return parts[problem.fields[0]] if len(parts) == 1 else parts
 
@@ -237,6 +248,7 @@ def points_at(
 
     Raises:
         SettingsError: If not every axis has one coordinate.
+        ShapeError: If their shapes do not broadcast.
     """
     axes = problem.domain.axes
     known = {**dict(zip(axes, coordinates, strict=False)), **named}
@@ -245,7 +257,22 @@ def points_at(
             f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
             f"{', '.join(axes)}"
         )
-    columns = torch.broadcast_tensors(
-        *(torch.as_tensor(known[axis], dtype=torch.float64) for axis in axes)
-    )
+    given = [_coordinate(axis, known[axis]) for axis in axes]
+    try:
+        columns = torch.broadcast_tensors(*given)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{a} {tuple(c.shape)}" for a, c in zip(axes, given, strict=True))
+        raise ShapeError(
+            f"coordinates: got shapes {shapes}, expected shapes that broadcast; for a grid take "
+            "torch.meshgrid, or x[:, None] beside t[None, :]"
+        ) from error
     return torch.stack([column.reshape(-1) for column in columns], dim=1), columns[0].shape
+
+
+def _coordinate(axis: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"{axis}: got {describe(given)}, expected a number or a tensor of coordinates"
+        ) from error

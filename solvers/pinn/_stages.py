@@ -17,6 +17,8 @@ from solvers.core import (
     CheckpointError,
     Report,
     Status,
+    check_output,
+    check_positive,
     combine_status,
     load_checkpoint,
     save_checkpoint,
@@ -78,7 +80,10 @@ def run_stages(
     Raises:
         CheckpointError: If the file belongs to another run.
     """
-    file = None if checkpoint is None else Path(checkpoint)
+    check_positive("budget", budget)
+    if cpu_budget is not None:
+        check_positive("cpu_budget", cpu_budget)
+    file = None if checkpoint is None else check_output("checkpoint", checkpoint)
     done = _read(file, settings)
     is_interrupted = False
     results: list[PINNResult] = []

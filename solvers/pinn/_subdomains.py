@@ -32,6 +32,7 @@ from solvers.core import (
 )
 from solvers.parallel import Executor, SerialExecutor
 from solvers.pde import Problem
+from solvers.pinn._arguments import check_seed
 from solvers.pinn._boxes import check_divisible, conditions_within, cut
 from solvers.pinn._fit import Trainer
 from solvers.pinn._interfaces import make_interfaces
@@ -86,6 +87,7 @@ class XPINN(Trainer[PiecewiseResult]):
         seed: int = 0,
         **options: Any,
     ) -> None:
+        check_seed(seed)
         check_count("interface_points", interface_points)
         box = check_divisible(problem)
         if not isinstance(pieces, Mapping):

@@ -13,7 +13,7 @@ from solvers.core import SettingsError
 from solvers.derivatives import Field, Layers, ModuleLayers, ResidualProgram, trace_residual
 from solvers.kernels import evaluate, reverse
 from solvers.pde import Condition, ConditionPoints, Problem, sample
-from solvers.pinn._ansatz import Ansatz
+from solvers.pinn._ansatz import Ansatz, function_of, is_sought
 
 __all__ = ["ConditionTerms", "condition_program", "interior_program", "natural_scales"]
 
@@ -102,6 +102,8 @@ class ConditionTerms:
         factors: ``a``, shape ``(n, terms, derivatives)``.
         given: ``g``, shape ``(n, terms)``.
         points: Shape ``(n, d)``.
+        sought: Functions in place of ``g``, by number of the term, where it depends on what is to
+            be found.
     """
 
     names: tuple[str, ...]
@@ -109,6 +111,7 @@ class ConditionTerms:
     factors: Tensor
     given: Tensor
     points: Tensor
+    sought: Mapping[int, Any]
 
     @classmethod
     def of(cls, problem: Problem, condition: Condition, where: ConditionPoints) -> ConditionTerms:
@@ -140,7 +143,10 @@ class ConditionTerms:
         factors = torch.stack(
             [torch.stack(list(terms(one).values()), dim=1) + given for one in wanted], dim=2
         )
-        return cls(tuple(base), wanted, factors, given, where.points)
+        values = [*getattr(condition, "values", {}).values()]
+        values += getattr(condition, "rates", {}).values()
+        sought = {e: value for e, value in enumerate(values) if is_sought(problem, value)}
+        return cls(tuple(base), wanted, factors, given, where.points, sought)
 
     @property
     def columns(self) -> Tensor:
@@ -157,10 +163,23 @@ def condition_program(
     given_names = [f"_given_{e}" for e in range(count)]
     used = (terms.factors != 0.0).any(dim=0)
 
+    def given(e: int, x: Mapping[str, Any], c: Mapping[str, Any]) -> Any:
+        if e not in terms.sought:
+            return x[f"_given_{e}"]
+        value = function_of(problem, terms.sought[e], c)
+        try:
+            return value([x[axis] for axis in problem.domain.axes])
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(
+                f"condition {terms.names[e]!r} depends on {', '.join(problem.unknown)}, which is "
+                f"to be found, and cannot be recorded ({error}); write it with operators and "
+                "solvers.pde.functions"
+            ) from error
+
     def residual(fields: Mapping[str, Any], x: Mapping[str, Any], c: Mapping[str, Any]) -> Any:
         results = []
         for e in range(count):
-            total: Any = -x[f"_given_{e}"]
+            total: Any = -given(e, x, c)
             for k, (name, index) in enumerate(terms.wanted):
                 if bool(used[e, k]):
                     total = total + x[f"_factor_{e}_{k}"] * _Derivatives(fields[name])[index]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from solvers.training._methods import Evaluation, FirstOrder, LeastSquares, Method, Search
 from solvers.training._objective import Objective, parallel_terms
+from solvers.training._record import Record, Training
 from solvers.training._schedule import Phase
-from solvers.training._train import Record, Training, train
+from solvers.training._train import train
 
 __all__ = [
     "Evaluation",

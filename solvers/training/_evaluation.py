@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, describe
 from solvers.training._objective import Objective
 
 __all__ = [
@@ -33,6 +33,8 @@ class GuiltyError(ArithmeticError):
 def evaluate(objective: Objective) -> tuple[Tensor, dict[str, float]]:
     """Evaluate the terms and refuse those that are not finite."""
     terms = objective.terms()
+    if not isinstance(terms, Mapping):
+        raise SettingsError(f"terms: gave {describe(terms)}, expected scalar tensors by name")
     if not terms:
         raise SettingsError("terms: gave no term, expected at least one by name")
     for name, term in terms.items():

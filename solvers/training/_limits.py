@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from solvers.core import SettingsError, check_count, check_positive
+from solvers.core import SettingsError, check_count, check_kind, check_number, check_positive
 from solvers.training._objective import Objective
 from solvers.training._schedule import Phase
 
@@ -33,6 +33,8 @@ class Limits:
         Raises:
             SettingsError: With the argument's name.
         """
+        check_kind("objective", objective, Objective, "a solvers.training.Objective")
+        check_kind("targets", self.targets, Mapping, "numbers by name, or None")
         if not phases:
             raise SettingsError("schedule: got no phase, expected at least one")
         counts = {
@@ -73,7 +75,9 @@ class Limits:
             raise SettingsError(
                 "reweight_every: the objective has fixed weights, expected Objective(reweight=...)"
             )
-        if self.overfit is not None and (self.overfit <= 1 or objective.held_out is None):
+        if self.overfit is not None and (
+            check_number("overfit", self.overfit) <= 1 or objective.held_out is None
+        ):
             raise SettingsError(
                 f"overfit: got {self.overfit}, expected more than 1 and an objective with held_out"
             )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from solvers.core import SettingsError, capture_random_state, restore_random_state
+from solvers.core import (
+    SettingsError,
+    capture_random_state,
+    check_callable,
+    check_kind,
+    describe,
+    restore_random_state,
+)
 from solvers.parallel import Executor, differentiable_map
 
 __all__ = ["Objective", "parallel_terms"]
@@ -75,9 +83,22 @@ class Objective:
         generator: torch.Generator | None = None,
         state: Mapping[str, Tensor] | Stateful | None = None,
     ) -> None:
+        check_kind("parameters", parameters, (nn.Module, Iterable), "a torch module or tensors")
+        check_callable("terms", terms, "a function without arguments that gives terms by name")
+        for name, function in {
+            "residual": residual, "loss_and_gradient": loss_and_gradient, "linearize": linearize,
+            "held_out": held_out, "resample": resample, "reweight": reweight,
+        }.items():  # fmt: skip
+            if function is not None:
+                check_callable(name, function, "a function, or None")
+        check_kind("measures", measures, (Mapping, NoneType), "functions by name, or None")
+        check_kind("generator", generator, (torch.Generator, NoneType), "a torch.Generator or None")
         module = isinstance(parameters, nn.Module)
         given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
-        self.parameters = [p for p in given if p.requires_grad]
+        tensors = list(given)
+        for tensor in tensors:
+            check_kind("parameters", tensor, Tensor, "a torch module or tensors")
+        self.parameters = [p for p in tensors if p.requires_grad]
         if not self.parameters:
             raise SettingsError(
                 "parameters: none takes gradients, expected at least one"
@@ -92,7 +113,13 @@ class Objective:
         self._resample = resample
         self.reweight = reweight
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self.state = _Tensors(state or {}) if state is None or isinstance(state, Mapping) else state
+        known = {} if state is None else state
+        self.state = _Tensors(known) if isinstance(known, Mapping) else known
+        if not hasattr(self.state, "load_state_dict"):
+            raise SettingsError(
+                f"state: got {describe(state)}, expected tensors by name, or an object with "
+                "state_dict and load_state_dict"
+            )
 
     @property
     def can_resample(self) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_callable, check_kind, check_number, check_positive
 from solvers.training._methods import Method
 from solvers.training._objective import Objective
 
-__all__ = ["Phase", "Plateau"]
+__all__ = ["Phase", "Plateau", "phases_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,28 @@ class Phase:
     least_decrease: float = 1e-2
 
     def __post_init__(self) -> None:
+        check_callable("method", self.method, "a function that makes one of an objective")
         for name, value in (("steps", self.steps), ("patience", self.patience)):
             if value is not None:
                 check_positive(name, value)
-        if not 0 < self.least_decrease < 1:
+        if not 0 < check_number("least_decrease", self.least_decrease) < 1:
             raise SettingsError(
                 f"least_decrease: got {self.least_decrease}, expected between 0 and 1"
             )
+
+
+def phases_of(schedule: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
+    """Phases of a schedule, one or several.
+
+    Raises:
+        SettingsError: If one is none.
+    """
+    expected = "a solvers.training.Phase, or several in a row"
+    check_kind("schedule", schedule, (Phase, Sequence), expected)
+    phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
+    for phase in phases:
+        check_kind("schedule", phase, Phase, expected)
+    return phases
 
 
 class Plateau:
@@ -56,7 +71,7 @@ class Plateau:
         phase: Gives patience and least decrease.
 
     Example:
-        >>> flat = Plateau(Phase(method=None, name="", patience=2, least_decrease=0.1))
+        >>> flat = Plateau(Phase(method=Method, name="", patience=2, least_decrease=0.1))
         >>> [flat.update(loss) for loss in (1.0, 0.5, 0.49, 0.48)]
         [False, False, False, True]
     """

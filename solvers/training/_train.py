@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from solvers.core import (
     OnFailure,
     Progress,
     Report,
-    Solution,
     Status,
     apply_on_failure,
     catch_interrupt,
+    check_callable,
+    check_kind,
     check_output,
     check_positive,
     load_checkpoint,
@@ -34,59 +35,15 @@ from solvers.training._evaluation import GuiltyError
 from solvers.training._limits import Limits
 from solvers.training._methods import Evaluation
 from solvers.training._objective import Objective
-from solvers.training._schedule import Phase, Plateau
+from solvers.training._record import Record, Training
+from solvers.training._schedule import Phase, Plateau, phases_of
 from solvers.training._state import pack, unpack
 
-__all__ = ["Record", "Training", "train"]
+__all__ = ["train"]
 
 _KIND = "training"
 _FIRST_RECORD = 0.05
 """Time of the first record where records are a factor of time apart [s]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A row of a training's history.
-
-    Attributes:
-        step: Steps taken, all phases together.
-        seconds: Wall time of training up to here, earlier runs included, records not [s].
-        cpu_seconds: CPU time of the process, counted alike [s].
-        phase: Name of the phase.
-        loss: Loss before the last step; after it if a search took it.
-        terms: Its terms.
-        held_out: Residual where nothing was trained; None without one.
-        measures: The objective's measures.
-    """
-
-    step: int
-    seconds: float
-    cpu_seconds: float
-    phase: str
-    loss: float
-    terms: Mapping[str, float]
-    held_out: float | None
-    measures: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {"terms": dict(self.terms), "measures": dict(self.measures)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Training(Solution[list[Tensor]]):
-    """The end of a training; its value are the parameters.
-
-    Attributes:
-        history: Records in order.
-        guilty: Term or gradient that was not finite; empty if none was.
-        is_interrupted: Whether Ctrl-C ended it.
-    """
-
-    history: tuple[Record, ...]
-    guilty: str = ""
-    is_interrupted: bool = False
 
 
 def train(
@@ -153,7 +110,8 @@ def train(
         CheckpointError: If the file belongs to another run.
         SettingsError: If no limit was given, or a setting is out of range.
 
-    Ctrl-C ends after the running step; the checkpoint is written and what is reached returned.
+    Ctrl-C ends after the running step; that is recorded, the checkpoint is written and what is
+    reached returned.
 
     Example:
         >>> from solvers.training import FirstOrder, Objective, Phase, train
@@ -163,9 +121,12 @@ def train(
         >>> train(bowl, lbfgs, steps=50, tolerance=1e-12).converged
         tensor(True)
     """
-    phases = (schedule,) if isinstance(schedule, Phase) else tuple(schedule)
+    phases = phases_of(schedule)
+    check_kind("settings", settings, (Mapping, NoneType), "values by name, or None")
+    if callback is not None:
+        check_callable("callback", callback, "a function of a Record, or None")
     limits = Limits(
-        steps, budget, cpu_budget, tolerance, dict(targets or {}), resample_every, reweight_every,
+        steps, budget, cpu_budget, tolerance, targets or {}, resample_every, reweight_every,
         overfit, overfit_every, record_every,
     )  # fmt: skip
     limits.check(objective, phases)
@@ -193,9 +154,11 @@ def train(
             if checkpoint is not None and time.monotonic() - saved > checkpoint_every:
                 run.write(checkpoint)
                 saved = time.monotonic()
+        is_interrupted = status is None
+        if is_interrupted:
+            status = run.look_back(limits)
         if checkpoint is not None:
             run.write(checkpoint)
-    is_interrupted = status is None
     result = run.result(Status.MAX_ITERATIONS if status is None else status, is_interrupted)
     if not is_interrupted:
         what = f"train ({run.guilty} is not finite)" if run.guilty else "train"
@@ -224,6 +187,7 @@ class _Run:
         self._is_overfitting = False
         self._is_refused = False
         self._kept: list[Tensor] = []
+        self._last: Evaluation | None = None
         self._enter(0)
         self._clock, self._next = Clock(), _FIRST_RECORD
 
@@ -246,6 +210,7 @@ class _Run:
             raise self.failed from error
         if isinstance(evaluation, Status):
             return evaluation
+        self._last = evaluation
         self._is_refused = evaluation.is_refused
         if not self._is_refused:
             self._kept = before["parameters"]
@@ -273,6 +238,10 @@ class _Run:
             return None
         self._look(evaluation, limits)
         return self._spent(limits) if is_through else Status.STALLED
+
+    def look_back(self, limits: Limits) -> Status | None:
+        """Record the last step, if an interruption came before that."""
+        return None if self._last is None else self._look(self._last, limits)
 
     def _take_step(self, limits: Limits, kept: list[Tensor]) -> Evaluation | Status:
         """One step of the method, or a status if a number is not finite."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from solvers.core import NotConvergedError, SettingsError, ShapeError, Status
-from solvers.ode import integrate
+from solvers.ode import compare_gradients, integrate, integrate_steps
 
 
 def double(*values: float) -> Tensor:
@@ -199,6 +199,13 @@ def test_bad_input_says_what_is_wrong(
     }
     with pytest.raises(error, match=words):
         integrate(**(arguments | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [3, None, "a"])
+def test_a_right_hand_side_is_a_function(function: Any) -> None:
+    for solve in (integrate, integrate_steps, compare_gradients):
+        with pytest.raises(SettingsError, match="function: got .*as lambda t, y: -y"):
+            solve(function, double(1.0)[None], [0.0, 1.0])
 
 
 @pytest.mark.parametrize("events", [None, 3, [None]])

@@ -130,3 +130,20 @@ def test_total_gradient_is_that_of_all_terms() -> None:
     assert loss == pytest.approx(0.5 * float(residuals.square().sum()), rel=1e-12)
     assert loss == pytest.approx(0.5 * sum(pinn.collocation.terms(theta).values()), rel=1e-12)
     assert torch.allclose(jacobian.T @ residuals, gradient, rtol=1e-10, atol=1e-12)
+
+
+def torch_only(x: Any) -> Any:
+    return torch.special.bessel_j0(x)
+
+
+def test_a_start_that_cannot_be_recorded_is_a_term_beside_a_rate_that_can() -> None:
+    string = Problem(
+        name="string", domain=Box(x=(0, 1), t=(0, 1)), residual=lambda u, x, t: u.tt - u.xx,
+        conditions=[
+            Initial(u=torch_only, u_t=0.0),
+            Neumann(axis="x", u=0.0),
+        ],
+    )  # fmt: skip
+    pinn = small(string, backend="sweep")
+    assert "initial u" in pinn.collocation.names
+    assert "initial u_t" in pinn.collocation.names

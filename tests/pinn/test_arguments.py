@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from solvers.core import SettingsError
+from solvers.core import PhysimError, SettingsError, ShapeError
 from solvers.parallel import RayExecutor
 from solvers.pde import Box, Condition, Data, Dirichlet, Initial, Neumann, Problem
 from solvers.pinn import (
+    LOSS_WEIGHTS,
     MLP,
     PINN,
     XPINN,
@@ -22,12 +23,20 @@ from solvers.pinn import (
     DeepRitz,
     GradientNormWeights,
     LagrangianPINN,
+    PINNResult,
+    SobolevDescent,
     TimeMarching,
+    UnrolledDescent,
+    check_export,
+    gauss_legendre,
+    gauss_newton_operator,
+    hessian_operator,
     load,
     loss_landscape,
     problems,
+    quasi_monte_carlo,
 )
-from solvers.pinn._arguments import WEIGHTS, network_of, weights_of
+from solvers.pinn._arguments import network_of, weights_of
 
 NET = MLP(width=4, depth=1)
 OPTIONS: dict[str, Any] = {"network": NET, "points": 20, "backend": "sweep"}
@@ -81,7 +90,7 @@ def test_weights_by_name_are_those_with_their_defaults() -> None:
     by_name = weights_of(["causal", "tangent-kernel"])
     assert [each.settings for each in by_name] == [
         CausalWeights().settings,
-        WEIGHTS["tangent-kernel"]().settings,
+        LOSS_WEIGHTS["tangent-kernel"]().settings,
     ]
     assert weights_of(()) == ()
 
@@ -108,6 +117,9 @@ def test_a_module_of_ones_own_is_a_network() -> None:
         ({"checkpoint": "/nowhere/run.safetensors"}, "checkpoint: folder /nowhere does not exist"),
         ({"checkpoint": "."}, "checkpoint: . is a folder"),
         ({"checkpoint": "run.safetensors", "checkpoint_every": -1.0}, "checkpoint_every: got -1"),
+        ({"checkpoint": 3}, "checkpoint: got int, expected a path"),
+        ({"callback": 3}, "callback: got int, expected a function"),
+        ({"measure": 3}, "measure: got int, expected True or False"),
     ],
 )
 def test_what_a_fit_cannot_take(options: dict[str, Any], words: str) -> None:
@@ -190,10 +202,34 @@ def test_a_second_equation_may_determine_a_coefficient() -> None:
         (lambda: DeepRitz(problems.Poisson(1), NET, panels=0), "panels: got 0"),
         (lambda: DeepRitz(problems.Poisson(1), NET, seed="a"), "seed: got 'a'"),  # type: ignore[arg-type]
         (lambda: loss_landscape(problems.Convection()), "solver: got Problem, expected PINN"),  # type: ignore[arg-type]
+        (lambda: hessian_operator(3), "solver: got int, expected PINN"),  # type: ignore[arg-type]
+        (
+            lambda: gauss_newton_operator(PINN(problems.Convection(), **OPTIONS), 3),  # type: ignore[arg-type]
+            "theta: got int, expected a tensor",
+        ),
+        (lambda: LagrangianPINN(problems.Convection(), labels=3), "labels: got int, expected ends"),  # type: ignore[arg-type]
+        (
+            lambda: LagrangianPINN(problems.Rotation(), labels={"x": "ab"}),  # type: ignore[dict-item]
+            "labels: got x='ab', expected lower and upper end",
+        ),
+        (lambda: XPINN(problems.Convection(), pieces={"t": 2}, seed="a"), "seed: got 'a'"),  # type: ignore[arg-type]
+        (lambda: SobolevDescent(3), "problem: got int"),  # type: ignore[arg-type]
+        (lambda: SobolevDescent(problems.Poisson(1), modes=1.5), "modes: got 1.5"),  # type: ignore[arg-type]
+        (
+            lambda: SobolevDescent(problems.Poisson(1), modes=4).energy(torch.zeros(3)),
+            r"coefficients: got shape \(3,\)",
+        ),
+        (lambda: UnrolledDescent(3), "problem: got int"),  # type: ignore[arg-type]
+        (lambda: UnrolledDescent(problems.Poisson(1), rule=3), "rule: got int"),  # type: ignore[arg-type]
+        (lambda: gauss_legendre(Box(x=(0, 1)), 1.5), "count: got 1.5"),  # type: ignore[arg-type]
+        (lambda: quasi_monte_carlo("x", 8), "domain: got the text 'x'"),  # type: ignore[arg-type]
+        (lambda: gauss_legendre(Box(x=(0, 1)), 3).integrate(1.0), "density: got float"),  # type: ignore[arg-type]
+        (lambda: check_export("a.npz", 3), "problem: got int"),  # type: ignore[arg-type]
+        (lambda: load(3, problems.Convection()), "path: got int, expected a path"),  # type: ignore[arg-type]
     ],
 )
 def test_what_classes_cannot_take(make: Callable[[], object], words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises((SettingsError, ShapeError), match=words):
         make()
 
 
@@ -212,3 +248,35 @@ def test_a_result_is_loaded_with_its_own_network_and_problem(tmp_path: Path) -> 
         load(path, problem, module(5))
     with pytest.raises(SettingsError, match="problem: got the text 'convection'"):
         load(path, "convection")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def convection() -> PINNResult:
+    return PINN(problems.Convection(beta=1.0), **OPTIONS).fit(5, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda r: r("a", 0.5), "x: got the text 'a', expected a number or a tensor"),
+        (lambda r: r(0.5, t=[[1.0], "b"]), "t: got list"),
+        (lambda r: r(torch.zeros(3), torch.zeros(4)), r"x \(3,\), t \(4,\), expected shapes that"),
+        (lambda r: r(0.5), "got 1 coordinates"),
+        (lambda r: r.network(3), "points: got int"),
+        (lambda r: r.network(torch.zeros(4, 3)), r"points: got shape \(4, 3\)"),
+        (lambda r: r.save(3), "path: got int, expected a path"),
+        (lambda r: r.plot(3), "path: got int"),
+        (lambda r: r.export(3), "path: got int"),
+    ],
+)
+def test_what_a_result_cannot_take(
+    convection: PINNResult, use: Callable[[PINNResult], object], words: str
+) -> None:
+    with pytest.raises(PhysimError, match=words):
+        use(convection)
+
+
+def test_no_points_have_no_values(convection: PINNResult) -> None:
+    assert convection([], 0.5).shape == (0,)  # type: ignore[union-attr, arg-type]
+    assert convection(torch.zeros(0, 3), 0.5).shape == (0, 3)  # type: ignore[union-attr]
+    assert convection.network(torch.zeros(0, 2, dtype=torch.float64)).shape == (0, 1)

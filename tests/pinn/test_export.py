@@ -13,7 +13,7 @@ import torch
 
 from solvers.core import MissingExtraError, SettingsError
 from solvers.pde import Ball, Box, Dirichlet, Initial, Periodic, Problem
-from solvers.pde.functions import pi, sin
+from solvers.pde.functions import exp, pi, sin
 from solvers.pinn import MLP, PINN, LagrangianPINN, PINNResult
 
 RING = Problem(
@@ -131,7 +131,7 @@ def test_an_export_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_bad_files_are_refused(ring: PINNResult, tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         ring.export(tmp_path / name)
-    with pytest.raises(SettingsError, match="expected two or more"):
+    with pytest.raises(SettingsError, match="points: got 1, expected 2 or more"):
         ring.export(tmp_path / "ring.npz", points=1)
 
 
@@ -147,3 +147,56 @@ def test_without_meshio_the_command_that_installs_it_is_named(
     with pytest.raises(MissingExtraError, match=r"physim\[fields\]"):
         ring.export(tmp_path / "ring.vtu")
     assert ring.export(tmp_path / "ring.npz", points=5).exists()
+
+
+DECAY = Problem(
+    name="decay",
+    domain=Box(t=(0, 2)),
+    fields=("u", "w"),
+    residual=lambda u, w: (u.t + u, w.t - u),
+    conditions=[Initial(u=1.0, w=0.0)],
+    reference=lambda t: (exp(-t), 1.0 - exp(-t)),
+)
+
+
+@pytest.fixture(scope="module")
+def decay() -> PINNResult:
+    return trained(DECAY)
+
+
+def test_a_field_over_time_alone_is_one_line(decay: PINNResult, tmp_path: Path) -> None:
+    path = decay.export(tmp_path / "decay.npz", times=11)
+    arrays = np.load(path)
+    times = torch.linspace(0, 2, 11, dtype=torch.float64)
+    np.testing.assert_allclose(arrays["t"], times.numpy(), atol=1e-15)
+    values = decay(times)
+    assert isinstance(values, dict)
+    np.testing.assert_allclose(arrays["w"], values["w"].detach().numpy(), atol=1e-14)
+    np.testing.assert_allclose(arrays["u_reference"], np.exp(-arrays["t"]), atol=1e-14)
+    meshio = pytest.importorskip("meshio")
+    mesh = meshio.read(decay.export(tmp_path / "decay.vtu"))
+    (block,) = mesh.cells
+    assert (block.type, len(block.data), len(mesh.points)) == ("line", 400, 401)
+    expected = decay(torch.tensor(mesh.points[:, 0]))
+    assert isinstance(expected, dict)
+    np.testing.assert_allclose(mesh.point_data["u"], expected["u"].detach().numpy(), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("decay.pvd", {}, "decay is one line along time; end it in .vtu"),
+        ("decay.npz", {"points": 5}, "points: got 5, but decay lives in time alone.*give times"),
+        ("decay.npz", {"times": 1}, "times: got 1, expected 2 or more"),
+    ],
+)
+def test_what_a_field_over_time_alone_is_not(
+    decay: PINNResult, tmp_path: Path, name: str, options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        decay.export(tmp_path / name, **options)
+
+
+def test_a_field_over_time_alone_is_drawn(decay: PINNResult, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert decay.plot(tmp_path / "decay.png").stat().st_size > 1000

@@ -367,3 +367,14 @@ def test_what_cannot_be_divided_is_refused() -> None:
         TimeMarching(sought, NET)
     with pytest.raises(SettingsError, match="Jacobians"):
         XPINN(poisson(), NET, pieces={"x": 2}, points=20).fit(1, optimizer="gns")
+
+
+def test_windows_of_a_problem_without_space_join_by_construction() -> None:
+    spring = Problem(
+        name="spring", domain=Box(t=(0, 2)), residual=lambda u, t: u.tt + 4 * u,
+        conditions=[Initial(u=1.0, u_t=0.0)], reference=lambda t: cos(2 * t),
+    )  # fmt: skip
+    march = TimeMarching(spring, MLP(width=6, depth=1), windows=2, points=30, backend="sweep")
+    result = march.fit(60, steps=80)
+    assert result.largest_jump < 1e-12
+    assert result.relative_l2 < 1e-2

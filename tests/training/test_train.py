@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,28 @@ def test_interruption_ends_after_the_step_and_goes_on_from_the_file(tmp_path: Pa
     assert not second.is_interrupted
     for a, b in zip(whole.value, second.value, strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_last_row_after_ctrl_c_is_the_state_that_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    bowl = torch.full((2,), 3.0, dtype=torch.float64, requires_grad=True)
+    seen = []
+
+    def terms() -> dict[str, torch.Tensor]:
+        seen.append(bowl.detach().clone())
+        if len(seen) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return {"bowl": bowl.square().sum()}
+
+    adam = Phase(name="Adam", method=lambda o: FirstOrder(o, torch.optim.Adam))
+    options: dict[str, Any] = {"steps": 20, "record_every": 5, "checkpoint": path}
+    first = train(Objective([bowl], terms), adam, **options)
+    assert first.is_interrupted
+    assert [record.step for record in first.history] == [1, 5, 7]
+    assert int(first.iterations) == 7
+    assert first.history[-1].loss == float(seen[6].square().sum())
+    second = train(Objective([bowl], terms), adam, **options)
+    assert [record.step for record in second.history] == [1, 5, 7, 10, 15, 20]
 
 
 def test_phases_switch_when_the_loss_is_flat_and_stall_at_the_end() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_count, check_kind, check_number
 from solvers.pde._arguments import with_arguments
 from solvers.pde._boundaries import Dirichlet
 from solvers.pde._domain import Box
 from solvers.pde._problem import Problem
 from solvers.pde.functions import pi, sin
+from solvers.pde.problems._axes import axis_names
 from solvers.pde.references import ChebyshevFunction, solve_elliptic
 
 __all__ = ["Darcy", "Helmholtz", "NonlinearElliptic", "Poisson"]
@@ -29,7 +31,7 @@ def Poisson(dimension: int = 2) -> Problem:
         The problem, zero on the boundary; axes ``x, y, z``, or ``x0``,
         ``x1``, ... above three; reference exact.
     """
-    axes = _axes(dimension)
+    axes = axis_names(dimension)
 
     def residual(u: Any, *x: Any) -> Any:
         return _laplacian(u, axes) + dimension * pi**2 * _product(*x)
@@ -59,10 +61,12 @@ def Helmholtz(wave_number: float = 1.0, modes: tuple[int, int] = (1, 4)) -> Prob
 
     Source: S. Wang, Y. Teng and P. Perdikaris (2021), section 3.2.
     """
+    check_kind("modes", modes, Sequence, "two positive whole numbers, as in (1, 4)")
+    if len(modes) != 2:
+        raise SettingsError(f"modes: got {modes}, expected two positive whole numbers")
     first, second = modes
-    for mode in modes:
-        if mode != round(mode) or mode < 1:
-            raise SettingsError(f"modes: got {modes}, expected two positive whole numbers")
+    check_count("modes[0]", first)
+    check_count("modes[1]", second)
 
     def solution(x: Any, y: Any) -> Any:
         return sin(first * pi * x) * sin(second * pi * y)
@@ -93,6 +97,7 @@ def Darcy(contrast: float = 0.8) -> Problem:
         The problem; the reference is a Chebyshev solution with 48 points along each axis, good to
         1e-7: corners, where u is not smooth, limit it.
     """
+    contrast = check_number("contrast", contrast)
     if not abs(contrast) < 1:
         raise SettingsError(
             f"contrast: got {contrast}, expected a size below 1; the permeability must stay "
@@ -144,7 +149,7 @@ def NonlinearElliptic(dimension: int = 2) -> Problem:
         The problem with its energy; axes ``x, y, z``, or ``x0``,
         ``x1``, ... above three; reference exact.
     """
-    axes = _axes(dimension)
+    axes = axis_names(dimension)
 
     def force(*x: Any) -> Any:
         solution = _product(*x)
@@ -168,14 +173,6 @@ def NonlinearElliptic(dimension: int = 2) -> Problem:
 
 def _product(*x: Any) -> Any:
     return prod(sin(pi * c) for c in x)
-
-
-def _axes(dimension: int) -> tuple[str, ...]:
-    if not 1 <= dimension <= 10:
-        raise SettingsError(f"dimension: got {dimension}, expected 1 to 10")
-    return (
-        ("x", "y", "z")[:dimension] if dimension <= 3 else tuple(f"x{k}" for k in range(dimension))
-    )
 
 
 def _laplacian(u: Any, axes: tuple[str, ...]) -> Any:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from solvers.core import SettingsError, check_choice
+from solvers.core import SettingsError, check_choice, check_kind
 from solvers.pde._problem import Problem
 from solvers.pde.problems import (
     _burgers,
@@ -96,6 +96,7 @@ def forget_references() -> None:
 
 
 def _maker(name: str) -> Callable[..., Problem]:
+    check_kind("name", name, str, "a name of problem_names(), as 'convection'")
     makers = {_plain(key): maker for key, maker in _makers().items()}
     if _plain(name) not in makers:
         check_choice("problem", name.lower().replace("_", "-"), _makers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_number, check_positive
 from solvers.pde._boundaries import Dirichlet, Periodic
 from solvers.pde._conditions import Initial
 from solvers.pde._domain import Box
@@ -123,6 +123,7 @@ def CylinderFlow(reynolds: float = 20.0) -> Problem:
 
     Source: B. Fornberg (1980).
     """
+    reynolds = check_number("reynolds", reynolds)
     if not 5.0 <= reynolds <= 60.0:
         raise SettingsError(
             f"reynolds: got {reynolds:g}, expected 5 to 60, where the reference is known to be good"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError, check_number, check_positive
 from solvers.pde._boundaries import Dirichlet, Periodic
 from solvers.pde._conditions import Initial
 from solvers.pde._domain import Box
@@ -81,6 +81,7 @@ def VariableConvection(mean: float = 5.0, modulation: float = 0.5) -> Problem:
         The problem with :math:`u(x, 0) = \sin x`; the reference follows characteristics in closed
         form, exact.
     """
+    modulation = check_number("modulation", modulation)
     if not abs(modulation) < 1:
         raise SettingsError(
             f"modulation: got {modulation}, expected a size below 1, so that the speed keeps its "
@@ -118,7 +119,7 @@ def Rotation(turns: float = 1.0, width: float = 0.15) -> Problem:
         it is below 4e-3 for the default width.
     """
     check_positive("width", width)
-    omega = 2 * pi * turns
+    omega = 2 * pi * check_number("turns", turns)
 
     def carried(x: Any, y: Any, t: Any, omega: Any, width: Any) -> Any:
         along = cos(omega * t) * x + sin(omega * t) * y - 0.5

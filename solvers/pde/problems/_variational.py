@@ -6,13 +6,14 @@ from functools import reduce
 from operator import mul
 from typing import Any
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import check_positive
 from solvers.pde._arguments import with_arguments
 from solvers.pde._boundaries import Dirichlet
 from solvers.pde._domain import Box
 from solvers.pde._euler_lagrange import variational_problem
 from solvers.pde._problem import Problem
 from solvers.pde.functions import cos, cosh, pi, sin, sqrt, tanh
+from solvers.pde.problems._axes import axis_names
 
 __all__ = ["DoubleWell", "MinimalSurface", "NonlinearDiffusion"]
 
@@ -32,7 +33,7 @@ def NonlinearDiffusion(dimension: int = 2, strength: float = 4.0) -> Problem:
         above three; reference exact.
     """
     check_positive("strength", strength, allow_zero=True)
-    axes = _axes(dimension)
+    axes = axis_names(dimension)
 
     def density(u: Any, *rest: Any) -> Any:
         *x, kappa = rest
@@ -129,11 +130,3 @@ def DoubleWell(width: float = 0.1) -> Problem:
 
 def _product(factors: list[Any]) -> Any:
     return reduce(mul, factors)
-
-
-def _axes(dimension: int) -> tuple[str, ...]:
-    if not 1 <= dimension <= 10:
-        raise SettingsError(f"dimension: got {dimension}, expected 1 to 10")
-    return (
-        ("x", "y", "z")[:dimension] if dimension <= 3 else tuple(f"x{k}" for k in range(dimension))
-    )

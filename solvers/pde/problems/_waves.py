@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_number
 from solvers.pde._arguments import with_arguments
 from solvers.pde._boundaries import Dirichlet, Periodic
 from solvers.pde._conditions import Initial
 from solvers.pde._domain import Box
 from solvers.pde._problem import Problem
 from solvers.pde.functions import cos, exp, pi, sin
+from solvers.pde.problems._axes import axis_names
 from solvers.pde.references import GridFunction, solve_periodic
 
 __all__ = ["Heat", "KortewegDeVries", "Wave"]
@@ -32,7 +33,7 @@ def Heat(diffusivity: float = 0.1, dimension: int = 1) -> Problem:
     Returns:
         The problem from :math:`\prod \sin \pi x_i`; reference exact.
     """
-    axes = _axes(dimension)
+    axes = axis_names(dimension, most=3)
 
     def residual(u: Any, diffusivity: Any) -> Any:
         return u.t - diffusivity * sum(getattr(u, 2 * axis) for axis in axes)
@@ -67,6 +68,7 @@ def Wave(beta: float = 5.0, speed: float = 2.0) -> Problem:
 
     Source: P. Rathore, W. Lei, Z. Frangella, L. Lu and M. Udell (2024), appendix A.
     """
+    beta = check_number("beta", beta)
     if beta != round(beta):
         raise SettingsError(
             f"beta: got {beta}, expected a whole number, so that the string is fixed at its ends"
@@ -121,9 +123,3 @@ def _korteweg_de_vries(eta: float, mu: float) -> GridFunction:
         modes=512,
         steps=4000,
     )
-
-
-def _axes(dimension: int) -> tuple[str, ...]:
-    if dimension not in (1, 2, 3):
-        raise SettingsError(f"dimension: got {dimension}, expected 1, 2 or 3")
-    return _AXES[:dimension]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.core import check_callable, check_count, check_positive
+
 __all__ = ["cole_hopf", "lax_oleinik"]
 
 Array = NDArray[np.float64]
@@ -39,6 +41,9 @@ def cole_hopf(
     Returns:
         Values of the common shape.
     """
+    _check_state(initial, potential)
+    check_positive("nu", nu)
+    check_count("nodes", nodes)
     y, w = _hermite(nodes)
     x, t = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(t, dtype=np.float64))
     flat_x, flat_t = x.reshape(-1), t.reshape(-1)
@@ -50,7 +55,7 @@ def cole_hopf(
         exponent -= exponent.max(1, keepdims=True)
         weight = np.exp(exponent) * w
         parts.append((weight * initial(origin)).sum(1) / weight.sum(1))
-    return np.concatenate(parts).reshape(x.shape)
+    return np.concatenate([np.zeros(0), *parts]).reshape(x.shape)
 
 
 def lax_oleinik(
@@ -74,6 +79,9 @@ def lax_oleinik(
         Values of the common shape.
     """
     x, t = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(t, dtype=np.float64))
+    _check_state(initial, potential)
+    check_positive("reach", reach)
+    check_count("candidates", candidates, least=2)
     at, when = x.reshape(-1, 1), t.reshape(-1, 1)
     # At time zero the origin is the point itself, whatever divides the square.
     safe = np.maximum(when, 1e-300)
@@ -94,6 +102,11 @@ def lax_oleinik(
         low, high = np.where(is_left, middle, low), np.where(is_left, high, middle)
     y = 0.5 * (low + high)
     return initial(y).reshape(x.shape)
+
+
+def _check_state(initial: object, potential: object) -> None:
+    for name, function in (("initial", initial), ("potential", potential)):
+        check_callable(name, function, "a function of an array of positions, as np.sin")
 
 
 @lru_cache(maxsize=4)

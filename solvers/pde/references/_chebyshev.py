@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_callable, check_count, check_kind, check_number
 
 __all__ = ["ChebyshevFunction", "chebyshev_derivative", "chebyshev_points", "solve_elliptic"]
 
@@ -110,11 +110,15 @@ def solve_elliptic(
     Raises:
         SettingsError: If there are not two axes, or fewer than four points.
     """
-    if len(bounds) != 2 or count < 4:
-        raise SettingsError(
-            f"bounds, count: got {len(bounds)} axes and {count} points, expected two axes and at "
-            "least four points"
-        )
+    for name, function in (("diffusion", diffusion), ("source", source)):
+        check_callable(name, function, "a function of two arrays of coordinates")
+    if boundary is not None:
+        check_callable("boundary", boundary, "a function of two arrays of coordinates, or None")
+    check_number("reaction", reaction)
+    check_count("count", count, least=4)
+    check_kind("bounds", bounds, Sequence, "two axes, as in [(0, 1), (0, 1)]")
+    if len(bounds) != 2:
+        raise SettingsError(f"bounds: got {len(bounds)} axes, expected two")
     lines = [chebyshev_points(count, ends) for ends in bounds]
     x, y = np.meshgrid(*lines, indexing="ij")
     eye = np.eye(count)

@@ -35,7 +35,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.sparse.linalg import splu
 from scipy.special import erf
 
-from solvers.core import NotConvergedError, SettingsError
+from solvers.core import NotConvergedError, SettingsError, check_count, check_number
 from solvers.pde.references._cylinder_solution import (
     CROWDING,
     RADIUS,
@@ -81,6 +81,9 @@ def solve_cylinder(
         >>> 1.9 < flow.drag < 2.1, 0.88 < flow.wake_length < 0.96
         (True, True)
     """
+    reynolds, radius = check_number("reynolds", reynolds), check_number("radius", radius)
+    check_count("rings", rings)
+    check_count("rays", rays)
     if not 5.0 <= reynolds <= 60.0:
         raise SettingsError(
             f"reynolds: got {reynolds:g}, expected 5 to 60; slower flow feels the outer circle, "

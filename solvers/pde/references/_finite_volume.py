@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.core import check_positive
+from solvers.core import ShapeError, check_callable, check_positive, describe
 
 __all__ = ["solve_conservation_law"]
 
@@ -49,9 +49,20 @@ def solve_conservation_law(
         >>> bool(abs(after.sum() - 32) < 1e-12 and after.max() <= 1)
         True
     """
+    for name, function in (("flux", flux), ("speed", speed)):
+        check_callable(name, function, "a function of an array of states")
+    check_positive("length", length)
     check_positive("duration", duration, allow_zero=True)
     check_positive("courant", courant)
-    u, width = np.array(averages, dtype=np.float64), length / len(averages)
+    try:
+        u = np.array(averages, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"averages: got {describe(averages)}, expected numbers in a row"
+        ) from error
+    if u.ndim != 1 or not len(u):
+        raise ShapeError(f"averages: got shape {u.shape}, expected one number per cell, (n,)")
+    width = length / len(u)
 
     def rate(v: Array) -> Array:
         left, right = _reconstruct(v)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.core import SettingsError
+from solvers.core import SettingsError, check_count, check_kind
 
 __all__ = ["GridFunction"]
 
@@ -49,6 +49,16 @@ class GridFunction:
     degree: int = 9
 
     def __post_init__(self) -> None:
+        check_kind("values", self.values, np.ndarray, "an array of values on the grid")
+        check_count("degree", self.degree)
+        for name in ("lower", "upper", "periodic"):
+            given = getattr(self, name)
+            check_kind(name, given, Sequence, "one entry for each axis of values")
+            if len(given) != self.values.ndim:
+                raise SettingsError(
+                    f"{name}: got {len(given)} entries, expected {self.values.ndim}, one for each "
+                    "axis of values"
+                )
         for axis, count in enumerate(self.values.shape):
             if count <= self.degree:
                 raise SettingsError(

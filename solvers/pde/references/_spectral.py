@@ -6,12 +6,19 @@ its coefficients by contour integrals, A.-K. Kassam and L. N. Trefethen (2005), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.core import NonFiniteError, SettingsError
+from solvers.core import (
+    NonFiniteError,
+    SettingsError,
+    check_callable,
+    check_count,
+    check_kind,
+    check_positive,
+)
 from solvers.pde.references._grid import GridFunction
 
 __all__ = ["solve_periodic"]
@@ -60,11 +67,19 @@ def solve_periodic(
         >>> bool(abs(heat(1.0, 1.0) - np.exp(-0.1) * np.sin(1.0)) < 1e-9)
         True
     """
-    if modes < 16 or modes % 2 or steps < 1:
-        raise SettingsError(
-            f"modes, steps: got {modes}, {steps}, expected an even number of at least 16 modes and "
-            "at least one step"
-        )
+    for name, function in (("initial", initial), ("linear", linear)):
+        check_callable(name, function, "a function of an array")
+    if nonlinear is not None:
+        check_callable("nonlinear", nonlinear, "a function of values and a derivative, or None")
+    check_count("modes", modes, least=16)
+    if modes % 2:
+        raise SettingsError(f"modes: got {modes}, expected an even number")
+    check_count("steps", steps)
+    check_count("degree", degree)
+    check_positive("duration", duration)
+    check_kind("bounds", bounds, Sequence, "both ends of the period, as in (0, 1)")
+    if len(bounds) != 2:
+        raise SettingsError(f"bounds: got {bounds}, expected both ends of the period, as in (0, 1)")
     length = bounds[1] - bounds[0]
     x = bounds[0] + length * np.arange(modes) / modes
     derivative = np.asarray(2j * np.pi * np.arange(modes // 2 + 1) / length, dtype=np.complex128)

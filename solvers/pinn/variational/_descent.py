@@ -34,10 +34,13 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_count,
     check_positive,
+    check_shape,
 )
 from solvers.pde import Box, Dirichlet, Problem
 from solvers.pinn._ansatz import Ansatz, make_ansatz
+from solvers.pinn._arguments import check_problem
 from solvers.pinn.variational._admissible import jets_of_ansatz
 from solvers.pinn.variational._functional import Density
 from solvers.pinn.variational._quadrature import gauss_legendre
@@ -103,7 +106,7 @@ class SobolevDescent:
     """
 
     def __init__(self, problem: Problem, *, modes: int = 16, step: float | None = None) -> None:
-        check_positive("modes", modes)
+        check_count("modes", modes)
         check_positive("step", 1.0 if step is None else step)
         ansatz = _check_problem(problem)
         self.problem, self.modes, self.step = problem, modes, step
@@ -122,20 +125,24 @@ class SobolevDescent:
 
     def energy(self, coefficients: Tensor) -> float:
         """The energy of a field."""
+        self._check(coefficients)
         density = self._density(self._jets(coefficients), self._rule.points)
         return float(self._rule.integrate(density))
 
     def gradient(self, coefficients: Tensor) -> Tensor:
         r"""Coefficients of :math:`(I - \Delta)^{-1}\mathcal{D}E`."""
+        self._check(coefficients)
         slopes = self._density.slopes(self._jets(coefficients), self._rule.points)
         return self._tested(slopes * self._rule.weights) / self.h1_weights
 
     def h1_norm(self, coefficients: Tensor) -> float:
         """Norm of a sum of sines in H1."""
+        self._check(coefficients)
         return float((self.h1_weights * coefficients.square()).sum().sqrt())
 
     def curvature_bounds(self, coefficients: Tensor) -> tuple[float, float]:
         """Least and largest curvature of the energy in H1 at a field: m and M."""
+        self._check(coefficients)
         curvature = self._density.curvature(self._jets(coefficients), self._rule.points)
         curvature = curvature * self._rule.weights
         scale = self.h1_weights.rsqrt()
@@ -181,7 +188,9 @@ class SobolevDescent:
         Raises:
             NotConvergedError: If ``on_failure="raise"`` and the tolerance is not met.
         """
-        check_positive("iterations", iterations)
+        check_count("iterations", iterations)
+        if start is not None:
+            self._check(start, "start")
         check_positive("tolerance", tolerance)
         c = torch.zeros_like(self.h1_weights) if start is None else start.double().clone()
         energies, norms = [self.energy(c)], [self.h1_norm(gradient := self.gradient(c))]
@@ -230,6 +239,8 @@ class SobolevDescent:
 
     def field(self, coefficients: Tensor, points: Float[Tensor, "N d"]) -> Float[Tensor, " N"]:
         """Evaluate a field at points."""
+        self._check(coefficients)
+        check_shape("points", points, f"N {self.problem.domain.dimension}")
         domain = self.problem.domain
         unit = (points - domain.lower) / (domain.upper - domain.lower)
         lengths = (domain.upper - domain.lower).tolist()
@@ -241,6 +252,9 @@ class SobolevDescent:
             )
         given = self._ansatz.transform(list(points.T), [torch.zeros(len(points)).double()])[0]
         return total + torch.as_tensor(given, dtype=torch.float64)
+
+    def _check(self, coefficients: Tensor, name: str = "coefficients") -> None:
+        check_shape(name, coefficients, " ".join(map(str, self.h1_weights.shape)))
 
     def _lower(
         self, c: Tensor, gradient: Tensor, step: float, energy: float
@@ -321,6 +335,7 @@ def _check_problem(problem: Problem) -> Ansatz:
     Returns:
         The field that takes the given values.
     """
+    check_problem(problem)
     domain = problem.domain
     kinds = {type(condition) for condition in problem.conditions}
     fits = isinstance(domain, Box) and domain.dimension <= 3 and kinds == {Dirichlet}

@@ -18,7 +18,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_positive
+from solvers.core import (
+    SettingsError,
+    ShapeError,
+    check_count,
+    check_kind,
+    check_number,
+    check_shape,
+)
 from solvers.pde import Box, Domain, sample, unit_points
 
 __all__ = ["Estimate", "Quadrature", "gauss_legendre", "quasi_monte_carlo"]
@@ -66,12 +73,10 @@ class Quadrature:
     replicates: int = 1
 
     def __post_init__(self) -> None:
-        if self.points.ndim != 2 or self.weights.shape != self.points.shape[:1]:
-            raise ShapeError(
-                f"points, weights: got shapes {tuple(self.points.shape)} and "
-                f"{tuple(self.weights.shape)}, expected (N, d) and (N,)"
-            )
-        if self.replicates < 1 or len(self.points) % self.replicates:
+        sizes = check_shape("points", self.points, "N d")
+        check_shape("weights", self.weights, "N", sizes=sizes)
+        check_count("replicates", self.replicates)
+        if len(self.points) % self.replicates:
             raise ShapeError(
                 f"replicates: got {self.replicates} for {len(self.points)} points, expected a "
                 "divisor of their number"
@@ -79,10 +84,12 @@ class Quadrature:
 
     def integrate(self, density: Float[Tensor, " N"]) -> Float[Tensor, ""]:
         """Integrate a density given at the points."""
+        check_shape("density", density, str(len(self.points)))
         return self.weights @ density
 
     def estimate(self, density: Float[Tensor, " N"]) -> Estimate:
         """Integrate, with the standard error over the independent parts."""
+        check_shape("density", density, str(len(self.points)))
         parts = (self.weights * density).view(self.replicates, -1).sum(1)
         return replicate_mean(self.replicates * parts)
 
@@ -114,8 +121,8 @@ def gauss_legendre(domain: Box, count: int, *, panels: int = 1) -> Quadrature:
         >>> round(float(rule.integrate(rule.points[:, 0] ** 5)), 12)
         10.666666666667
     """
-    check_positive("count", count)
-    check_positive("panels", panels)
+    check_count("count", count)
+    check_count("panels", panels)
     if not isinstance(domain, Box):
         raise SettingsError(
             f"domain: {domain!r} is no box, which Gauss-Legendre points need; take "
@@ -168,9 +175,12 @@ def quasi_monte_carlo(
         >>> abs(estimate.value - exact) < 4 * estimate.error < 0.05 * exact
         True
     """
-    check_positive("count", count)
-    check_positive("replicates", replicates)
-    if not 0.0 <= concentration < 1.0:
+    check_kind("domain", domain, Domain, "a solvers.pde domain, as Box(x=(0, 1))")
+    check_count("count", count)
+    check_count("replicates", replicates)
+    if generator is not None:
+        check_kind("generator", generator, torch.Generator, "a torch.Generator or None")
+    if not 0.0 <= check_number("concentration", concentration) < 1.0:
         raise SettingsError(f"concentration: got {concentration}, expected from 0 to below 1")
     source = torch.Generator().manual_seed(0) if generator is None else generator
     each = max(count // replicates, 1)

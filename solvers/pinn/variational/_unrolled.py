@@ -35,11 +35,14 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_count,
+    check_kind,
     check_positive,
 )
 from solvers.derivatives import Layers
 from solvers.pde import Box, Problem
 from solvers.pinn._ansatz import Ansatz, make_ansatz
+from solvers.pinn._arguments import check_problem, check_seed
 from solvers.pinn._result import FieldNetwork
 from solvers.pinn._terms import interior_program
 from solvers.pinn.variational._admissible import check_energy, jets_of_ansatz
@@ -126,8 +129,12 @@ class UnrolledDescent:
         seed: int = 0,
         rule: Quadrature | None = None,
     ) -> None:
-        for name, value in (("width", width), ("scale", scale), ("step", step or 1.0)):
+        check_count("width", width)
+        check_seed(seed)
+        for name, value in (("scale", scale), ("step", 1.0 if step is None else step)):
             check_positive(name, value)
+        if rule is not None:
+            check_kind("rule", rule, Quadrature, "a Quadrature, as gauss_legendre(domain, 48)")
         self.problem, self.width, self.step = problem, width, step
         self._scale, self._seed = scale, seed
         self._ansatz = _check_problem(problem)
@@ -162,7 +169,9 @@ class UnrolledDescent:
         Raises:
             NotConvergedError: If ``on_failure="raise"`` and the iteration failed.
         """
-        check_positive("iterations", iterations)
+        check_count("iterations", iterations)
+        if tolerance is not None:
+            check_positive("tolerance", tolerance)
         generator = torch.Generator().manual_seed(self._seed)
         jets = jets_of_ansatz(
             self._ansatz, self.rule.points, [lambda x: torch.zeros_like(x[0])]
@@ -275,6 +284,7 @@ def _barron_norm(block: _Block) -> float:
 
 def _check_problem(problem: Problem) -> Ansatz:
     """Refuse what single blocks cannot follow."""
+    check_problem(problem)
     ansatz = make_ansatz(problem)
     if len(problem.fields) != 1 or ansatz.rest or not isinstance(problem.domain, Box):
         rest = ", ".join(condition.label for condition in ansatz.rest) or "none"
