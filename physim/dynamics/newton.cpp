@@ -13,8 +13,10 @@ const auto release = [&]() {
   for (; touched_count > 0; --touched_count) {
     const int link = touched[touched_count - 1];
     is_touched[link] = false;
-    for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = V(0.0);
-    for (int i = 0; i < 36; ++i) hold[36 * link + i] = V(0.0);
+    for (int i = 0; i < MOVES; ++i) {
+      load[6 * link + move[i]] = push[6 * link + move[i]] = V(0.0);
+      for (int j = 0; j < MOVES; ++j) hold[36 * link + 6 * move[i] + move[j]] = V(0.0);
+    }
   }
 };
 // Whether two balls (centre, radius) are closer than a distance.
