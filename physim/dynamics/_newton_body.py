@@ -61,15 +61,15 @@ const M pushes = (on[0] > 0.5) &
    : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0));
 if (!vany(pushes)) continue;
 busy#[busied#++] = i;
-touch(side_a#[i]);
-touch(side_b#[i]);
 if (smooth) {
   @SMOOTH_RESPOND@
 } else {
   @RESPOND@
 }
-@CONDENSE@
 if (BETWEEN#) {
+  if (touch(side_a#[i])) clear(side_a#[i]);
+  if (touch(side_b#[i])) clear(side_b#[i]);
+  @CONDENSE@
   pair_rows[pairs] = record# + SIZE# * slot + ROWS#;
   pair_reply[pairs] = reply;
   pair_on[pairs] = vbool(pushes);
@@ -77,6 +77,10 @@ if (BETWEEN#) {
   pair_a[pairs] = side_a#[i];
   pair_b[pairs] = side_b#[i];
   ++pairs;
+} else if (touch(side_a#[i])) {
+  @CONDENSE_FIRST@
+} else {
+  @CONDENSE@
 }
 """,
     ),
