@@ -66,10 +66,13 @@ if (smooth) {
 } else {
   @RESPOND@
 }
+V own[48];
 if (BETWEEN#) {
   if (touch(side_a#[i])) clear(side_a#[i]);
   if (touch(side_b#[i])) clear(side_b#[i]);
-  @CONDENSE@
+}
+@CONDENSE@
+if (BETWEEN#) {
   pair_rows[pairs] = record# + SIZE# * slot + ROWS#;
   pair_reply[pairs] = reply;
   pair_on[pairs] = vbool(pushes);
@@ -77,10 +80,8 @@ if (BETWEEN#) {
   pair_a[pairs] = side_a#[i];
   pair_b[pairs] = side_b#[i];
   ++pairs;
-} else if (touch(side_a#[i])) {
-  @CONDENSE_FIRST@
 } else {
-  @CONDENSE@
+  leave_on(side_a#[i], own);
 }
 """,
     ),

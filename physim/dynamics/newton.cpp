@@ -13,11 +13,34 @@ for (int link = 0; link <= NL; ++link) {
   for (int i = 0; i < 36; ++i) hold[36 * link + i] = V(0.0);
   is_touched[link] = false;
 }
-// The first contact on a link may write where the others add: returns whether it is the first.
+// Whether a contact is the first on a link.
 const auto touch = [&](int link) -> bool {
   if (is_touched[link]) return false;
   touched[touched_count++] = link;
   return is_touched[link] = true;
+};
+// What a contact on a plane leaves, load, push and hold in a row: the first writes, the others add.
+const auto leave_on = [&](int link, const V* own) {
+  V* const l = load + 6 * link;
+  V* const p = push + 6 * link;
+  V* const h = hold + 36 * link;
+  if (touch(link)) {
+    for (int i = 0; i < MOVES; ++i) {
+      l[move[i]] = own[move[i]];
+      p[move[i]] = own[6 + move[i]];
+      for (int j = 0; j < MOVES; ++j)
+        h[6 * move[i] + move[j]] = own[12 + 6 * move[i] + move[j]];
+    }
+  } else {
+    for (int i = 0; i < MOVES; ++i) {
+      l[move[i]] = l[move[i]] + own[move[i]];
+      p[move[i]] = p[move[i]] + own[6 + move[i]];
+      for (int j = 0; j < MOVES; ++j) {
+        const int at = 6 * move[i] + move[j];
+        h[at] = h[at] + own[12 + at];
+      }
+    }
+  }
 };
 const auto release = [&]() {
   for (former_count = 0; former_count < touched_count; ++former_count) {
