@@ -105,15 +105,15 @@ def step_body(
         newton = newton.replace(f"@{name}@", block)
     for name, block in phases.frame().items():
         batch = batch.replace(f"@{name}@", block)
+    axes = {axis for c in contacts if c.is_between_links for axis in c.axes}
     head = [
         _constants(mechanism, settings),
         weight_tables(weights),
         ball_tables(mechanism),
+        axis_tables(structure.moves, sorted(axes)),
     ]
     if phases.has_couplings:
         head.append(tree_tables(mechanism.tree, phases.eliminated, phases.roots))
-        axes = {axis for c in contacts if c.is_between_links for axis in c.axes}
-        head.append(axis_tables(structure.moves, sorted(axes)))
     return "\n".join([*head, newton, batch])
 
 

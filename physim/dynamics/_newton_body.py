@@ -61,12 +61,15 @@ const M pushes = (on[0] > 0.5) &
    : (reach[0] > 0.0) | (push_[0] != 0.0) | (push_[1] != 0.0) | (push_[2] != 0.0));
 if (!vany(pushes)) continue;
 busy#[busied#++] = i;
-touch(side_a#[i]);
-touch(side_b#[i]);
 if (smooth) {
   @SMOOTH_RESPOND@
 } else {
   @RESPOND@
+}
+V own[48];
+if (BETWEEN#) {
+  if (touch(side_a#[i])) clear(side_a#[i]);
+  if (touch(side_b#[i])) clear(side_b#[i]);
 }
 @CONDENSE@
 if (BETWEEN#) {
@@ -77,6 +80,8 @@ if (BETWEEN#) {
   pair_a[pairs] = side_a#[i];
   pair_b[pairs] = side_b#[i];
   ++pairs;
+} else {
+  leave_on(side_a#[i], own);
 }
 """,
     ),

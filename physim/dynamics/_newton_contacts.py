@@ -211,19 +211,21 @@ class NewtonContacts:
         return [self.structure.moving(row) for row in rows]
 
     def condense(self) -> str:
-        """Adds impulse, offset and, on a fixed plane, response to the links.
+        """Impulse, offset and, on a fixed plane, response as the links feel them.
 
-        Between links the response couples two branches; it is left as rows for `couple.cpp`.
+        On a plane they are gathered in ``own``: 6 of impulse, 6 of offset, 36 of response. Between
+        links the impulse is added to both, and the response, which couples two branches, is left as
+        rows for `couple.cpp`.
         """
         tape, moves, axes = Tape(), self.structure.moves, self.axes
         rows = [self._impulse_rows(tape)[axis] for axis in axes]
         ahead = [self._velocity_rows(tape, 0)[axis] for axis in axes]
         columns = la.transpose(rows)
         impulse = la.matvec(columns, self._impulse(tape))
-        outputs: Outputs = [("load_a", i, tape.input("load_a", i) + impulse[i]) for i in moves]
         if self.is_between_links:
-            outputs += [("load_b", i, tape.input("load_b", i) - impulse[i]) for i in moves]
             behind = [self._velocity_rows(tape, 3)[axis] for axis in axes]
+            outputs: Outputs = [("load_a", i, tape.input("load_a", i) + impulse[i]) for i in moves]
+            outputs += [("load_b", i, tape.input("load_b", i) - impulse[i]) for i in moves]
             outputs += [
                 ("rows", 18 * block + 6 * axis + i, values[i])
                 for block, matrix in enumerate((ahead, behind, rows))
@@ -233,12 +235,9 @@ class NewtonContacts:
             return emit_block(outputs)
         offset = la.matvec(columns, [tape.input("reply", axis) for axis in axes])
         hold = la.matmul(columns, la.matmul(self._gain(tape), ahead))
-        outputs += [("push_a", i, tape.input("push_a", i) + offset[i]) for i in moves]
-        outputs += [
-            ("hold_a", 6 * i + j, tape.input("hold_a", 6 * i + j) + hold[i][j])
-            for i in moves
-            for j in moves
-        ]
+        outputs = [("own", i, impulse[i]) for i in moves]
+        outputs += [("own", 6 + i, offset[i]) for i in moves]
+        outputs += [("own", 12 + 6 * i + j, hold[i][j]) for i in moves for j in moves]
         return emit_block(outputs)
 
     def _gain(self, tape: Tape) -> list[Vector]:

@@ -1,21 +1,58 @@
 // What contacts leave on the links they touch; zero on all others.
 V load[6 * (NL + 1)], push[6 * (NL + 1)], hold[36 * (NL + 1)];
-int touched[NL + 1], touched_count = 0;
+int touched[NL + 1], touched_count = 0, former[NL + 1], former_count = 0;
 bool is_touched[NL + 1];
-for (int i = 0; i < 6 * (NL + 1); ++i) load[i] = push[i] = V(0.0);
-for (int i = 0; i < 36 * (NL + 1); ++i) hold[i] = V(0.0);
-for (int i = 0; i <= NL; ++i) is_touched[i] = false;
-const auto touch = [&](int link) {
-  if (!is_touched[link]) touched[touched_count++] = link;
-  is_touched[link] = true;
+const auto clear = [&](int link) {
+  for (int i = 0; i < MOVES; ++i) {
+    load[6 * link + move[i]] = push[6 * link + move[i]] = V(0.0);
+    for (int j = 0; j < MOVES; ++j) hold[36 * link + 6 * move[i] + move[j]] = V(0.0);
+  }
+};
+for (int link = 0; link <= NL; ++link) {
+  for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = V(0.0);
+  for (int i = 0; i < 36; ++i) hold[36 * link + i] = V(0.0);
+  is_touched[link] = false;
+}
+// Whether a contact is the first on a link.
+const auto touch = [&](int link) -> bool {
+  if (is_touched[link]) return false;
+  touched[touched_count++] = link;
+  return is_touched[link] = true;
+};
+// What a contact on a plane leaves, load, push and hold in a row: the first writes, the others add.
+const auto leave_on = [&](int link, const V* own) {
+  V* const l = load + 6 * link;
+  V* const p = push + 6 * link;
+  V* const h = hold + 36 * link;
+  if (touch(link)) {
+    for (int i = 0; i < MOVES; ++i) {
+      l[move[i]] = own[move[i]];
+      p[move[i]] = own[6 + move[i]];
+      for (int j = 0; j < MOVES; ++j)
+        h[6 * move[i] + move[j]] = own[12 + 6 * move[i] + move[j]];
+    }
+  } else {
+    for (int i = 0; i < MOVES; ++i) {
+      l[move[i]] = l[move[i]] + own[move[i]];
+      p[move[i]] = p[move[i]] + own[6 + move[i]];
+      for (int j = 0; j < MOVES; ++j) {
+        const int at = 6 * move[i] + move[j];
+        h[at] = h[at] + own[12 + at];
+      }
+    }
+  }
 };
 const auto release = [&]() {
-  for (; touched_count > 0; --touched_count) {
-    const int link = touched[touched_count - 1];
-    is_touched[link] = false;
-    for (int i = 0; i < 6; ++i) load[6 * link + i] = push[6 * link + i] = V(0.0);
-    for (int i = 0; i < 36; ++i) hold[36 * link + i] = V(0.0);
+  for (former_count = 0; former_count < touched_count; ++former_count) {
+    former[former_count] = touched[former_count];
+    is_touched[touched[former_count]] = false;
   }
+  touched_count = 0;
+};
+const auto clear_released = [&]() {
+  for (int i = 0; i < former_count; ++i)
+    if (!is_touched[former[i]]) clear(former[i]);
+  former_count = 0;
 };
 // Whether two balls (centre, radius) are closer than a distance.
 const auto are_near = [](const V* a, const V* b, V distance) -> M {
@@ -85,6 +122,7 @@ for (;;) {
   @JOINTS@
   }
   @NEWTON:PRESS@
+  clear_released();
   run[0] = done < 0.5 ? one : zero;
   @SOLVE@
   @COUPLE@
@@ -109,7 +147,6 @@ for (;;) {
   done = ((again > 0.5) & (iterations < (double)most - 0.5)) ? zero : done;
   if (!vany(done < 0.5)) break;
 }
-release();
 report[0] = iterations;
 report[1] = err[0];
 report[2] = err[1];

@@ -63,6 +63,25 @@ const auto numbers_of = [&](const Seats& at, V* own) -> const V* {
   return own;
 };
 
+// Lines of memory that the next block will read and write, asked for before they are needed.
+const auto fetch_row = [&](const double* row, int width) {
+  for (int i = 0; i < width; i += 8) __builtin_prefetch(row + i);
+  __builtin_prefetch(row + width - 1);
+};
+const auto fetch = [&](const int* list, int first, int count) {
+  for (int l = first; l < first + LANES && l < count; ++l) {
+    const size_t item = begin + list[l], now = turn[list[l]];
+    const size_t row = now * batch + item, past = row - batch;
+    fetch_row(now ? q_out + past * NQ : q_in + item * NQ, NQ);
+    fetch_row(now ? v_out + past * NV : v_in + item * NV, NV);
+    fetch_row(control_in + now * control_stride + item * NU, NU);
+    fetch_row(impulses_out + item * WARM, WARM);
+    fetch_row(q_out + row * NQ, NQ);
+    fetch_row(v_out + row * NV, NV);
+    fetch_row(report_out + row * REPORT, REPORT);
+  }
+};
+
 const auto seat = [&](const Seats& at, Work& work) {
   take_past(q_in, q_out, NQ, at, work.q);
   take_past(v_in, v_out, NV, at, work.v);
@@ -134,11 +153,12 @@ const auto soften = [&](const Seats& at, const Work& work, const V* num, M solve
 // last of them, and with the same contacts on planes, in this order.
 const auto compare = [&](const Seats& at, const Work& work) {
   V many = none, first = none, last = none, floor = none;
+  #pragma unroll 4
   for (int i = 0; i < CONTACTS; ++i) {
     const M pushes = work.warm[JOINT_PAIRS + 3 * i] > 0.0;
     if (pair_of[i] < 0) {
       floor = floor + (pushes ? V((double)(1 << i % 20)) : none);
-    } else {
+    } else if (vany(pushes)) {
       const V place = V(1.0 + pair_of[i] % 255);
       first = (pushes & (many < 0.5)) ? place : first;
       last = pushes ? place : last;
@@ -239,6 +259,7 @@ for (int round = 0, open = size; open > 0; ++round) {
     if (need == FIRST) sort_alike(list, count);
     for (int first = 0; first < count; first += LANES) {
       const Seats at = seats_of(list, first, count);
+      fetch(list, first + LANES, count);
       const V closed = vbool(serve(need, at));
       for (int l = 0; l < at.real; ++l) {
         const int place = list[first + l];
