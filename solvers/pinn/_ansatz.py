@@ -2,9 +2,13 @@ r"""Fields that satisfy conditions by construction.
 
 A field is :math:`u = G + D\,N` with the network's output :math:`N`: :math:`G` takes the given
 values, :math:`D` vanishes where they are given. :math:`G` starts as the initial state and is
-corrected axis by axis on the faces of the box (transfinite interpolation, Gordon and Hall 1973); if
-the data agree where faces meet, no correction spoils an earlier one. Periodic axes enter the
-network as sine and cosine.
+corrected axis by axis on the faces of the box (transfinite interpolation, Gordon and Hall 1973).
+Periodic axes enter the network as sine and cosine.
+
+Where data contradict each other (a hot bar between cold ends, a lid that slides past walls), a
+correction spoils an earlier one, and an initial state that does not close over a period would
+keep its kink for all times. So every :math:`G` is compared with its data, and what it does not
+satisfy is left to the loss, the initial state first.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 from solvers.core import SettingsError, check_choice
 from solvers.kernels import Tape, scalar
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
+from solvers.pinn._contradictions import contradicted
 
 __all__ = ["Ansatz", "Exact", "function_of", "make_ansatz"]
 
@@ -67,8 +72,10 @@ def make_ansatz(
     """
     check_choice("exact", exact, ("all", "boundary", "periodic"))
     taken: set[Condition] = set()
+    left: set[Condition] = set()
     periodic = _periodic_axes(problem, taken)
-    parts = [_field_parts(problem, name, exact, taken) for name in problem.fields]
+    parts = [_field_parts(problem, name, exact, taken, left) for name in problem.fields]
+    taken -= left
     count = problem.domain.dimension
 
     def embedding(x: Sequence[Any]) -> list[Any]:
@@ -122,21 +129,43 @@ def _embed(
 
 
 def _field_parts(
-    problem: Problem, name: str, exact: Exact, taken: set[Condition]
+    problem: Problem, name: str, exact: Exact, taken: set[Condition], left: set[Condition]
 ) -> tuple[Function, Function]:
-    """The part that takes the given values and the factor that vanishes there."""
-    given: Function = _constant(0.0)
-    factor: Function = _constant(1.0)
-    if not isinstance(problem.domain, Box) or exact == "periodic":
-        return given, factor
-    for condition in problem.conditions:
-        if exact == "all" and isinstance(condition, Initial) and name in condition.fields:
-            if _can_be_exact(problem, [*condition.values.values(), *condition.rates.values()]):
+    """The part that takes the given values and the factor that vanishes there.
+
+    Conditions that hold by construction are added to ``taken``, those that could not to ``left``.
+    """
+    held = _candidates(problem, name, exact)
+    while True:
+        given, factor = _constant(0.0), _constant(1.0)
+        for condition in held:
+            if isinstance(condition, Initial):
                 given, factor = _from_start(problem, condition, name)
-                taken.add(condition)
-    for axis, faces in _faces(problem, name, taken).items():
-        given, factor = _corrected(problem, axis, faces, given, factor)
-    return given, factor
+        for axis, faces in _faces(problem, name, held).items():
+            given, factor = _corrected(problem, axis, faces, given, factor)
+        broken = contradicted(problem, name, held, given, function_of)
+        if not broken:
+            taken.update(held)
+            return given, factor
+        left.add(broken[0])
+        held = [condition for condition in held if condition is not broken[0]]
+
+
+def _candidates(problem: Problem, name: str, exact: Exact) -> list[Condition]:
+    """Conditions of one field whose values can be recorded, the initial state first."""
+    if not isinstance(problem.domain, Box) or exact == "periodic":
+        return []
+    starts: list[Condition] = []
+    faces: list[Condition] = []
+    for condition in problem.conditions:
+        if isinstance(condition, Initial) and name in condition.fields:
+            values = [*condition.values.values(), *condition.rates.values()]
+            if exact == "all" and _can_be_exact(problem, values):
+                starts.append(condition)
+        elif isinstance(condition, Dirichlet) and name in condition.values:
+            if condition.on is None and _can_be_exact(problem, condition.values.values()):
+                faces.append(condition)
+    return [*starts, *faces]
 
 
 def _constant(value: float) -> Function:
@@ -164,19 +193,17 @@ def _from_start(problem: Problem, condition: Initial, name: str) -> tuple[Functi
     return given, factor
 
 
-def _faces(problem: Problem, name: str, taken: set[Condition]) -> dict[str, dict[str, Function]]:
+def _faces(
+    problem: Problem, name: str, held: Sequence[Condition]
+) -> dict[str, dict[str, Function]]:
     """Given values of one field by axis and side."""
     faces: dict[str, dict[str, Function]] = {}
-    for condition in problem.conditions:
-        if not isinstance(condition, Dirichlet) or name not in condition.values:
-            continue
-        if condition.on is not None or not _can_be_exact(problem, condition.values.values()):
-            continue
-        taken.add(condition)
-        value = function_of(problem, condition.values[name])
-        sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
-        for axis in problem.domain.space if condition.axis is None else (condition.axis,):
-            faces.setdefault(axis, {}).update(dict.fromkeys(sides, value))
+    for condition in held:
+        if isinstance(condition, Dirichlet):
+            value = function_of(problem, condition.values[name])
+            sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
+            for axis in problem.domain.space if condition.axis is None else (condition.axis,):
+                faces.setdefault(axis, {}).update(dict.fromkeys(sides, value))
     return faces
 
 
