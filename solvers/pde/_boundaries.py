@@ -234,14 +234,27 @@ class Periodic(Condition):
         axis: Axis in space.
         fields: Fields that are periodic; all by default.
         order: Highest derivative along the axis that is equal at the ends.
+        rise: By name, what fields gain over the axis, such as a full turn or the places of labels;
+            nothing by default.
     """
 
-    def __init__(self, axis: str, *, fields: Sequence[str] = (), order: int = 1) -> None:
+    def __init__(
+        self,
+        axis: str,
+        *,
+        fields: Sequence[str] = (),
+        order: int = 1,
+        rise: Mapping[str, float] | None = None,
+    ) -> None:
         if axis == TIME:
             raise SettingsError("Periodic: axis is time, expected an axis in space")
         check_count("Periodic: order", order, least=0)
         self.axis, self.order = axis, order
         self.fields = check_names("Periodic: fields", fields)
+        self.rise = {
+            name: check_number(f"Periodic: rise of {name}", gain)
+            for name, gain in (rise or {}).items()
+        }
 
     @property
     def label(self) -> str:
@@ -251,6 +264,8 @@ class Periodic(Condition):
     def check(self, domain: Domain, fields: Sequence[str]) -> None:
         """Refuse unknown fields and axes, and domains that are no box."""
         self._check_fields(fields)
+        for name in self.rise:
+            check_choice("Periodic: rise", name, self.bound_fields(tuple(fields)))
         domain.axis(self.axis)
         if not isinstance(domain, Box):
             raise SettingsError("Periodic: the domain is no box, expected one")
@@ -284,7 +299,9 @@ class Periodic(Condition):
         if partners is None:
             raise SettingsError("partners: got None, expected the fields at where.partners")
         return {
-            f"{self.label} {name}{self.axis * k}": values[name][index] - partners[name][index]
+            f"{self.label} {name}{self.axis * k}": values[name][index]
+            - partners[name][index]
+            + (0.0 if k else self.rise.get(name, 0.0))
             for name in self.bound_fields(tuple(values))
             for k, index in enumerate(self.derivatives(domain))
         }

@@ -205,7 +205,7 @@ def refine(
     _check_candidates(candidates, residual)
     check_shape("points", points, f"n {candidates.shape[1]}")
     check_finite("residual", residual)
-    check_count("count", count)
+    check_count("count", count, least=0)
     rows = residual.detach().abs().topk(min(count, len(candidates))).indices
     return torch.cat([points, candidates[rows]])
 

@@ -312,7 +312,9 @@ def label_problem(transport: Transport, labels: LabelDomain, formulation: Formul
     name = f"{transport.problem.name} in labels"
     bounds = {axis: labels.box.bounds[axis] for axis in labels.box.axes[:-1]}
     conditions: list[Condition] = [
-        Periodic(axis) for axis, period in zip(bounds, labels.periods, strict=True) if period
+        Periodic(axis, order=int(transport.is_viscous), rise={position: period})
+        for axis, position, period in zip(bounds, POSITIONS, labels.periods, strict=False)
+        if period
     ]
     for (a, side), value in labels.walls.items():
         axis = LABELS[a]

@@ -58,7 +58,7 @@ def contradicted(
         for condition in problem.conditions
         if isinstance(condition, Periodic) and name in condition.bound_fields(problem.fields)
     ]
-    if not all(field.closes(period.axis, period.order) for period in periods):
+    if not all(field.closes(at.axis, at.order, at.rise.get(name, 0.0)) for at in periods):
         broken += [*starts, *faces]
     for face in faces:
         wanted = function_of(problem, face.values[name])
@@ -89,15 +89,16 @@ class _Sampled:
         size = max(float(self._at(field, self._points).abs().max()), float(data.abs().max()))
         return float((self._at(field, points) - data).abs().max()) <= _AGREES * size
 
-    def closes(self, axis: str, order: int) -> bool:
-        """Whether the field and its derivatives are equal at both ends of an axis."""
+    def closes(self, axis: str, order: int, rise: float) -> bool:
+        """Whether the field, but for its rise, and its derivatives are equal at both ends."""
         field = self._field
         for degree in range(order + 1):
             if degree:
                 field = self._slope(field, axis)
             ends = [self._at(field, self._face(axis, side)) for side in ("lower", "upper")]
             size = float(self._at(field, self._points).abs().max())
-            if not float((ends[0] - ends[1]).abs().max()) <= _AGREES * size:
+            gap = ends[0] - ends[1] + (0.0 if degree else rise)
+            if not float(gap.abs().max()) <= _AGREES * size:
                 return False
         return True
 

@@ -168,3 +168,13 @@ def test_what_a_function_of_points_gives_is_one_number_per_point(
         rod(conditions=[Dirichlet(axis="x", u=function)])
     with pytest.raises(PhysimError, match=f"rod: reference u: {words}"):
         rod(reference=function).reference_values(POINTS[:, :1])
+
+
+def test_a_rise_of_a_field_that_is_not_there_is_named() -> None:
+    with pytest.raises(PhysimError, match="rise"):
+        Problem(
+            "line",
+            domain=Box(x=(0, 1), t=(0, 1)),
+            residual=lambda u: u.t - u.xx,
+            conditions=[Periodic("x", rise={"v": 1.0})],
+        )

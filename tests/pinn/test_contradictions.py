@@ -113,3 +113,12 @@ def test_a_kinked_start_no_longer_limits_the_error(problem: Any, target: float) 
     solver = PINN(problem(), seed=0)
     result = solver.fit(300.0, target=target, measure=True, progress=False)
     assert result.history[-1]["relative_l2"] < target
+
+
+def test_what_rises_by_a_fixed_amount_over_a_period_is_held() -> None:
+    def turned(rise: float) -> Problem:
+        period = Periodic("x", rise={"u": rise})
+        return heat(Initial(u=lambda x: 2 * x + sin(2 * math.pi * x)), period)
+
+    assert left_to_the_loss(turned(2.0)) == []
+    assert left_to_the_loss(turned(1.0)) == ["initial"]
