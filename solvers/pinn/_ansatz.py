@@ -13,7 +13,6 @@ satisfy is left to the loss, the initial state first.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +22,13 @@ from solvers.core import SettingsError, check_choice
 from solvers.kernels import Tape, scalar
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
 from solvers.pinn._contradictions import contradicted
+from solvers.pinn._given import Function, function_of, is_sought
 
-__all__ = ["Ansatz", "Exact", "function_of", "make_ansatz"]
+__all__ = ["Ansatz", "Exact", "make_ansatz"]
 
 Exact: TypeAlias = Literal["all", "boundary", "periodic"]
 """Conditions that hold by construction: all that can, all but the initial ones, or none but
 periodicity."""
-
-Function: TypeAlias = Callable[[Sequence[Any]], Any]
-"""Coordinates as generic scalars to a generic scalar."""
 
 _TIME = "t"
 
@@ -143,7 +140,7 @@ def _field_parts(
                 given, factor = _from_start(problem, condition, name)
         for axis, faces in _faces(problem, name, held).items():
             given, factor = _corrected(problem, axis, faces, given, factor)
-        broken = contradicted(problem, name, held, given, function_of)
+        broken = contradicted(problem, name, held, given)
         if not broken:
             taken.update(held)
             return given, factor
@@ -241,41 +238,6 @@ def _corrected(
         return scalar.multiply(factor(x), hat)
 
     return corrected, vanishing
-
-
-def function_of(
-    problem: Problem, value: Any, coefficients: Mapping[str, Any] | None = None
-) -> Function:
-    """Turn a given value into a function of all coordinates.
-
-    Args:
-        problem: The problem.
-        value: A number, or a function of coordinates and coefficients by name.
-        coefficients: Values that replace those of the problem.
-    """
-    if not callable(value):
-        return lambda x: float(value)
-    wanted = _arguments(value)
-
-    def evaluate(x: Sequence[Any]) -> Any:
-        known = {
-            **problem.coefficients,
-            **(coefficients or {}),
-            **dict(zip(problem.domain.axes, x, strict=True)),
-        }
-        return value(**{name: known[name] for name in wanted})
-
-    return evaluate
-
-
-def is_sought(problem: Problem, value: Any) -> bool:
-    """Whether a given value depends on a coefficient that is to be found."""
-    return callable(value) and not set(_arguments(value)).isdisjoint(problem.unknown)
-
-
-def _arguments(value: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(value).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty]
 
 
 def _can_be_exact(problem: Problem, values: Iterable[Any]) -> bool:

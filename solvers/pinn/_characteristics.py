@@ -20,7 +20,7 @@ from torch import Tensor
 from solvers.core import SettingsError, check_kind
 from solvers.ode import integrate
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem, unit_points
-from solvers.pinn._ansatz import function_of
+from solvers.pinn._given import function_of
 from solvers.pinn._labels import (
     LABELS,
     POSITIONS,

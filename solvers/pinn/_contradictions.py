@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from solvers.kernels import Symbol, Tape, evaluate, reverse, scalar
 from solvers.pde import Condition, Dirichlet, Initial, Periodic, Problem
+from solvers.pinn._given import Function, function_of
 
 __all__ = ["contradicted"]
-
-Function = Callable[[Sequence[Any]], Any]
 
 _POINTS = 128
 _AGREES = 1e-6
@@ -26,7 +25,6 @@ def contradicted(
     name: str,
     held: Sequence[Condition],
     given: Function,
-    function_of: Callable[[Problem, Any], Function],
 ) -> list[Condition]:
     """Compare a field with the data that it was built from.
 
@@ -35,7 +33,6 @@ def contradicted(
         name: Name of the field.
         held: Initial states and given faces that the field was built for.
         given: The field without the network's part.
-        function_of: Turns a given value into a function of all coordinates.
 
     Returns:
         Conditions that it misses, those to give up first in front; an initial state also where

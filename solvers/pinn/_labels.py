@@ -36,7 +36,7 @@ from torch import Tensor
 from solvers.core import SettingsError
 from solvers.kernels import scalar
 from solvers.pde import Box, Initial, Problem, sample
-from solvers.pinn._ansatz import function_of
+from solvers.pinn._given import function_of
 
 __all__ = ["LABELS", "POSITIONS", "Formulation", "Transport", "label_equations"]
 

@@ -13,7 +13,8 @@ from solvers.core import SettingsError
 from solvers.derivatives import Field, Layers, ModuleLayers, ResidualProgram, trace_residual
 from solvers.kernels import evaluate, reverse
 from solvers.pde import Condition, ConditionPoints, Problem, sample
-from solvers.pinn._ansatz import Ansatz, function_of, is_sought
+from solvers.pinn._ansatz import Ansatz
+from solvers.pinn._given import function_of, is_sought
 
 __all__ = ["ConditionTerms", "condition_program", "interior_program", "natural_scales"]
 
