@@ -206,6 +206,7 @@ _DEVICE_BUILTINS = """\
 #define __builtin_elementwise_abs(x) fabs(x)
 #define __builtin_malloc(n) malloc(n)
 #define __builtin_free(p) free(p)
+#define __builtin_prefetch(p) ((void)0)
 #define __builtin_ctzll(x) (__ffsll(x) - 1)
 #define __builtin_inf() __builtin_bit_cast(double, 0x7ff0000000000000LL)
 #define __builtin_nan(payload) __builtin_bit_cast(double, 0x7ff8000000000000LL)
