@@ -76,7 +76,7 @@ class AbstractClosedForm(nn.Module):
 
     def _explain(self, inputs: Inputs, report: Report) -> str:
         """What to say of items that have no solution."""
-        raise NotImplementedError
+        return f"{type(self).__name__}: no point obeys the law of item {report.failed_items()[0]}"
 
     def _clean(self, inputs: Inputs, is_lost: Tensor) -> Inputs:
         """Inputs with which no item is lost; what good items take stays as it is."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from constraints._tensors import check_real
 from solvers.core import Report, SettingsError, ShapeError, Status, check_shape
 
 __all__ = [
@@ -180,16 +181,9 @@ def _per_sample(values: Tensor) -> Tensor:
 
 
 def _real(name: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise SettingsError(
-            f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
-            "torch.as_tensor"
-        )
-    if value.is_complex():
-        raise SettingsError(
-            f"{name}: got type {value.dtype}, expected real numbers; give .real and .imag apart"
-        )
-    return value.to(torch.float64)
+    check_real(name, value, allow_whole=True)
+    real: Tensor = value
+    return real.to(torch.float64)
 
 
 def _check_families(what: str, given: Any, families: Sequence[str]) -> None:

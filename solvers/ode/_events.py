@@ -15,6 +15,7 @@ from torch import Tensor
 from solvers.ode._explicit import ExplicitMethod, Rate, Step
 from solvers.ode._implicit import RadauMethod
 from solvers.ode._once import differentiate_once
+from solvers.ode._rest import value_and_pull
 
 __all__ = ["EventFunction", "follow_event", "locate"]
 
@@ -152,12 +153,7 @@ def _is_on_surface(
     starts = reach > 0
     if not bool(starts.any()):
         return starts
-    with torch.enable_grad():
-        where = y.detach().requires_grad_()
-        given = event(t, where)
-        slope = torch.zeros_like(y)
-        if given.requires_grad:
-            (slope,) = torch.autograd.grad(given.sum(), where, materialize_grads=True)
+    _, slope = value_and_pull(event, t, y)
     size = (slope * y).abs().sum(1) + speed.abs() * reach
     return starts & (value.detach().abs() <= _ROUNDING * torch.finfo(y.dtype).eps * size)
 

@@ -22,7 +22,7 @@ from solvers.core import SettingsError, check_choice
 from solvers.kernels import Tape, scalar
 from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
 from solvers.pinn._contradictions import contradicted
-from solvers.pinn._given import Function, function_of, is_sought
+from solvers.pinn._given import Function, faces_of, function_of, is_sought
 
 __all__ = ["Ansatz", "Exact", "make_ansatz"]
 
@@ -198,9 +198,8 @@ def _faces(
     for condition in held:
         if isinstance(condition, Dirichlet):
             value = function_of(problem, condition.values[name])
-            sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
-            for axis in problem.domain.space if condition.axis is None else (condition.axis,):
-                faces.setdefault(axis, {}).update(dict.fromkeys(sides, value))
+            for axis, side in faces_of(problem, condition):
+                faces.setdefault(axis, {})[side] = value
     return faces
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solvers.kernels import Symbol, Tape, evaluate, reverse, scalar
 from solvers.pde import Condition, Dirichlet, Initial, Periodic, Problem
-from solvers.pinn._given import Function, function_of
+from solvers.pinn._given import Function, faces_of, function_of
 
 __all__ = ["contradicted"]
 
@@ -59,9 +59,7 @@ def contradicted(
         broken += [*starts, *faces]
     for face in faces:
         wanted = function_of(problem, face.values[name])
-        axes = problem.domain.space if face.axis is None else (face.axis,)
-        sides = ("lower", "upper") if face.side == "both" else (face.side,)
-        if not all(field.takes(wanted, axis, side) for axis in axes for side in sides):
+        if not all(field.takes(wanted, axis, side) for axis, side in faces_of(problem, face)):
             broken.append(face)
     return broken
 

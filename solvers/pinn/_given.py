@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from solvers.pde import Problem
+from solvers.pde import Dirichlet, Problem
 
-__all__ = ["Function", "function_of", "is_sought"]
+__all__ = ["Function", "faces_of", "function_of", "is_sought"]
 
 Function: TypeAlias = Callable[[Sequence[Any]], Any]
 """Coordinates as generic scalars to a generic scalar."""
@@ -37,6 +37,13 @@ def function_of(
         return value(**{name: known[name] for name in wanted})
 
     return evaluate
+
+
+def faces_of(problem: Problem, condition: Dirichlet) -> list[tuple[str, str]]:
+    """Axis and side of every face of a box on which a condition gives values."""
+    axes = problem.domain.space if condition.axis is None else (condition.axis,)
+    sides = ("lower", "upper") if condition.side == "both" else (condition.side,)
+    return [(axis, side) for axis in axes for side in sides]
 
 
 def is_sought(problem: Problem, value: Any) -> bool:
