@@ -181,9 +181,10 @@ def test_a_ladder_two_cells_wide_is_handed_over() -> None:
     A = PoissonOperator.from_cells(torch.zeros(shape), density=density)
     b -= b.mean()
     alone = linear_solve(A, b, solver("kernel"), on_failure="mask")
-    assert alone.report.all_converged or alone.status == Status.BREAKDOWN
-    chosen = linear_solve(A, b)
-    assert float((A @ chosen.value - b).norm()) <= 1.01e-8 * float(b.norm())
+    assert alone.status in (Status.CONVERGED, Status.BREAKDOWN)
+    claimed = [alone] if alone.status == Status.CONVERGED else []
+    for solution in (*claimed, linear_solve(A, b)):
+        assert float((A @ solution.value - b).norm()) <= 1.01e-8 * float(b.norm())
 
 
 def test_single_precision_costs_no_iterations_at_high_contrast() -> None:
