@@ -34,6 +34,7 @@ GROUPS = {
         "penetration",
         "contact_states",
         "large_models",
+        "threads",
     ),
     "linear": (
         "linear_solve",
@@ -55,6 +56,7 @@ GROUPS = {
     ),
     "pinn": (
         "pinn_engine",
+        "threads",
         "pinn_accuracy",
         "pinn_arms",
         "pinn_spectrum",
@@ -62,7 +64,7 @@ GROUPS = {
         "pinn_peer",
     ),
 }
-QUESTIONS = tuple(name for group in GROUPS.values() for name in group)
+QUESTIONS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
 
 
 def main(arguments: list[str] | None = None) -> int:

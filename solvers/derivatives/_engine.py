@@ -10,12 +10,15 @@ from torch import Tensor
 
 from solvers.core import SettingsError, check_count
 from solvers.derivatives._base import ResidualEngine, point_weights
-from solvers.derivatives._generate import ARGUMENTS, Operation, write_engine
+from solvers.derivatives._generate import ARGUMENTS, GROUPS, Operation, write_engine
 from solvers.derivatives._layers import Branches, Layers
 from solvers.derivatives._program import ResidualProgram
 from solvers.kernels import Kernel, aligned_empty, block_count, build_kernel, lane_count, pack
 
 __all__ = ["CompiledEngine"]
+
+SMALLEST_CHUNK = 4 * GROUPS
+"""Groups of points that a thread takes at least, so that the sums of a chunk cost little."""
 
 
 class CompiledEngine(ResidualEngine):
@@ -29,8 +32,8 @@ class CompiledEngine(ResidualEngine):
         points: First set of points, shape ``(N, D)``.
         weights: Factor of each residual at each point, shape ``(N,)`` or ``(N, equations)``;
             ``1/sqrt(N)`` by default, so that the loss is half a mean.
-        threads: Threads that share the points. The result depends on their number in the last
-            digits, as sums are taken in another order, and is the same every time.
+        threads: Threads that share the points. More than one take sums in another order than one,
+            so the last digits differ; they are the same for any number above one, every time.
 
     Raises:
         SettingsError: If ``threads`` is less than 1.
@@ -67,8 +70,7 @@ class CompiledEngine(ResidualEngine):
         count = program.parameter_count
         self._theta = aligned_empty(count).zero_()
         self._scratch = aligned_empty(threads, scratch, self._lanes).zero_()
-        self._partial = aligned_empty(threads, count).zero_()
-        self._losses = aligned_empty(threads).zero_()
+        self._taken = torch.zeros(1, dtype=torch.int32)
         self.set_points(points, weights)
 
     def set_points(
@@ -85,6 +87,11 @@ class CompiledEngine(ResidualEngine):
         factors = torch.cat([factors, factors.new_zeros(rest, program.equations)])
         tables = program.tables(filled, factors)
         self._count, self._groups = count, blocks
+        cuts = [0, blocks] if self._threads == 1 else _shrinking(blocks)
+        self._cuts = torch.tensor(cuts, dtype=torch.int32)
+        chunks = len(cuts) - 1
+        self._partial = aligned_empty(chunks, program.parameter_count).zero_()
+        self._losses = aligned_empty(chunks).zero_()
         self._jets = pack(tables.jets.flatten(1), lanes)
         width = tables.values.shape[1]
         self._values = pack(tables.values, lanes) if width else aligned_empty(1)
@@ -117,22 +124,30 @@ class CompiledEngine(ResidualEngine):
         return rows[:, :, : self._count].reshape(count, -1).T
 
     def _total(self, operation: int, theta: Tensor) -> tuple[float, Tensor]:
-        total = self._run(operation, theta, self._partial)
-        if self._threads == 1:
-            return total, self._partial[0].clone()
-        return total, self._partial.sum(0)
+        total, partial = self._run(operation, theta, self._partial), self._partial
+        return total, partial[0].clone() if len(partial) == 1 else partial.sum(0)
 
     def _run(self, operation: int, theta: Tensor, out: Tensor) -> float:
         self.check_parameters(theta)
         self._theta.copy_(theta)
-        parts = min(self._threads, self._groups)
-        if parts < self._threads and operation in (Operation.GRADIENT, Operation.SUM):
-            out.zero_()
+        self._taken.zero_()
+        chunks = len(self._losses)
+        threads = min(self._threads, chunks)
         self._kernel.launch_trusted(
-            parts, parts, operation, self._groups, parts, self._theta, self._jets, self._values,
-            self._known, self._weights, self._scratch, out, self._residuals, self._losses,
+            threads, threads, operation, self._groups, chunks, self._cuts, self._taken,
+            self._theta, self._jets, self._values, self._known, self._weights, self._scratch, out,
+            self._residuals, self._losses,
         )  # fmt: skip
-        return float(self._losses[0]) if parts == 1 else float(self._losses[:parts].sum())
+        return float(self._losses[0]) if chunks == 1 else float(self._losses.sum())
+
+
+def _shrinking(groups: int) -> list[int]:
+    """Cut groups of points into chunks that get smaller, so that threads end together."""
+    cuts = [0]
+    while cuts[-1] < groups:
+        rest = groups - cuts[-1]
+        cuts.append(cuts[-1] + min(rest, max(SMALLEST_CHUNK, rest // 8 // GROUPS * GROUPS)))
+    return cuts
 
 
 def multilayer(program: ResidualProgram) -> Layers:

@@ -3,6 +3,9 @@
 A lane is a point. Buffers are ``[group of points][channel][unit]``, so that what a layer touches
 lies together; a few groups go through all layers forward and back before the next ones, so that
 what the way back needs is still in the second-level cache.
+
+A block of the kernel is a thread. Threads take chunks of groups one by one, and sums are kept per
+chunk: cores of different speed end together, and the result does not depend on who took what.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ __all__ = ["ARGUMENTS", "EngineText", "Operation", "write_engine"]
 ARGUMENTS = (
     ("operation", "int"),
     ("groups", "int"),
-    ("parts", "int"),
+    ("chunks", "int"),
+    ("cuts", "int*"),
+    ("taken", "int*"),
     ("theta", "double*"),
     ("jets", "V*"),
     ("values", "V*"),
@@ -79,7 +84,7 @@ class EngineText:
 
     Attributes:
         body: C++ statements for `solvers.kernels.build_kernel` with `ARGUMENTS`.
-        scratch: Vectors of scratch memory that each part needs.
+        scratch: Vectors of scratch memory that each thread needs.
     """
 
     body: str
@@ -235,10 +240,12 @@ def _driver(
     lines = [
         f"V* const work = scratch + (long long)block*{scratch};",
         *(f"V* const {name} = work + {place};" for name, place in places.items()),
-        "const int first = (long long)groups*block/parts;",
-        "const int end = (long long)groups*(block+1)/parts;",
-        "V total = V(0.0);",
         "const bool adds = operation == 1 || operation == 3;",
+        "for (;;) {",
+        "const int chunk = __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);",
+        "if (chunk >= chunks) break;",
+        "const int first = cuts[chunk], end = cuts[chunk+1];",
+        "V total = V(0.0);",
         f"if (adds) for (int i = 0; i < {count}; ++i) T[i] = V(0.0);",
         "for (int start = first; start < end; start += GROUPS) {",
         "const int some = end - start < GROUPS ? end - start : GROUPS;",
@@ -286,8 +293,9 @@ def _driver(
         "}",
         "}",
         f"if (adds) for (int i = 0; i < {count}; ++i)",
-        f"out[(long long)block*{count}+i] = vsum(T[i]);",
-        "losses[block] = vsum(total);",
+        f"out[(long long)chunk*{count}+i] = vsum(T[i]);",
+        "losses[chunk] = vsum(total);",
+        "}",
     ]
     return "\n".join(lines)
 

@@ -41,7 +41,18 @@ def test_batch_size(answer: Any) -> None:
     record, _ = answer("batch_size")
     one, many = record["rows"]
     assert (one["batch"], many["batch"]) == (1, 64)
-    assert one["physim"] > 2 * many["physim"]
+    for row in (one, many):
+        assert row["call"] == pytest.approx(row["batch"] * row["physim"])
+        assert row["physim"] > 0.0
+        assert row["elliptic"] > 0.0
+
+
+def test_threads(answer: Any) -> None:
+    record, printed = answer("threads")
+    assert [row["what"] for row in record["rows"]] == ["rollout, hopper", "engine, 8x8"]
+    for row in record["rows"]:
+        assert row["share"] == pytest.approx(row["processes"] / row["two"])
+    assert "two processes" in printed
 
 
 def test_step_gradient(answer: Any) -> None:

@@ -190,13 +190,21 @@ def test_any_number_of_points_and_threads_gives_the_sum_over_points(
     assert engine.residuals(theta).shape == (1, count)
 
 
-def test_threads_give_the_same_bits_every_time() -> None:
+@given(count=st.integers(100, 3000), threads=st.integers(3, 6))
+@settings(max_examples=8)
+def test_any_number_of_threads_above_one_gives_the_same_bits(count: int, threads: int) -> None:
     case = CASES["burgers"]
-    engine = CompiledEngine(case.program(), case.points(200), threads=2)
-    first = engine.loss_and_gradient(case.theta())
-    again = engine.loss_and_gradient(case.theta())
-    assert first[0] == again[0]
-    assert torch.equal(first[1], again[1])
+    points = case.points(count)
+    two = CompiledEngine(case.program(), points, threads=2)
+    more = CompiledEngine(case.program(), points, threads=threads)
+    one = CompiledEngine(case.program(), points)
+    loss, gradient = two.loss_and_gradient(case.theta())
+    for engine in (more, two):
+        again = engine.loss_and_gradient(case.theta())
+        assert again[0] == loss
+        assert torch.equal(again[1], gradient)
+    assert torch.equal(more.jacobian(case.theta()), one.jacobian(case.theta()))
+    assert (one.loss_and_gradient(case.theta())[1] - gradient).norm() <= 1e-12 * gradient.norm()
 
 
 def test_coefficients_change_without_building_again() -> None:
