@@ -101,9 +101,9 @@ class InteriorPointSolver(_Reporting):
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Gradients of the entries."""
         solved, program, x, dual, status = saved_state
-        u, v, w = solved.adjoint(dprimal.double().contiguous())
+        u, to_h, to_b = solved.adjoint(dprimal.double().contiguous())
         good = (status == Status.CONVERGED)[:, None]
-        u, rows = (a.where(good, 0.0) for a in (u, torch.cat([v, w], 1)))
+        u, rows = (a.where(good, 0.0) for a in (u, -torch.cat([to_b, to_h], 1)))
         parts = self.form.pull_back(program, x, dual, u, rows)
         return tuple(p if p is None else p.to(dprimal.dtype) for p in parts)  # type: ignore[return-value]
 

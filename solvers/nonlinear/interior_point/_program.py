@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,8 +11,7 @@ from torch import Tensor
 __all__ = ["ConeProgramData", "SolvedPrograms"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConeProgramData:
+class ConeProgramData(NamedTuple):
     r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` with :math:`Ax = b`, :math:`h - Gx \in K`.
 
     The cone K is an orthant followed by second-order cones :math:`s_0 \ge |s_{1:}|`. A tensor
@@ -107,6 +106,6 @@ class SolvedPrograms(ABC):
             cotangent: Gradient of a loss with respect to x.
 
         Returns:
-            Adjoint of stationarity ``(B, n)``, of equalities ``(B, p)``, of cone rows ``(B, m)``;
+            Gradients with respect to q ``(B, n)``, h ``(B, m)`` and b ``(B, p)`` of each item;
             zero where the solve failed.
         """

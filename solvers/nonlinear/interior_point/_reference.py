@@ -82,7 +82,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
                 du, dw = self._newton(-(g + _times(self._K, u) + _times(self._R.mT, w)), t)
                 u, w = u + du, w + dw
         u, w = (a.where(self._good, 0.0) for a in (u, w * self._scale / self._cost))
-        return u, w[:, :p], w[:, p:]
+        return u, -w[:, p:], -w[:, :p]
 
     def _equilibrate(self, data: ConeProgramData, batch: int) -> None:
         """Rows to length one (a cone keeps one length), cost to a Hessian of size one."""

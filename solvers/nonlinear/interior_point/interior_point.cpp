@@ -1,7 +1,17 @@
   // ---- memory ----
   INLINED L up(L a, L k) { return (a + k - 1) / k * k; }
   INLINED const double* reals(const long long* t, int slot) { return (const double*)t[slot]; }
-  INLINED double* target(const long long* t, int slot) { return (double*)t[slot]; }
+  struct Results {
+    double *x, *y, *z, *s, *residual;
+    long long *status, *iterations;
+    Results(const long long* t) {
+      const L batch = t[SLOT_BATCH];
+      x = (double*)t[SLOT_POINTS]; y = x + batch * t[SLOT_N];
+      z = y + batch * t[SLOT_P]; s = z + batch * t[SLOT_M];
+      status = (long long*)t[SLOT_ENDINGS]; iterations = status + batch;
+      residual = (double*)(iterations + batch);
+    }
+  };
   static void carve(Work& w, E* p, L n, L rows) {
     E** squares[] = {&w.K, &w.U};
     for (E** a : squares) { *a = p; p += n * n; }
@@ -338,13 +348,14 @@
     const Mask lost = status == NON_FINITE;
     zero(w.kx, n); zero(w.kz, c.padded);
     take(lost, w.x, w.kx, n); take(lost, w.s, w.kz, c.padded); take(lost, w.z, w.kz, c.padded);
-    store(w.x, target(t, SLOT_X), t[SLOT_N], t, first);
-    store_rows(w, c, w.z, true, target(t, SLOT_Y), target(t, SLOT_Z), t, first);
-    store_rows(w, c, w.s, false, nullptr, target(t, SLOT_S), t, first);
+    const Results to(t);
+    store(w.x, to.x, t[SLOT_N], t, first);
+    store_rows(w, c, w.z, true, to.y, to.z, t, first);
+    store_rows(w, c, w.s, false, nullptr, to.s, t, first);
     for (int l = 0; l < GROUP && first + l < t[SLOT_BATCH]; l++) {
-      ((long long*)t[SLOT_STATUS])[first + l] = (long long)lane(status, l);
-      ((long long*)t[SLOT_ITERATIONS])[first + l] = (long long)lane(count, l);
-      target(t, SLOT_RESIDUAL)[first + l] = lane(residual, l);
+      to.status[first + l] = (long long)lane(status, l);
+      to.iterations[first + l] = (long long)lane(count, l);
+      to.residual[first + l] = lane(residual, l);
       if (lane(status, l) != CONVERGED) ((long long*)t)[SLOT_FAILED] = 1;
     }
   }
@@ -380,17 +391,19 @@
       for (L i = 0; i < n / CHUNK; i++) vec(w.kx)[i] += vec(w.dx)[i];
       for (L i = 0; i < c.padded / CHUNK; i++) vec(w.kz)[i] += vec(w.Rx)[i];
     }
-    Mask good = yes(true);
+    const Results to(t);
     S ended = S(0.0);
     for (int l = 0; l < GROUP; l++) {
       const L item = first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1;
-      put((E*)&ended, l, (double)((long long*)t[SLOT_STATUS])[item]);
+      put((E*)&ended, l, (double)to.status[item]);
     }
-    good = ended < 0.5;
+    const Mask good = ended < 0.5;
     zero(w.x, n); zero(w.z, c.padded);
     take(good, w.x, w.kx, n); take(good, w.z, w.kz, c.padded);
-    store(w.x, target(t, SLOT_X), t[SLOT_N], t, first);
-    store_rows(w, c, w.z, true, target(t, SLOT_Y), target(t, SLOT_Z), t, first);
+    // Right-hand sides enter the conditions with the other sign.
+    for (L i = 0; i < c.padded / CHUNK; i++) vec(w.z)[i] = -vec(w.z)[i];
+    store(w.x, to.x, t[SLOT_N], t, first);
+    store_rows(w, c, w.z, true, to.y, to.z, t, first);
   }
   static void run(const long long* t, L block) {
     const Cones c = describe(t);
