@@ -84,8 +84,7 @@ class _Solve(torch.autograd.Function):
         # Saved so that a change in place before the backward pass is found.
         Q, _, G, _, A, _ = inputs
         ctx.save_for_backward(x, Q, G, A)
-        # The graph keeps the solve, which must not keep the output and with it the graph.
-        return x.detach()
+        return x
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from constraints._tensors import check_plain
 from solvers.core import SettingsError, ShapeError
@@ -44,14 +45,10 @@ def read_inputs(
         SettingsError: If types or devices differ, one of a pair is missing, or a tensor is inside
             of a `torch.func` transform.
     """
-    for name, value in zip("QqGhAb", (Q, q, G, h, A, b), strict=True):
-        if not isinstance(value, Tensor) and (value is not None or name in "Qq"):
-            raise SettingsError(
-                f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
-                "torch.as_tensor"
-            )
-        if value is not None:
-            check_plain(name, value)
+    for value in (Q, q, G, h, A, b):
+        if not isinstance(value, Tensor) or is_functorch_wrapped_tensor(value):
+            _check_kinds(Q, q, G, h, A, b)
+            break
     if G is None or h is None:
         _check_pair("G", G, "h", h)
         G, h = _no_rows(q)
@@ -60,8 +57,9 @@ def read_inputs(
         A, b = _no_rows(q)
     batch = _common_batch((Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape), sum(cones))
     dtype, device = q.dtype, q.device
-    for name, tensor in zip("QGhAb", (Q, G, h, A, b), strict=True):
+    for tensor in (Q, G, h, A, b):
         if tensor.dtype is not dtype or tensor.device != device:
+            name = next(key for key, one in zip("QGhAb", (Q, G, h, A, b), strict=True) if one is tensor)
             raise SettingsError(
                 f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device} "
                 f"as for q; convert it with {name}.to(q)"
@@ -71,6 +69,18 @@ def read_inputs(
     if not q.is_floating_point():
         raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
     return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
+
+
+def _check_kinds(*given: object) -> None:
+    """Refuse what is neither a plain tensor nor an absent pair."""
+    for name, value in zip("QqGhAb", given, strict=True):
+        if isinstance(value, Tensor):
+            check_plain(name, value)
+        elif value is not None or name in "Qq":
+            raise SettingsError(
+                f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
+                "torch.as_tensor"
+            )
 
 
 def _check_pair(rows: str, matrix: Tensor | None, right: str, vector: Tensor | None) -> None:

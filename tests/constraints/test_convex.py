@@ -153,7 +153,7 @@ def test_a_status_that_lies_is_overridden(monkeypatch):
 
     def liar(data, **settings):
         solved = honest(data, **settings)
-        solved.x = solved.x + 0.1
+        solved.x.add_(0.1)  # in the place of the solution
         return solved
 
     monkeypatch.setattr(_solvers, "solve_cone_programs", liar)

@@ -133,11 +133,15 @@ class CompiledInteriorPoint(SolvedPrograms):
         self._out = out = torch.empty(plan.size, dtype=torch.float64)
         self._addresses = (Q.data_ptr(), G.data_ptr(), h.data_ptr(), A.data_ptr(), b.data_ptr())
         self.has_failures = self._run(Op.SOLVE, max_iterations, q.data_ptr(), out.data_ptr())
-        self.x = out.as_strided(*plan.points[0])
         integers, shape, stride, start = out.view(torch.int64), (batch,), (1,), plan.endings
         self.status = integers.as_strided(shape, stride, start)
         self.iterations = integers.as_strided(shape, stride, start + batch)
         self.residual = out.as_strided(shape, stride, start + 2 * batch)
+
+    @property
+    def x(self) -> Tensor:
+        """Unknowns."""
+        return self._out.as_strided(*self._plan.points[0])
 
     @property
     def y(self) -> Tensor:

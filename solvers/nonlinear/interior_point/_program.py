@@ -69,7 +69,6 @@ class SolvedPrograms(ABC):
 
     Attributes:
         data: The programs.
-        x: Unknowns, shape ``(B, n)``.
         status: :class:`solvers.core.Status` of each item.
         iterations: Steps of each item.
         residual: Largest violation of the optimality conditions, relative to the data.
@@ -77,11 +76,15 @@ class SolvedPrograms(ABC):
     """
 
     data: ConeProgramData
-    x: Float[Tensor, "B n"]
     status: Int[Tensor, "B"]
     iterations: Int[Tensor, "B"]
     residual: Float[Tensor, "B"]
     has_failures: bool
+
+    @property
+    @abstractmethod
+    def x(self) -> Float[Tensor, "B n"]:
+        """Unknowns, a new tensor each time, so that a graph may keep the solve and not the output."""
 
     @property
     @abstractmethod
