@@ -57,9 +57,8 @@ def read_inputs(
         A, b = _no_rows(q)
     batch = _common_batch((Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape), sum(cones))
     dtype, device = q.dtype, q.device
-    for tensor in (Q, G, h, A, b):
+    for name, tensor in zip("QGhAb", (Q, G, h, A, b), strict=True):
         if tensor.dtype is not dtype or tensor.device != device:
-            name = next(key for key, one in zip("QGhAb", (Q, G, h, A, b), strict=True) if one is tensor)
             raise SettingsError(
                 f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device} "
                 f"as for q; convert it with {name}.to(q)"

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from solvers.core import Report, Solution, Status, check_finite, check_positive, check_shape
 
-__all__ = ["LeastSquaresProblem", "LevenbergMarquardt", "NormalEquations"]
+__all__ = ["LeastSquaresProblem", "LevenbergMarquardt", "NormalEquations", "first_guess"]
 
 NOISE = 1e-13
 """Predicted decrease, in units of the scale, below which differences of costs are rounding."""
@@ -138,16 +138,31 @@ class LevenbergMarquardt:
             ShapeError: If ``start`` has another shape.
             NonFiniteError: If ``start`` is not finite.
         """
-        first = problem.tensors[0] if problem.tensors else None
-        device = first.device if first is not None else None
-        if start is None:
-            zeros = (problem.items, problem.unknowns)
-            start = torch.zeros(zeros, dtype=torch.float64, device=device)
-        sizes = {"E": problem.items, "N": problem.unknowns}
-        check_shape("start", start, "E N", sizes=sizes)
-        check_finite("start", start)
+        guess = first_guess(problem, start)
+        check_finite("start", guess)
         with torch.no_grad():
-            return problem.minimize(self, start.detach().to(torch.float64, copy=True))
+            return problem.minimize(self, guess.to(torch.float64, copy=True))
+
+
+def first_guess(problem: LeastSquaresProblem, start: Tensor | None) -> Tensor:
+    """Where an iteration begins.
+
+    Args:
+        problem: The batch.
+        start: What the user gave, shape ``(E, N)``; zero if None.
+
+    Returns:
+        The same without gradient.
+
+    Raises:
+        ShapeError: If ``start`` has another shape.
+    """
+    if start is None:
+        device = problem.tensors[0].device if problem.tensors else None
+        size = (problem.items, problem.unknowns)
+        return torch.zeros(size, dtype=torch.float64, device=device)
+    check_shape("start", start, "E N", sizes={"E": problem.items, "N": problem.unknowns})
+    return start.detach()
 
 
 class _State:

@@ -27,9 +27,14 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_finite,
     combine_status,
 )
-from solvers.nonlinear._least_squares import LeastSquaresProblem, LevenbergMarquardt
+from solvers.nonlinear._least_squares import (
+    LeastSquaresProblem,
+    LevenbergMarquardt,
+    first_guess,
+)
 
 __all__ = ["cost_gradient", "implicit_least_squares", "newton_step"]
 
@@ -124,17 +129,24 @@ def implicit_least_squares(
     Returns:
         Minimisers, shape ``(E, N)``, with the report of `LevenbergMarquardt.solve`. An item that
         ends where the Hessian is not positive definite is no minimum: its status is ``BREAKDOWN``.
+        One whose ``start`` is not finite is ``NON_FINITE`` and zero.
 
     Raises:
         NotConvergedError: If an item failed and ``on_failure`` is ``"raise"``.
+        NonFiniteError: Likewise, if ``start`` is not finite; it names the entry.
 
     Gradients: by the implicit rule with the exact Hessian, once.
     Cost: of the backward pass one evaluation and one pass that writes gradients.
     """
-    solution = (solver or LevenbergMarquardt()).solve(problem, start)
-    w, report = solution.value, solution.report
-    items = report.converged.nonzero()[:, 0]
-    status = report.status
+    guess = first_guess(problem, start)
+    if on_failure == "raise":
+        check_finite("start", guess)
+    is_lost = ~guess.isfinite().all(-1)
+    guess = guess.masked_fill(is_lost[:, None], 0.0)
+    solution = (solver or LevenbergMarquardt()).solve(problem, guess)
+    w, report = solution.value.masked_fill(is_lost[:, None], 0.0), solution.report
+    status = report.status.masked_fill(is_lost, int(Status.NON_FINITE))
+    items = (status == Status.CONVERGED).nonzero()[:, 0]
     if len(items):
         gradient, hessian = cost_gradient(problem, w[items], items)
         stepped, good = newton_step(w[items], gradient, hessian)
@@ -146,7 +158,7 @@ def implicit_least_squares(
     report = Report(
         status=status,
         iterations=report.iterations,
-        residual=report.residual,
+        residual=report.residual.masked_fill(is_lost, torch.inf),
         counts=report.counts,
     )
     solution = Solution(value=value, report=report)

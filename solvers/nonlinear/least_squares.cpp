@@ -34,7 +34,7 @@
     const auto swap = [](double*& one, double*& two) { double* const t = one; one = two; two = t; };
     const double tolerance = numbers[NUMBER_TOLERANCE];
     const int limit = (int)numbers[NUMBER_LIMIT];
-    double lambda = numbers[NUMBER_FIRST], growth = 2.0, error = 0.0;
+    double lambda = numbers[NUMBER_FIRST], growth = 2.0, error = __builtin_inf();
     double cost = assemble(false, x, H, g);
     int status = is_finite(cost) ? -1 : STATUS_NON_FINITE, iteration = 0, refused = 0, tiny = 0;
     bool is_exact = false, may_be_exact = true;

@@ -173,10 +173,8 @@ class CompiledInteriorPoint(SolvedPrograms):
         Q, G, h, A, b = self._addresses
         work, endings = scratch.reserve(plan.work), self._out.data_ptr() + 8 * plan.endings
         table = scratch.table
-        _write(
-            *(table, 0, *plan.fixed, op, limit, Q, linear, G, h, A, b),
-            *(work, points, endings, self._factor[1], 0),
-        )
+        entries = (op, limit, Q, linear, G, h, A, b, work, points, endings, self._factor[1], 0)
+        _write(table, 0, *plan.fixed, *entries)
         plan.kernel.launch_trusted(plan.threads, plan.threads, scratch.table_address)
         return table[Slot.FAILED] != 0
 

@@ -84,7 +84,7 @@ class SolvedPrograms(ABC):
     @property
     @abstractmethod
     def x(self) -> Float[Tensor, "B n"]:
-        """Unknowns, a new tensor each time, so that a graph may keep the solve and not the output."""
+        """Unknowns, a new tensor each time: a graph that keeps the solve must not keep itself."""
 
     @property
     @abstractmethod
