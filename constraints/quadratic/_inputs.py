@@ -46,7 +46,11 @@ def read_inputs(
             of a `torch.func` transform.
     """
     for value in (Q, q, G, h, A, b):
-        if not isinstance(value, Tensor) or is_functorch_wrapped_tensor(value):
+        if (
+            not isinstance(value, Tensor)
+            or is_functorch_wrapped_tensor(value)
+            or value.layout is not torch.strided
+        ):
             _check_kinds(Q, q, G, h, A, b)
             break
     if G is None or h is None:
@@ -75,6 +79,10 @@ def _check_kinds(*given: object) -> None:
     for name, value in zip("QqGhAb", given, strict=True):
         if isinstance(value, Tensor):
             check_plain(name, value)
+            if value.layout is not torch.strided:
+                raise SettingsError(
+                    f"{name}: got a tensor of {value.layout}, expected a dense one; use .to_dense()"
+                )
         elif value is not None or name in "Qq":
             raise SettingsError(
                 f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
@@ -106,13 +114,16 @@ def _common_batch(shapes: tuple[torch.Size, ...], cone_rows: int) -> int | None:
         )
     rows = {"n": n, "m": h[-1] if h else -1, "p": b[-1] if b else -1}
     batch: int | None = None
-    for name, own, axes in zip("QqGhAb", shapes, ("nn", "n", "mn", "m", "pn", "p"), strict=True):
+    # Vectors first, since their sizes are what matrices have to fit.
+    order = sorted(zip("QqGhAb", shapes, ("nn", "n", "mn", "m", "pn", "p"), strict=True), key=_axes)
+    for name, own, axes in order:
         extra = len(own) - len(axes)
         if own[extra:] != tuple(rows[axis] for axis in axes) or not 0 <= extra <= 1:
             words = ", ".join(axes)
+            sizes = [f"{axis} = {rows[axis]}" for axis in dict.fromkeys(axes) if rows[axis] >= 0]
             raise ShapeError(
-                f"{name}: got shape {tuple(own)}, expected ({words}) or (B, {words}) with "
-                f"{', '.join(f'{axis} = {rows[axis]}' for axis in dict.fromkeys(axes))}; "
+                f"{name}: got shape {tuple(own)}, expected ({words}) or (B, {words})"
+                f"{' with ' if sizes else ''}{', '.join(sizes)}; "
                 "n is the last size of q, m of h, p of b"
             )
         if extra:
@@ -128,3 +139,7 @@ def _common_batch(shapes: tuple[torch.Size, ...], cone_rows: int) -> int | None:
             "second-order cones; they are the last rows of G and h"
         )
     return batch
+
+
+def _axes(entry: tuple[str, torch.Size, str]) -> int:
+    return len(entry[2])

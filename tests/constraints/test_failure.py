@@ -11,6 +11,7 @@ from solvers.core import (
     NumericalWarning,
     Report,
     SettingsError,
+    ShapeError,
     Status,
 )
 
@@ -273,3 +274,45 @@ def test_policy_words():
     act_on_failure(report, "project", solution=None, what="layer")
     with pytest.raises(InfeasibleError):
         act_on_failure(report, "raise", solution=None, what="layer")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [1e7, 1e9, 1e12])
+@pytest.mark.parametrize("form", ["free", "box", "cone"])
+def test_a_steep_cost_alone_does_not_fall_without_end(form, size, backend):
+    identity = torch.eye(3, dtype=torch.float64)
+    q = size * torch.tensor([[1.0, -1.0, 0.5]], dtype=torch.float64)
+    rows = {}
+    if form == "box":
+        rows = {"G": torch.cat([identity, -identity]), "h": torch.ones(6, dtype=torch.float64)}
+    if form == "cone":
+        rows = {"G": -identity, "h": torch.zeros(3, dtype=torch.float64)}
+    cones = (3,) if form == "cone" else ()
+    layer = ConeProgram(second_order=cones, on_failure="mask", backend=backend)
+    x, report = layer(Q=identity, q=q, **rows)
+    assert report.status.item() != Status.UNBOUNDED
+    if form == "free":
+        torch.testing.assert_close(x, -q)
+        assert report.all_converged
+    if form == "free":
+        identity[0, 0] = 0.0  # and here it does, along the first unknown
+        _, report = layer(Q=identity, q=q)
+        assert report.status.item() == Status.UNBOUNDED
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_known_of_how_far_lost_items_are_off(backend):
+    identity = torch.eye(2, dtype=torch.float64)
+    b = torch.tensor([[1.0], [torch.inf]], dtype=torch.float64)
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    _, report = layer(Q=identity, q=b[:1, 0].expand(2), A=identity[:1], b=b)
+    assert report.status.tolist() == [Status.CONVERGED, Status.NON_FINITE]
+    assert report.residual.isnan().tolist() == [False, True]
+
+
+def test_what_is_wrong_is_named_before_what_does_not_fit_it():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    with pytest.raises(ShapeError, match=r"h: got shape \(\), expected \(m\)"):
+        QuadraticProgram()(Q=one, q=one[0], G=one, h=one[0, 0])
+    with pytest.raises(SettingsError, match=r"Q: got a tensor of torch.sparse_coo.*to_dense"):
+        QuadraticProgram()(Q=one.to_sparse(), q=one[0])

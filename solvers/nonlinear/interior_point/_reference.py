@@ -51,7 +51,8 @@ class ReferenceInteriorPoint(SolvedPrograms):
         lost = (status == Status.NON_FINITE)[:, None]
         self._x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
         self._slacks, self._duals = s / self._scale, z * self._scale / self._cost
-        self.status, self.iterations, self.residual = status, iterations, residual
+        self.status, self.iterations = status, iterations
+        self.residual = residual.masked_fill(lost[:, 0], torch.nan)
         self._good = (status == Status.CONVERGED)[:, None]
         self.has_failures = not bool(self._good.all())
 
@@ -261,7 +262,8 @@ class ReferenceInteriorPoint(SolvedPrograms):
         fall = -(self._q * x).sum(-1)
         equal = (Rx.abs() * ~rows.is_cone).sum(-1) if rows.p else torch.zeros_like(fall)
         outside = torch.maximum(-rows.smallest(-Rx), equal)
-        falls = (fall > 0) & (CONSTANTS["FAR"] * torch.maximum(_max(Kx), outside) < fall)
+        far = CONSTANTS["FAR"] * _max(self._q).clamp(min=1.0)
+        falls = (fall > 0) & (far * torch.maximum(_max(Kx), outside) < fall)
         gain = -(self._h * z).sum(-1)
         contradicts = (gain > 0) & (_max(Rtz) * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
         ended = ended.masked_fill(falls, int(Status.UNBOUNDED))

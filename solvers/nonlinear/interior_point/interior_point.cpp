@@ -270,7 +270,8 @@
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : slope > 0.0 ? 1.0 / slope : S(1.0);
     for (L i = 0; i < n / CHUNK; i++) vec(w.q)[i] *= spread(w.cost);
     // Multipliers are of the size of the slope.
-    w.penalty = PENALTY * bigger(0.1 * slope * w.cost, S(1.0));
+    const S steep = slope * w.cost;
+    w.penalty = PENALTY * bigger(0.1 * steep, S(1.0));
     for (L i = 0; i < c.rows; i++) {
       const E h = w.h[i] * w.scale[i];
       w.h[i] = h;
@@ -302,7 +303,7 @@
         vec(w.kt)[i] = (V(1.0) - vec(w.cone)[i]) * vec(w.Rx)[i];
       }
       const S outside = bigger(-smallest(w, c, w.t), max_abs(w.kt, c.padded));
-      const Mask falls = (fall > 0.0) & (FAR * bigger(max_abs(w.Kx, n), outside) < fall);
+      const Mask falls = (fall > 0.0) & (FAR * bigger(steep, S(1.0)) * bigger(max_abs(w.Kx, n), outside) < fall);
       status = choose(live & falls, S(UNBOUNDED), status);
       status = choose(live & contradicts, S(INFEASIBLE), status);
       status = choose(live & neither(finite), S(NON_FINITE), status);
@@ -346,6 +347,7 @@
       }
     }
     const Mask lost = status == NON_FINITE;
+    residual = choose(lost, S(__builtin_nan("")), residual);
     zero(w.kx, n); zero(w.kz, c.padded);
     take(lost, w.x, w.kx, n); take(lost, w.s, w.kz, c.padded); take(lost, w.z, w.kz, c.padded);
     const Results to(t);
