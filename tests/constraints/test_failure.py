@@ -316,3 +316,20 @@ def test_what_is_wrong_is_named_before_what_does_not_fit_it():
         QuadraticProgram()(Q=one, q=one[0], G=one, h=one[0, 0])
     with pytest.raises(SettingsError, match=r"Q: got a tensor of torch.sparse_coo.*to_dense"):
         QuadraticProgram()(Q=one.to_sparse(), q=one[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_cost_of_zero_is_reached(rotated, backend):
+    # Slope, curvature along the solution and multipliers vanish together: 0 / 0 by themselves.
+    g = torch.Generator().manual_seed(1)
+    turn = torch.linalg.qr(normal(g, 4, 4))[0] if rotated else torch.eye(4, dtype=torch.float64)
+    Q = turn @ torch.diag(torch.tensor([1.0, 2.0, 0.0, 0.0]).double()) @ turn.mT
+    A = torch.eye(4, dtype=torch.float64)[2:] @ turn.mT
+    b = torch.tensor([[1.4, 2.0], [-3.0, 1e4]], dtype=torch.float64)
+    x, report = QuadraticProgram(backend=backend)(
+        Q=Q, q=torch.zeros(4).double(), G=A, h=b + 1.0, A=A, b=b
+    )
+    assert report.residual.max() < 1e-11
+    torch.testing.assert_close(times(A, x), b)
+    torch.testing.assert_close(x, times(A.mT, b), atol=1e-8, rtol=0)

@@ -75,6 +75,7 @@ CONSTANTS: Final = {
     "CLOSE": 1e-6,
     "FAR": 1e8,  # distance that no feasible point has
     "POLISHED": 1e-11,
+    "ROUNDED": 1e-4,  # part of x below which POLISHED is less than the rounding of K x
     "POLISH_FLOOR": 1e-14,
     **{status.name: float(status) for status in Status},
 }

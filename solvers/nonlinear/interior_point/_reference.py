@@ -105,6 +105,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         for place, (own,) in self._rows.blocks(length):
             length[..., place] = own.amax(-1, keepdim=True).expand_as(own).flatten(-2)
         self._scale = torch.where(length > 0, 1.0 / length, 1.0)
+        self._is_curved = size > 0
         self._K = self._cost[:, :, None] * (Q + Q.mT) / 2.0
         self._q = self._cost * q
         self._R, self._h = self._scale[:, :, None] * R, self._scale * h
@@ -124,7 +125,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         for count in range(max_iterations + 1):
             Kx, Rtz, Rx = _times(K, x), _times(R.mT, z), _times(R, x)
             rd, rp = Kx + Rtz + q, Rx + s - h
-            size = self._cost_size(Kx)
+            size = self._cost_size(x, Kx)
             mu = (s * z).sum(-1) / max(rows.degree, 1) if rows.degree else q.new_zeros(batch)
             error = torch.maximum(self._error(rd, rp, size), mu / size)
             live = ~done
@@ -217,7 +218,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         """Newton's method on ``s = P(s - z)``; last, which items it solved."""
         rows, before = self._rows, self._active
         kept, previous = self._factor, x.new_tensor(torch.inf)
-        size = self._cost_size(_times(self._K, x))
+        size = self._cost_size(x, _times(self._K, x))
         for count in range(POLISH_ROUNDS + 1):
             v = s - z
             s = rows.project(v)
@@ -277,8 +278,9 @@ class ReferenceInteriorPoint(SolvedPrograms):
         slope = _max(_times(self._R.mT, growth))
         return (gain > 0) & (slope * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
 
-    def _cost_size(self, Kx: Tensor) -> Tensor:
-        size = torch.maximum(_max(self._q), _max(Kx))
+    def _cost_size(self, x: Tensor, Kx: Tensor) -> Tensor:
+        rounded = CONSTANTS["ROUNDED"] * _max(x) * self._is_curved
+        size = torch.maximum(torch.maximum(_max(self._q), _max(Kx)), rounded)
         return torch.where(size > 0, size, 1.0)
 
     def _error(self, rd: Tensor, rp: Tensor, size: Tensor) -> Tensor:

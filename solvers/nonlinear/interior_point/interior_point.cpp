@@ -108,8 +108,9 @@
   }
   // Relative to what has to cancel; zero data are measured absolutely.
   static S stationarity(Work& w, L n, E* residual, S size) { return max_abs(residual, n) / size; }
-  static S cost_size(Work& w, L n) {
-    const S a = bigger(max_abs(w.q, n), max_abs(w.Kx, n));
+  static S cost_size(Work& w, L n, E* x) {
+    const S rounded = w.curvature > 0.0 ? ROUNDED * max_abs(x, n) : S(0.0);
+    const S a = bigger(bigger(max_abs(w.q, n), max_abs(w.Kx, n)), rounded);
     return a > 0.0 ? a : S(1.0);
   }
   // ---- the exact active set: Newton's method on s = P(s - z) from a point near the solution ----
@@ -123,7 +124,7 @@
     for (int round = 0;; round++) {
       split(c, w, w.ks, w.kz);
       products(w, c, n, w.kx, w.kz);
-      if (round == 0) size = cost_size(w, n);
+      if (round == 0) size = cost_size(w, n, w.kx);
       for (L i = 0; i < n / CHUNK; i++)
         vec(w.dx)[i] = -(vec(w.Kx)[i] + vec(w.Rtz)[i] + vec(w.q)[i]);
       for (L i = 0; i < c.padded / CHUNK; i++)
@@ -287,7 +288,7 @@
         vec(w.rd)[i] = vec(w.Kx)[i] + vec(w.Rtz)[i] + vec(w.q)[i];
       for (L i = 0; i < c.padded / CHUNK; i++)
         vec(w.rp)[i] = vec(w.Rx)[i] + vec(w.s)[i] - vec(w.h)[i];
-      const S size = cost_size(w, n);
+      const S size = cost_size(w, n, w.x);
       const S mu = c.degree > 0 ? dot(w.s, w.z, c.padded) / c.degree : S(0.0);
       S error = bigger(stationarity(w, n, w.rd, size), max_abs_weighted(w.rp, w.tolerance, c.padded));
       error = bigger(error, mu / size);
