@@ -243,6 +243,11 @@ def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[
             f"problem: {name} {why}: {part}; expected a disciplined parametrised program, "
             "see https://www.cvxpy.org/tutorial/dpp; try a new parameter for the product"
         )
+    if problem.is_mixed_integer():
+        raise SettingsError(
+            "problem: has integer or boolean variables, expected continuous ones, in which it is "
+            "convex; relax them, as cvxpy.Variable(n, bounds=[0, 1])"
+        )
     for what, given, own in (
         ("parameters", parameters, problem.parameters()),
         ("variables", variables, problem.variables()),
@@ -256,3 +261,11 @@ def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[
                 f"{', '.join(item.name() for item in own)}"
                 + (f"; missing {', '.join(missing)}" if missing and what == "parameters" else "")
             )
+    if not parameters:
+        raise SettingsError(
+            "parameters: got none, expected one or more; without, problem.solve() does it once"
+        )
+    if len({item.id for item in parameters}) < len(parameters):
+        raise SettingsError(
+            f"parameters: got {', '.join(item.name() for item in parameters)}, expected each once"
+        )

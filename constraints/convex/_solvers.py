@@ -90,7 +90,8 @@ class InteriorPointSolver(_Reporting):
         solved = solve_cone_programs(
             data, max_iterations=max_iterations, threads=threads, differentiable=needs_grad
         )
-        violation = _distance(form, program.slack(solved.x)) / (1.0 + b.abs().amax(1))
+        size = 1.0 + torch.cat([torch.zeros_like(data.q[:, :1]), b.abs()], 1).amax(1)
+        violation = _distance(form, program.slack(solved.x)) / size
         status = _honest(solved.status, violation, self.tolerance)
         self._keep(status, solved.iterations, torch.maximum(solved.residual, violation))
         x, dual = solved.x, torch.cat([solved.y, solved.z], 1)

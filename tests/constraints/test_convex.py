@@ -267,3 +267,40 @@ def test_rounding_of_a_declared_parameter_is_no_failure():
     torch.testing.assert_close(x[0], torch.ones(2).double(), atol=1e-6, rtol=0)
     x[1].sum().backward()
     assert value.grad[1] != 0
+
+
+def test_a_problem_without_rows():
+    x, p = cp.Variable(2), cp.Parameter(2)
+    value = torch.tensor([[1.4, 2.0]]).double().requires_grad_()
+    pull = ConvexLayer(cp.Problem(cp.Minimize(cp.sum_squares(x) + p @ x)), [p], [x])
+    (solved,), report = pull(value)
+    assert report.all_converged
+    torch.testing.assert_close(solved, -0.5 * value)
+    (slope,) = torch.autograd.grad(solved.sum(), value)
+    torch.testing.assert_close(slope, torch.full_like(slope, -0.5))
+    falling = ConvexLayer(cp.Problem(cp.Minimize(p @ x)), [p], [x], on_failure="mask")
+    assert falling(value)[1].status.tolist() == [Status.UNBOUNDED]
+
+
+def test_the_nearest_point_without_constraints():
+    x, p = cp.Variable(2), cp.Parameter(2)
+    nearest = ConvexLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x])
+    value = torch.tensor([[1.4, 2.0], [0.0, -3.0]]).double().requires_grad_()
+    (solved,), _ = nearest(value)
+    torch.testing.assert_close(solved, value)
+    (slope,) = torch.autograd.grad(solved.sum(), value)
+    torch.testing.assert_close(slope, torch.ones_like(slope))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda x, p: (cp.sum_squares(x - p), [p, p], [x]), "each once"),
+        (lambda x, p: (cp.sum_squares(x - 1.0), [], [x]), "got none"),
+        (lambda x, p: (cp.sum(cp.Variable(2, integer=True) * 1.0) + p[0], [p], []), "integer"),
+    ],
+)
+def test_programs_that_no_layer_can_be_made_of(make, match):
+    cost, parameters, variables = make(cp.Variable(2), cp.Parameter(2))
+    with pytest.raises(SettingsError, match=match):
+        ConvexLayer(cp.Problem(cp.Minimize(cost)), parameters, variables)

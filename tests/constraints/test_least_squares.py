@@ -215,3 +215,8 @@ def test_a_general_residual_of_another_form_is_named(
 ) -> None:
     with pytest.raises(error, match=match):
         GeneralLeastSquares(residual, 2)(torch.ones(3, dtype=torch.float64))
+
+
+def test_a_residual_that_gives_nothing_is_named() -> None:
+    with pytest.raises(SettingsError, match="gave NoneType"):
+        ImplicitLeastSquares(lambda u: None)(features()["start"])
