@@ -221,8 +221,8 @@ def residual_rows(
     for part in parts:
         if not isinstance(part, Tensor | float | int):
             raise SettingsError(
-                f"residuals[{name!r}]: gave {type(part).__name__}, expected a tensor, or a tuple of "
-                "such"
+                f"residuals[{name!r}]: gave {type(part).__name__}, expected a tensor, or a tuple "
+                "of such"
             )
     rows = [torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts]
     for row in rows:
