@@ -81,10 +81,17 @@ def cost_gradient(
     w = w.detach()
     with torch.no_grad():
         at = problem.normal_equations(w, items, is_exact=True)
-    gradient: Tensor = _CostGradient.apply(  # type: ignore[no-untyped-call]
-        problem, at.gradient, w, items, *problem.tensors
+    return _differentiable(problem, w, items, at.gradient), at.matrix
+
+
+def _differentiable(
+    problem: LeastSquaresProblem, w: Tensor, items: Tensor, gradient: Tensor
+) -> Tensor:
+    """The gradient of the cost as a function of the problem's tensors."""
+    value: Tensor = _CostGradient.apply(  # type: ignore[no-untyped-call]
+        problem, gradient, w, items, *problem.tensors
     )
-    return gradient, at.matrix
+    return value
 
 
 def newton_step(w: Tensor, gradient: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,12 +150,16 @@ def implicit_least_squares(
         check_finite("start", guess)
     is_lost = ~guess.isfinite().all(-1)
     guess = guess.masked_fill(is_lost[:, None], 0.0)
-    solution = (solver or LevenbergMarquardt()).solve(problem, guess)
+    solution, last = (solver or LevenbergMarquardt()).minimum(problem, guess)
     w, report = solution.value.masked_fill(is_lost[:, None], 0.0), solution.report
     status = report.status.masked_fill(is_lost, int(Status.NON_FINITE))
     items = (status == Status.CONVERGED).nonzero()[:, 0]
     if len(items):
-        gradient, hessian = cost_gradient(problem, w[items], items)
+        if last is None:
+            gradient, hessian = cost_gradient(problem, w[items], items)
+        else:
+            gradient = _differentiable(problem, w[items], items, last.gradient[items])
+            hessian = last.matrix[items]
         stepped, good = newton_step(w[items], gradient, hessian)
         value = stepped if len(items) == len(w) else w.index_put((items,), stepped)
         second = torch.where(good, int(Status.CONVERGED), int(Status.BREAKDOWN))

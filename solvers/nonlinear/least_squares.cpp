@@ -98,5 +98,6 @@
     }
     for (int n = 0; n < UNKNOWNS; n++) w[(L)item * UNKNOWNS + n] = x[n];
     result[0] = status; result[1] = iteration; result[2] = error; result[3] = cost;
-    result[4] = refused;
+    result[4] = refused; result[5] = is_exact;
+    give();
   }
