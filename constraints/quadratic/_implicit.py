@@ -81,10 +81,12 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, call: ProgramCall, batch: int, *inputs: Tensor) -> Tensor:
         x = call.run(inputs, batch, differentiable=True)  # type: ignore[arg-type]
         ctx.solved = call.solved
-        # Saved so that a change in place before the backward pass is found.
         Q, _, G, _, A, _ = inputs
-        ctx.save_for_backward(x, Q, G, A)
-        return x
+        _, _, to_Q, _, to_G, _, to_A, _ = ctx.needs_input_grad
+        # Saved so that a change in place before the backward pass is found. Vectors do without x,
+        # which may then be changed.
+        ctx.save_for_backward(x if to_Q or to_G or to_A else None, Q, G, A)
+        return x.detach()
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
