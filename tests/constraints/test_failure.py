@@ -14,6 +14,8 @@ from solvers.core import (
     ShapeError,
     Status,
 )
+from solvers.nonlinear.interior_point._reference import _solve_blocks
+from solvers.nonlinear.interior_point._rows import Rows
 
 BACKENDS = ("kernel", "reference")
 
@@ -333,3 +335,13 @@ def test_a_cost_of_zero_is_reached(rotated, backend):
     assert report.residual.max() < 1e-11
     torch.testing.assert_close(times(A, x), b)
     torch.testing.assert_close(x, times(A.mT, b), atol=1e-8, rtol=0)
+
+
+def test_an_item_that_ended_on_the_boundary_does_not_stop_the_others():
+    # Beside one that still iterates, the reference scales it once more, where no scaling is.
+    rows = Rows(0, 3, (3,), torch.zeros(0, dtype=torch.float64))
+    blocks = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1, 1)
+    blocks[0, 0, 2, 2] = 0.0
+    parts = [torch.ones(2, 3, dtype=torch.float64), blocks]
+    a = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
+    torch.testing.assert_close(_solve_blocks(rows, parts, a)[1], a[1])

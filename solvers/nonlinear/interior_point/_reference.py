@@ -307,8 +307,11 @@ def _solve(factor: Tensor, right: Tensor) -> Tensor:
 
 
 def _solve_blocks(rows: Rows, parts: list[Tensor], a: Tensor) -> Tensor:
-    """``W a`` from the parts of ``W^-1``; only cone rows mean something."""
-    return rows.apply([1.0 / parts[0], *(torch.linalg.inv(part) for part in parts[1:])], a)
+    """``W a`` from the parts of ``W^-1``; only cone rows mean something.
+
+    Where an item has ended on the boundary of a cone there is no W, and what it gets is not used.
+    """
+    return rows.apply([1.0 / parts[0], *(torch.linalg.inv_ex(part)[0] for part in parts[1:])], a)
 
 
 def _max(a: Tensor) -> Tensor:
