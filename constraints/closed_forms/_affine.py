@@ -241,16 +241,18 @@ class AffineEquality(AbstractClosedForm):
             inputs["A"] = A
         rows = self.A if A is None else A
         assert rows is not None
-        for name, size in (("x", rows.shape[-1]), ("b", rows.shape[-2])):
-            shape = tuple(inputs[name].shape)
-            if not shape or shape[-1] != size:
+        p, n = rows.shape[-2:]
+        right = inputs["b"]
+        for name, one, size in (("x", x, n), ("b", right, p)):
+            if not one.ndim or one.shape[-1] != size:
                 raise ShapeError(
-                    f"{name}: got shape {shape}, expected (..., {size}) for A of "
+                    f"{name}: got shape {tuple(one.shape)}, expected (..., {size}) for A of "
                     f"shape {tuple(rows.shape)}"
                 )
         check_device("A", rows, "x", x)
-        axes = {"x": 1, "b": 1, "A": 2}
-        check_batch({name: one.shape[: one.ndim - axes[name]] for name, one in inputs.items()})
+        if A is not None or x.shape[:-1] != right.shape[:-1]:
+            axes = {"x": 1, "b": 1, "A": 2}
+            check_batch({name: one.shape[: one.ndim - axes[name]] for name, one in inputs.items()})
         return inputs
 
     def _factor(self) -> None:

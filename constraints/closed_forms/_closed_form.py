@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +65,7 @@ class AbstractClosedForm(nn.Module):
     def _is_sound(self, value: Tensor, *inputs: Tensor) -> bool:
         """Whether surely no item failed, as fast as it can be told."""
         # The sum of finite numbers may overflow; then the long way finds nothing wrong.
-        return bool(value.detach().sum().isfinite())
+        return math.isfinite(value.detach().sum().item())
 
     def _find_lost(self, first: Tensor, *inputs: Tensor) -> Tensor:
         """Which items have no finite answer; NaN reaches the whole answer of its item."""

@@ -53,9 +53,10 @@ class CanonicalForm:
         self.semidefinite = tuple(int(size) for size in getattr(dims, "psd", ()) or ())
         self.power = tuple(float(value) for value in getattr(dims, "p3d", ()) or ())
         self._P = _places(context.reduced_P.problem_data_index)
-        self._A = _places(context.reduced_A.problem_data_index)
-        rows, columns = self._A[2]
-        self.rows, self.unknowns = rows, columns - 1
+        # A problem without rows has no places for their entries.
+        nowhere, columns = torch.zeros(0, dtype=torch.int64), context.q.shape[0]
+        self._A = _places(context.reduced_A.problem_data_index) or (nowhere, nowhere, (0, columns))
+        self.rows, self.unknowns = self._A[2][0], columns - 1
         self._is_triangle = False
         if self._P is not None:
             r, c, _ = self._P

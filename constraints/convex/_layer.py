@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from constraints._tensors import check_plain, check_real, keep_precision
+from constraints.convex._declared import keep_declarations
 from constraints.convex._solvers import DiffcpSolver, InteriorPointSolver, plug_in
 from constraints.failure import FailurePolicy, act_on_failure, check_policy
 from solvers.core import (
@@ -16,6 +18,7 @@ from solvers.core import (
     SettingsError,
     ShapeError,
     Solution,
+    Status,
     check_choice,
     check_count,
     check_positive,
@@ -158,7 +161,10 @@ class ConvexLayer(nn.Module):
 
         Raises:
             ShapeError: If a shape does not fit.
-            SettingsError: If a value is no real tensor, or inside of a `torch.func` transform.
+            SettingsError: If a value is no real tensor, or inside of a `torch.func` transform;
+                under ``"raise"`` also if it is not what its parameter was declared to be (as
+                ``nonneg=True``). Under ``"warn"`` and ``"mask"`` such an item ends ``BREAKDOWN``
+                with the solution for the nearest allowed value, without gradient.
             InfeasibleError: Under ``"raise"``, if failed items have no solution.
             NotConvergedError: Under ``"raise"``, if an item failed in another way.
         """
@@ -183,10 +189,15 @@ class ConvexLayer(nn.Module):
                 batch = own[0]
         if batch == 0:
             return self._nothing(parameters)
-        values = self._layer(*parameters)
+        strict = self.on_failure == "raise"
+        kept, broken = keep_declarations(wanted, parameters, strict=strict)
+        values = self._layer(*kept)
         if parameters:
             values = tuple(value.to(parameters[0].dtype) for value in values)
         report = self._solver.report
+        if broken is not None:
+            ended = torch.where(broken, int(Status.BREAKDOWN), report.status)
+            report = replace(report, status=ended)
         if batch is None:
             report = report[0]
         if not report.all_converged:
@@ -232,6 +243,11 @@ def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[
             f"problem: {name} {why}: {part}; expected a disciplined parametrised program, "
             "see https://www.cvxpy.org/tutorial/dpp; try a new parameter for the product"
         )
+    if problem.is_mixed_integer():
+        raise SettingsError(
+            "problem: has integer or boolean variables, expected continuous ones, in which it is "
+            "convex; relax them, as cvxpy.Variable(n, bounds=[0, 1])"
+        )
     for what, given, own in (
         ("parameters", parameters, problem.parameters()),
         ("variables", variables, problem.variables()),
@@ -245,3 +261,11 @@ def _check_problem(problem: Any, parameters: Sequence[Any], variables: Sequence[
                 f"{', '.join(item.name() for item in own)}"
                 + (f"; missing {', '.join(missing)}" if missing and what == "parameters" else "")
             )
+    if not parameters:
+        raise SettingsError(
+            "parameters: got none, expected one or more; without, problem.solve() does it once"
+        )
+    if len({item.id for item in parameters}) < len(parameters):
+        raise SettingsError(
+            f"parameters: got {', '.join(item.name() for item in parameters)}, expected each once"
+        )

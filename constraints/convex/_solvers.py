@@ -90,7 +90,8 @@ class InteriorPointSolver(_Reporting):
         solved = solve_cone_programs(
             data, max_iterations=max_iterations, threads=threads, differentiable=needs_grad
         )
-        violation = _distance(form, program.slack(solved.x)) / (1.0 + b.abs().amax(1))
+        size = 1.0 + torch.cat([torch.zeros_like(data.q[:, :1]), b.abs()], 1).amax(1)
+        violation = _distance(form, program.slack(solved.x)) / size
         status = _honest(solved.status, violation, self.tolerance)
         self._keep(status, solved.iterations, torch.maximum(solved.residual, violation))
         x, dual = solved.x, torch.cat([solved.y, solved.z], 1)
@@ -101,9 +102,9 @@ class InteriorPointSolver(_Reporting):
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Gradients of the entries."""
         solved, program, x, dual, status = saved_state
-        u, v, w = solved.adjoint(dprimal.double().contiguous())
+        u, to_h, to_b = solved.adjoint(dprimal.double().contiguous())
         good = (status == Status.CONVERGED)[:, None]
-        u, rows = (a.where(good, 0.0) for a in (u, torch.cat([v, w], 1)))
+        u, rows = (a.where(good, 0.0) for a in (u, -torch.cat([to_b, to_h], 1)))
         parts = self.form.pull_back(program, x, dual, u, rows)
         return tuple(p if p is None else p.to(dprimal.dtype) for p in parts)  # type: ignore[return-value]
 

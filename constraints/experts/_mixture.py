@@ -259,7 +259,7 @@ class MixtureOfExperts(nn.Module):
     def _solve(
         self, expert: Expert, items: list[dict[str, Any]], condition: Tensor | None
     ) -> tuple[Tensor, Report]:
-        if condition is not None and not len(condition):
+        if not len(items[0]["start"]):
             shape = (0,) if self.continuity else (0, len(items))
             none = torch.zeros(shape, dtype=torch.int64)
             w = torch.zeros(0, len(items), self._functions(), dtype=torch.float64)

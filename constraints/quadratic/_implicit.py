@@ -49,7 +49,15 @@ class ProgramCall:
         Returns:
             Unknowns, shape ``(B, n)``.
         """
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        Q, q, G, h, A, b = inputs
+        if torch.is_grad_enabled() and (
+            q.requires_grad
+            or h.requires_grad
+            or b.requires_grad
+            or Q.requires_grad
+            or G.requires_grad
+            or A.requires_grad
+        ):
             x: Tensor = _Solve.apply(self, batch, *inputs)  # type: ignore[no-untyped-call]
             return x
         return self.run(inputs, batch, differentiable=False)
@@ -73,36 +81,45 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, call: ProgramCall, batch: int, *inputs: Tensor) -> Tensor:
         x = call.run(inputs, batch, differentiable=True)  # type: ignore[arg-type]
         ctx.solved = call.solved
-        # Saved so that a change in place before the backward pass is found.
-        Q, q, G, h, A, b = inputs
-        ctx.save_for_backward(x, Q, G, A)
-        ctx.axes = (q.ndim, h.ndim, b.ndim)
-        # The graph keeps the solve, which must not keep the output and with it the graph.
+        Q, _, G, _, A, _ = inputs
+        _, _, to_Q, _, to_G, _, to_A, _ = ctx.needs_input_grad
+        # Saved so that a change in place before the backward pass is found. Vectors do without x,
+        # which may then be changed.
+        ctx.save_for_backward(x if to_Q or to_G or to_A else None, Q, G, A)
         return x.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        x, Q, G, A = ctx.saved_tensors
-        q, h, b = ctx.axes
-        solved: SolvedPrograms = ctx.solved
-        u, v, w = solved.adjoint(cotangent)
-        _, _, to_Q, to_q, to_G, to_h, to_A, to_b = ctx.needs_input_grad
-        return (
-            None,
-            None,
-            _products(0.5 * u, x, 0.5 * x, u, Q) if to_Q else None,
-            _total(u, q) if to_q else None,
-            _products(w, x, solved.z, u, G) if to_G else None,
-            _total(-w, h) if to_h else None,
-            _products(v, x, solved.y, u, A) if to_A else None,
-            _total(-v, b) if to_b else None,
-        )
+        if torch.is_grad_enabled():
+            gradients: tuple[Tensor | None, ...] = _once_differentiable(ctx, cotangent)
+            return gradients
+        return _gradients(ctx, cotangent)
 
 
-def _total(per_item: Tensor, axes: int) -> Tensor:
+def _gradients(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    x, Q, G, A = ctx.saved_tensors
+    solved: SolvedPrograms = ctx.solved
+    to_q, to_h, to_b = solved.adjoint(cotangent)
+    _, _, needs_Q, needs_q, needs_G, needs_h, needs_A, needs_b = ctx.needs_input_grad
+    data = solved.data
+    return (
+        None,
+        None,
+        _products(0.5 * to_q, x, 0.5 * x, to_q, Q) if needs_Q else None,
+        _total(to_q, data.q) if needs_q else None,
+        _products(-to_h, x, solved.z, to_q, G) if needs_G else None,
+        _total(to_h, data.h) if needs_h else None,
+        _products(-to_b, x, solved.y, to_q, A) if needs_A else None,
+        _total(to_b, data.b) if needs_b else None,
+    )
+
+
+_once_differentiable = once_differentiable(_gradients)
+
+
+def _total(per_item: Tensor, like: Tensor) -> Tensor:
     """Per item, or summed over the items that share a vector."""
-    return per_item if axes == 2 else per_item.sum(0)
+    return per_item if like.ndim == 2 else per_item.sum(0)
 
 
 def _products(a: Tensor, b: Tensor, c: Tensor, d: Tensor, like: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from constraints._tensors import check_plain
 from solvers.core import SettingsError, ShapeError
@@ -43,65 +45,85 @@ def read_inputs(
         SettingsError: If types or devices differ, one of a pair is missing, or a tensor is inside
             of a `torch.func` transform.
     """
-    for name, value in (("Q", Q), ("q", q), ("G", G), ("h", h), ("A", A), ("b", b)):
-        if not isinstance(value, Tensor) and (value is not None or name in "Qq"):
+    for value in (Q, q, G, h, A, b):
+        if (
+            not isinstance(value, Tensor)
+            or is_functorch_wrapped_tensor(value)
+            or value.layout is not torch.strided
+        ):
+            _check_kinds(Q, q, G, h, A, b)
+            break
+    if G is None or h is None:
+        _check_pair("G", G, "h", h)
+        G, h = _no_rows(q)
+    if A is None or b is None:
+        _check_pair("A", A, "b", b)
+        A, b = _no_rows(q)
+    batch = _common_batch((Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape), sum(cones))
+    dtype, device = q.dtype, q.device
+    for name, tensor in zip("QGhAb", (Q, G, h, A, b), strict=True):
+        if tensor.dtype is not dtype or tensor.device != device:
+            raise SettingsError(
+                f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device} "
+                f"as for q; convert it with {name}.to(q)"
+            )
+    if dtype is torch.float64:
+        return (Q, q, G, h, A, b), batch
+    if not q.is_floating_point():
+        raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
+    return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
+
+
+def _check_kinds(*given: object) -> None:
+    """Refuse what is neither a plain tensor nor an absent pair."""
+    for name, value in zip("QqGhAb", given, strict=True):
+        if isinstance(value, Tensor):
+            check_plain(name, value)
+            if value.layout is not torch.strided:
+                raise SettingsError(
+                    f"{name}: got a tensor of {value.layout}, expected a dense one; use .to_dense()"
+                )
+        elif value is not None or name in "Qq":
             raise SettingsError(
                 f"{name}: got {type(value).__name__}, expected a tensor; convert it with "
                 "torch.as_tensor"
             )
-        if value is not None:
-            check_plain(name, value)
-    for matrix, right, names in ((G, h, "Gh"), (A, b, "Ab")):
-        if (matrix is None) != (right is None):
-            there, missing = (names[0], names[1]) if right is None else (names[1], names[0])
-            raise SettingsError(
-                f"{missing}: got None with {there} given, expected both or neither; "
-                f"{names[0]} holds the rows and {names[1]} their right-hand sides"
-            )
-    n = q.shape[-1] if q.ndim else 0
+
+
+def _check_pair(rows: str, matrix: Tensor | None, right: str, vector: Tensor | None) -> None:
+    if (matrix is None) != (vector is None):
+        there, missing = (rows, right) if vector is None else (right, rows)
+        raise SettingsError(
+            f"{missing}: got None with {there} given, expected both or neither; "
+            f"{rows} holds the rows and {right} their right-hand sides"
+        )
+
+
+def _no_rows(q: Tensor) -> tuple[Tensor, Tensor]:
+    return q.new_zeros(0, q.shape[-1] if q.ndim else 0), q.new_zeros(0)
+
+
+@lru_cache(maxsize=256)
+def _common_batch(shapes: tuple[torch.Size, ...], cone_rows: int) -> int | None:
+    """Number of items; None without a batch axis."""
+    _, q, _, h, _, b = shapes
+    n = q[-1] if q else 0
     if n == 0:
         raise ShapeError(
-            f"q: got shape {tuple(q.shape)}, expected (n,) or (B, n) with one unknown or more"
+            f"q: got shape {tuple(q)}, expected (n,) or (B, n) with one unknown or more"
         )
-    G, h = (q.new_zeros(0, n), q.new_zeros(0)) if G is None or h is None else (G, h)
-    A, b = (q.new_zeros(0, n), q.new_zeros(0)) if A is None or b is None else (A, b)
-    batch = _common_batch(Q, q, G, h, A, b)
-    if not q.is_floating_point():
-        raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
-    if cones and sum(cones) > h.shape[-1]:
-        raise ShapeError(
-            f"h: got {h.shape[-1]} rows, expected at least {sum(cones)}, the rows of the "
-            "second-order cones; they are the last rows of G and h"
-        )
-    if q.dtype is torch.float64:
-        return (Q, q, G, h, A, b), batch
-    return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
-
-
-def _common_batch(Q: Tensor, q: Tensor, G: Tensor, h: Tensor, A: Tensor, b: Tensor) -> int | None:
+    rows = {"n": n, "m": h[-1] if h else -1, "p": b[-1] if b else -1}
     batch: int | None = None
-    rows = {
-        "n": q.shape[-1],
-        "m": h.shape[-1] if h.ndim else -1,
-        "p": b.shape[-1] if b.ndim else -1,
-    }
-    n, m, p = rows.values()
-    dtype, device = q.dtype, q.device
-    for name, tensor, axes, expected in (
-        ("Q", Q, "nn", (n, n)),
-        ("q", q, "n", (n,)),
-        ("G", G, "mn", (m, n)),
-        ("h", h, "m", (m,)),
-        ("A", A, "pn", (p, n)),
-        ("b", b, "p", (p,)),
-    ):
-        own = tensor.shape
+    # Vectors first, since their sizes are what matrices have to fit.
+    order = sorted(zip("QqGhAb", shapes, ("nn", "n", "mn", "m", "pn", "p"), strict=True), key=_axes)
+    for name, own, axes in order:
         extra = len(own) - len(axes)
-        if own[extra:] != expected or not 0 <= extra <= 1:
+        if own[extra:] != tuple(rows[axis] for axis in axes) or not 0 <= extra <= 1:
             words = ", ".join(axes)
+            sizes = [f"{axis} = {rows[axis]}" for axis in dict.fromkeys(axes) if rows[axis] >= 0]
             raise ShapeError(
-                f"{name}: got shape {tuple(own)}, expected ({words}) or (B, {words}) with "
-                f"{', '.join(f'{axis} = {rows[axis]}' for axis in dict.fromkeys(axes))}; "
+                f"{name}: got shape {tuple(own)}, expected ({words}) or (B, {words})"
+                f"{' with ' if sizes else ''}{', '.join(sizes)}; "
                 "n is the last size of q, m of h, p of b"
             )
         if extra:
@@ -111,9 +133,13 @@ def _common_batch(Q: Tensor, q: Tensor, G: Tensor, h: Tensor, A: Tensor, b: Tens
                     "leave out the batch axis of what all items share"
                 )
             batch = own[0]
-        if tensor.dtype is not dtype or tensor.device != device:
-            raise SettingsError(
-                f"{name}: got {tensor.dtype} on {tensor.device}, expected {q.dtype} on {q.device} "
-                f"as for q; convert it with {name}.to(q)"
-            )
+    if cone_rows > rows["m"]:
+        raise ShapeError(
+            f"h: got {rows['m']} rows, expected at least {cone_rows}, the rows of the "
+            "second-order cones; they are the last rows of G and h"
+        )
     return batch
+
+
+def _axes(entry: tuple[str, torch.Size, str]) -> int:
+    return len(entry[2])

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from solvers.core import Report, Solution, Status, check_finite, check_positive, check_shape
 
-__all__ = ["LeastSquaresProblem", "LevenbergMarquardt", "NormalEquations"]
+__all__ = ["LeastSquaresProblem", "LevenbergMarquardt", "NormalEquations", "first_guess"]
 
 NOISE = 1e-13
 """Predicted decrease, in units of the scale, below which differences of costs are rounding."""
@@ -86,8 +86,15 @@ class LeastSquaresProblem(ABC):
         They have the shapes of ``tensors``, and are zero for other items.
         """
 
-    def minimize(self, solver: LevenbergMarquardt, start: Tensor) -> Solution[Tensor]:
-        """Run the iteration from ``start``, shape ``(E, N)``."""
+    def minimize(
+        self, solver: LevenbergMarquardt, start: Tensor
+    ) -> tuple[Solution[Tensor], NormalEquations | None]:
+        """Run the iteration from ``start``, shape ``(E, N)``.
+
+        Returns:
+            The solution, and the exact equations of all items there, if the iteration ended with
+            them for every item that converged.
+        """
         return _minimize(self, solver, start)
 
 
@@ -138,16 +145,42 @@ class LevenbergMarquardt:
             ShapeError: If ``start`` has another shape.
             NonFiniteError: If ``start`` is not finite.
         """
-        first = problem.tensors[0] if problem.tensors else None
-        device = first.device if first is not None else None
-        if start is None:
-            zeros = (problem.items, problem.unknowns)
-            start = torch.zeros(zeros, dtype=torch.float64, device=device)
-        sizes = {"E": problem.items, "N": problem.unknowns}
-        check_shape("start", start, "E N", sizes=sizes)
-        check_finite("start", start)
+        guess = first_guess(problem, start)
+        check_finite("start", guess)
+        return self.minimum(problem, guess)[0]
+
+    def minimum(
+        self, problem: LeastSquaresProblem, guess: Tensor
+    ) -> tuple[Solution[Tensor], NormalEquations | None]:
+        """Minimise every item from a finite first guess, as `LeastSquaresProblem.minimize`.
+
+        Args:
+            problem: The batch.
+            guess: Shape ``(E, N)``.
+        """
         with torch.no_grad():
-            return problem.minimize(self, start.detach().to(torch.float64, copy=True))
+            return problem.minimize(self, guess.to(torch.float64, copy=True))
+
+
+def first_guess(problem: LeastSquaresProblem, start: Tensor | None) -> Tensor:
+    """Where an iteration begins.
+
+    Args:
+        problem: The batch.
+        start: What the user gave, shape ``(E, N)``; zero if None.
+
+    Returns:
+        The same without gradient.
+
+    Raises:
+        ShapeError: If ``start`` has another shape.
+    """
+    if start is None:
+        device = problem.tensors[0].device if problem.tensors else None
+        size = (problem.items, problem.unknowns)
+        return torch.zeros(size, dtype=torch.float64, device=device)
+    check_shape("start", start, "E N", sizes={"E": problem.items, "N": problem.unknowns})
+    return start.detach()
 
 
 class _State:
@@ -173,13 +206,19 @@ class _State:
 
 def _minimize(
     problem: LeastSquaresProblem, solver: LevenbergMarquardt, start: Tensor
-) -> Solution[Tensor]:
+) -> tuple[Solution[Tensor], NormalEquations | None]:
     items = torch.arange(problem.items, device=start.device)
     value = start.clone()
     status = torch.full_like(items, int(Status.MAX_ITERATIONS))
     iterations, refused = torch.zeros_like(items), torch.zeros_like(items)
     residual = torch.zeros(problem.items, dtype=start.dtype, device=start.device)
-    cost = torch.zeros_like(residual)
+    unknowns = problem.unknowns
+    last = NormalEquations(
+        torch.zeros_like(residual),
+        torch.zeros_like(start),
+        start.new_zeros(problem.items, unknowns, unknowns),
+    )
+    is_exact = torch.zeros_like(items, dtype=torch.bool)
     state = _State(items, start, problem.normal_equations(start, items))
     ends = torch.where(_is_finite(state.at), -1, int(Status.NON_FINITE))
     for iteration in range(solver.max_iterations + 1):
@@ -192,7 +231,9 @@ def _minimize(
             where = state.items[done]
             value[where], status[where] = state.w[done], ends[done]
             iterations[where], refused[where] = iteration, state.refused[done]
-            residual[where], cost[where] = state.error[done], state.at.cost[done]
+            residual[where], is_exact[where] = state.error[done], state.is_exact[done]
+            for whole, part in zip(last, state.at, strict=True):
+                whole[where] = part[done]
             left = ~done
             state.keep(left)
             step, trial = step[left], tuple(part[left] for part in trial)
@@ -203,9 +244,10 @@ def _minimize(
         status=status,
         iterations=iterations,
         residual=residual,
-        counts={"cost": cost, "refused": refused},
+        counts={"cost": last.cost, "refused": refused},
     )
-    return Solution(value=value, report=report)
+    is_complete = bool((is_exact | ~report.converged).all())
+    return Solution(value=value, report=report), last if is_complete else None
 
 
 def _propose(state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.core import Report, SettingsError, Solution
+from solvers.core import Report, SettingsError, Solution, Status
 from solvers.kernels import Symbol, Tape, emit_block, reverse
 from solvers.nonlinear._least_squares import LAMBDA_FIRST, LevenbergMarquardt, NormalEquations
 from solvers.nonlinear._least_squares_pointwise import PointwiseProblem
@@ -56,21 +56,24 @@ class CompiledProblem(PointwiseProblem):
         for row, some in zip(self._sums.table, self._data, strict=True):
             row[Place.DATA] = 0 if some is None else some.data_ptr()
 
-    def minimize(self, solver: LevenbergMarquardt, start: Tensor) -> Solution[Tensor]:
+    def minimize(
+        self, solver: LevenbergMarquardt, start: Tensor
+    ) -> tuple[Solution[Tensor], NormalEquations | None]:
         """Run the whole iteration of every item in one call."""
         w = start.contiguous()
         settings = (solver.tolerance, float(solver.max_iterations), LAMBDA_FIRST)
         items = torch.arange(self.items)
-        report = self._sums.run(Operation.SOLVE, w, items, settings=settings)[2]
-        return Solution(
-            value=w,
-            report=Report(
-                status=report[:, 0].to(torch.int64),
-                iterations=report[:, 1].to(torch.int64),
-                residual=report[:, 2].clone(),
-                counts={"cost": report[:, 3].clone(), "refused": report[:, 4].to(torch.int64)},
-            ),
+        vector, matrix, report = self._sums.run(Operation.SOLVE, w, items, settings=settings)
+        status, cost = report[:, 0].to(torch.int64), report[:, 3].clone()
+        ended = Report(
+            status=status,
+            iterations=report[:, 1].to(torch.int64),
+            residual=report[:, 2].clone(),
+            counts={"cost": cost, "refused": report[:, 4].to(torch.int64)},
         )
+        is_exact = (report[:, 5] > 0) | (status != Status.CONVERGED)
+        last = NormalEquations(cost, vector, matrix) if bool(is_exact.all()) else None
+        return Solution(value=w, report=ended), last
 
     def normal_equations(
         self, w: Tensor, items: Tensor, *, is_exact: bool = False

@@ -69,12 +69,7 @@ class GeneralProblem(LeastSquaresProblem):
                 )
 
         def checked(w: Tensor, *rest: Tensor) -> Tensor:
-            r = residual(w, *rest)
-            if r.ndim != 1:
-                raise ShapeError(
-                    f"residual: gave shape {tuple(r.shape)} for one item, expected (M,)"
-                )
-            return r
+            return _call(residual, w, rest)
 
         def cost(w: Tensor, *rest: Tensor) -> Tensor:
             return 0.5 * (checked(w, *rest).square().sum() + ridge * w.square().sum())
@@ -114,3 +109,23 @@ class GeneralProblem(LeastSquaresProblem):
                 whole[items] = bar
             bars.append(whole)
         return bars
+
+
+def _call(residual: Callable[..., Tensor], w: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Rows of one item."""
+    try:
+        r = residual(w, *parameters)
+    except TypeError as error:
+        count = len(parameters)
+        raise SettingsError(
+            f"residual: called with w of shape {tuple(w.shape)} and {count} "
+            f"parameter{'' if count == 1 else 's'} of one item, it raised {error}"
+        ) from error
+    if not isinstance(r, Tensor):
+        raise SettingsError(
+            f"residual: gave {type(r).__name__} for one item, expected a tensor (M,); join numbers "
+            "with torch.stack"
+        )
+    if r.ndim != 1:
+        raise ShapeError(f"residual: gave shape {tuple(r.shape)} for one item, expected (M,)")
+    return r

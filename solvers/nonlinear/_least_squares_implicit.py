@@ -27,9 +27,14 @@ from solvers.core import (
     Solution,
     Status,
     apply_on_failure,
+    check_finite,
     combine_status,
 )
-from solvers.nonlinear._least_squares import LeastSquaresProblem, LevenbergMarquardt
+from solvers.nonlinear._least_squares import (
+    LeastSquaresProblem,
+    LevenbergMarquardt,
+    first_guess,
+)
 
 __all__ = ["cost_gradient", "implicit_least_squares", "newton_step"]
 
@@ -76,10 +81,17 @@ def cost_gradient(
     w = w.detach()
     with torch.no_grad():
         at = problem.normal_equations(w, items, is_exact=True)
-    gradient: Tensor = _CostGradient.apply(  # type: ignore[no-untyped-call]
-        problem, at.gradient, w, items, *problem.tensors
+    return _differentiable(problem, w, items, at.gradient), at.matrix
+
+
+def _differentiable(
+    problem: LeastSquaresProblem, w: Tensor, items: Tensor, gradient: Tensor
+) -> Tensor:
+    """The gradient of the cost as a function of the problem's tensors."""
+    value: Tensor = _CostGradient.apply(  # type: ignore[no-untyped-call]
+        problem, gradient, w, items, *problem.tensors
     )
-    return gradient, at.matrix
+    return value
 
 
 def newton_step(w: Tensor, gradient: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,19 +136,30 @@ def implicit_least_squares(
     Returns:
         Minimisers, shape ``(E, N)``, with the report of `LevenbergMarquardt.solve`. An item that
         ends where the Hessian is not positive definite is no minimum: its status is ``BREAKDOWN``.
+        One whose ``start`` is not finite is ``NON_FINITE`` and zero.
 
     Raises:
         NotConvergedError: If an item failed and ``on_failure`` is ``"raise"``.
+        NonFiniteError: Likewise, if ``start`` is not finite; it names the entry.
 
     Gradients: by the implicit rule with the exact Hessian, once.
     Cost: of the backward pass one evaluation and one pass that writes gradients.
     """
-    solution = (solver or LevenbergMarquardt()).solve(problem, start)
-    w, report = solution.value, solution.report
-    items = report.converged.nonzero()[:, 0]
-    status = report.status
+    guess = first_guess(problem, start)
+    if on_failure == "raise":
+        check_finite("start", guess)
+    is_lost = ~guess.isfinite().all(-1)
+    guess = guess.masked_fill(is_lost[:, None], 0.0)
+    solution, last = (solver or LevenbergMarquardt()).minimum(problem, guess)
+    w, report = solution.value.masked_fill(is_lost[:, None], 0.0), solution.report
+    status = report.status.masked_fill(is_lost, int(Status.NON_FINITE))
+    items = (status == Status.CONVERGED).nonzero()[:, 0]
     if len(items):
-        gradient, hessian = cost_gradient(problem, w[items], items)
+        if last is None:
+            gradient, hessian = cost_gradient(problem, w[items], items)
+        else:
+            gradient = _differentiable(problem, w[items], items, last.gradient[items])
+            hessian = last.matrix[items]
         stepped, good = newton_step(w[items], gradient, hessian)
         value = stepped if len(items) == len(w) else w.index_put((items,), stepped)
         second = torch.where(good, int(Status.CONVERGED), int(Status.BREAKDOWN))
@@ -146,7 +169,7 @@ def implicit_least_squares(
     report = Report(
         status=status,
         iterations=report.iterations,
-        residual=report.residual,
+        residual=report.residual.masked_fill(is_lost, torch.inf),
         counts=report.counts,
     )
     solution = Solution(value=value, report=report)

@@ -218,6 +218,12 @@ def residual_rows(
         ) from error
     shape, like = z[0].shape, z[0]
     parts = r if isinstance(r, tuple | list) else (r,)
+    for part in parts:
+        if not isinstance(part, Tensor | float | int):
+            raise SettingsError(
+                f"residuals[{name!r}]: gave {type(part).__name__}, expected a tensor, or a tuple "
+                "of such"
+            )
     rows = [torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts]
     for row in rows:
         if row.ndim > 2 or any(a not in {1, b} for a, b in zip(row.shape, shape, strict=False)):

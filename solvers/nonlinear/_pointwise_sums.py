@@ -40,7 +40,7 @@ _ARGUMENTS = [
     ("matrix", "double*"),
     ("report", "double*"),
 ]
-_REPORTS = 5
+_REPORTS = 6
 
 
 class Operation(IntEnum):
@@ -144,7 +144,7 @@ class PointwiseSums:
         w = self._spread(w, items)
         numbers = torch.tensor([*settings, problem.ridge, *problem.scales], dtype=torch.float64)
         vector = w.new_empty(count, n) if vector is None else vector.contiguous()
-        has_matrix = operation in {Operation.NORMAL, Operation.EXACT}
+        has_matrix = operation in {Operation.SOLVE, Operation.NORMAL, Operation.EXACT}
         matrix = w.new_empty(count, n, n) if has_matrix else vector
         report = w.new_zeros(count, _REPORTS)
         table = self.table if table is None else table

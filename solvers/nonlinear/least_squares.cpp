@@ -34,7 +34,7 @@
     const auto swap = [](double*& one, double*& two) { double* const t = one; one = two; two = t; };
     const double tolerance = numbers[NUMBER_TOLERANCE];
     const int limit = (int)numbers[NUMBER_LIMIT];
-    double lambda = numbers[NUMBER_FIRST], growth = 2.0, error = 0.0;
+    double lambda = numbers[NUMBER_FIRST], growth = 2.0, error = __builtin_inf();
     double cost = assemble(false, x, H, g);
     int status = is_finite(cost) ? -1 : STATUS_NON_FINITE, iteration = 0, refused = 0, tiny = 0;
     bool is_exact = false, may_be_exact = true;
@@ -98,5 +98,6 @@
     }
     for (int n = 0; n < UNKNOWNS; n++) w[(L)item * UNKNOWNS + n] = x[n];
     result[0] = status; result[1] = iteration; result[2] = error; result[3] = cost;
-    result[4] = refused;
+    result[4] = refused; result[5] = is_exact;
+    give();
   }

@@ -232,6 +232,16 @@
     return cost + 0.0 * slopes;
   };
 
+  // Gradient and both halves of the matrix to the caller.
+  const auto give = [&]() {
+    for (int i = 0; i < UNKNOWNS; i++) {
+      vector[(L)block * UNKNOWNS + i] = g[i];
+      for (int j = i; j < UNKNOWNS; j++)
+        matrix[((L)block * UNKNOWNS + i) * UNKNOWNS + j] =
+            matrix[((L)block * UNKNOWNS + j) * UNKNOWNS + i] = H[(L)i * PADDED + j];
+    }
+  };
+
   double* const result = report + (L)block * REPORTS;
   for (int n = 0; n < UNKNOWNS; n++) x[n] = w[(L)item * UNKNOWNS + n];
   if (operation == OPERATION_COMBINE) {
@@ -282,10 +292,5 @@
     @EACH_FAMILY(pull_family)@
   } else if (operation != OPERATION_SOLVE) {
     result[3] = assemble(operation == OPERATION_EXACT, x, H, g);
-    for (int i = 0; i < UNKNOWNS; i++) {
-      vector[(L)block * UNKNOWNS + i] = g[i];
-      for (int j = i; j < UNKNOWNS; j++)
-        matrix[((L)block * UNKNOWNS + i) * UNKNOWNS + j] =
-            matrix[((L)block * UNKNOWNS + j) * UNKNOWNS + i] = H[(L)i * PADDED + j];
-    }
+    give();
   }

@@ -153,7 +153,7 @@ def test_a_status_that_lies_is_overridden(monkeypatch):
 
     def liar(data, **settings):
         solved = honest(data, **settings)
-        solved.x = solved.x + 0.1
+        solved.x.add_(0.1)  # in the place of the solution
         return solved
 
     monkeypatch.setattr(_solvers, "solve_cone_programs", liar)
@@ -217,3 +217,90 @@ def test_bad_problems_are_named():
         ConvexLayer(problem, [a], [x], on_failure="project")
     with pytest.raises(ShapeError, match=r"a: got shape \(3, 2\)"):
         ConvexLayer(problem, [a], [x])(torch.ones(3, 2).double())
+
+
+def declared_program(form):
+    """A program whose parameter was declared to be of a kind, an allowed value, and another."""
+    if form == "PSD":
+        x, root = cp.Variable(2), cp.Parameter((2, 2), PSD=True, name="root")
+        cost = cp.sum_squares(root @ x - 1.0)
+        return (
+            (cp.Problem(cp.Minimize(cost), [x <= 5.0]), [root], [x]),
+            torch.eye(2).double(),
+            torch.tensor([[1.0, 0.0], [0.0, -1.0]]).double(),
+        )
+    x, price = cp.Variable(2), cp.Parameter(name="price", **{form: True})
+    sign = 1.0 if form in {"nonneg", "pos"} else -1.0
+    cost = cp.sum_squares(x - 1.0) + sign * price * cp.norm(x, 1)
+    one = torch.tensor(0.5 * sign, dtype=torch.float64)
+    return (cp.Problem(cp.Minimize(cost), [x <= 5.0]), [price], [x]), one, -one
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["nonneg", "nonpos", "pos", "PSD"])
+def test_a_parameter_against_its_declaration_is_the_matter_of_its_item(form, backend):
+    program, good, bad = declared_program(form)
+    layer = ConvexLayer(*program, backend=backend, on_failure="mask")
+    given = torch.stack([good, bad, good, torch.full_like(good, torch.nan)]).requires_grad_()
+    (x,), report = layer(given)
+    ends = [Status.CONVERGED, Status.BREAKDOWN, Status.CONVERGED, Status.NON_FINITE]
+    assert report.status.tolist() == ends
+    (alone,), _ = layer(good)
+    torch.testing.assert_close(x[0], alone, atol=1e-9, rtol=0)
+    (slope,) = torch.autograd.grad(x.sum(), given)
+    assert slope[0].any()
+    assert not slope[1].any()
+    assert not slope[3].any()
+    strict = ConvexLayer(*program, backend=backend)
+    with pytest.raises(SettingsError, match=rf"{program[1][0].name()}: .*item 1.*{form}=True"):
+        strict(given)
+    with pytest.raises(SettingsError, match=f"{form}=True"):
+        strict(bad)
+
+
+def test_rounding_of_a_declared_parameter_is_no_failure():
+    program, _, _ = declared_program("nonneg")
+    layer = ConvexLayer(*program)
+    value = torch.tensor([-1e-12, 0.5]).double().requires_grad_()
+    (x,), report = layer(value)
+    assert report.all_converged
+    torch.testing.assert_close(x[0], torch.ones(2).double(), atol=1e-6, rtol=0)
+    x[1].sum().backward()
+    assert value.grad[1] != 0
+
+
+def test_a_problem_without_rows():
+    x, p = cp.Variable(2), cp.Parameter(2)
+    value = torch.tensor([[1.4, 2.0]]).double().requires_grad_()
+    pull = ConvexLayer(cp.Problem(cp.Minimize(cp.sum_squares(x) + p @ x)), [p], [x])
+    (solved,), report = pull(value)
+    assert report.all_converged
+    torch.testing.assert_close(solved, -0.5 * value)
+    (slope,) = torch.autograd.grad(solved.sum(), value)
+    torch.testing.assert_close(slope, torch.full_like(slope, -0.5))
+    falling = ConvexLayer(cp.Problem(cp.Minimize(p @ x)), [p], [x], on_failure="mask")
+    assert falling(value)[1].status.tolist() == [Status.UNBOUNDED]
+
+
+def test_the_nearest_point_without_constraints():
+    x, p = cp.Variable(2), cp.Parameter(2)
+    nearest = ConvexLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x])
+    value = torch.tensor([[1.4, 2.0], [0.0, -3.0]]).double().requires_grad_()
+    (solved,), _ = nearest(value)
+    torch.testing.assert_close(solved, value)
+    (slope,) = torch.autograd.grad(solved.sum(), value)
+    torch.testing.assert_close(slope, torch.ones_like(slope))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda x, p: (cp.sum_squares(x - p), [p, p], [x]), "each once"),
+        (lambda x, p: (cp.sum_squares(x - 1.0), [], [x]), "got none"),
+        (lambda x, p: (cp.sum(cp.Variable(2, integer=True) * 1.0) + p[0], [p], []), "integer"),
+    ],
+)
+def test_programs_that_no_layer_can_be_made_of(make, match):
+    cost, parameters, variables = make(cp.Variable(2), cp.Parameter(2))
+    with pytest.raises(SettingsError, match=match):
+        ConvexLayer(cp.Problem(cp.Minimize(cost)), parameters, variables)

@@ -218,3 +218,11 @@ def test_errors_name_the_argument(
 ) -> None:
     with pytest.raises(error, match=match):
         wrong()
+
+
+@kinds
+def test_the_one_sample_of_a_basis_without_condition_is_lost(continuity: Any) -> None:
+    mixture = make(continuity, JetBasis("x", functions=5, width=8), on_failure="mask")
+    field = mixture(POINTS, {"start": [torch.ones(1, 1)]}, start=torch.full((1, 2, 5), math.nan))
+    assert (field.report.status == Status.NON_FINITE).all()
+    assert not field.coefficients.any()

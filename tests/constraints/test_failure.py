@@ -11,8 +11,11 @@ from solvers.core import (
     NumericalWarning,
     Report,
     SettingsError,
+    ShapeError,
     Status,
 )
+from solvers.nonlinear.interior_point._reference import _solve_blocks
+from solvers.nonlinear.interior_point._rows import Rows
 
 BACKENDS = ("kernel", "reference")
 
@@ -273,3 +276,72 @@ def test_policy_words():
     act_on_failure(report, "project", solution=None, what="layer")
     with pytest.raises(InfeasibleError):
         act_on_failure(report, "raise", solution=None, what="layer")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [1e7, 1e9, 1e12])
+@pytest.mark.parametrize("form", ["free", "box", "cone"])
+def test_a_steep_cost_alone_does_not_fall_without_end(form, size, backend):
+    identity = torch.eye(3, dtype=torch.float64)
+    q = size * torch.tensor([[1.0, -1.0, 0.5]], dtype=torch.float64)
+    rows = {}
+    if form == "box":
+        rows = {"G": torch.cat([identity, -identity]), "h": torch.ones(6, dtype=torch.float64)}
+    if form == "cone":
+        rows = {"G": -identity, "h": torch.zeros(3, dtype=torch.float64)}
+    cones = (3,) if form == "cone" else ()
+    layer = ConeProgram(second_order=cones, on_failure="mask", backend=backend)
+    x, report = layer(Q=identity, q=q, **rows)
+    assert report.status.item() != Status.UNBOUNDED
+    if form == "free":
+        torch.testing.assert_close(x, -q)
+        assert report.all_converged
+    if form == "free":
+        identity[0, 0] = 0.0  # and here it does, along the first unknown
+        _, report = layer(Q=identity, q=q)
+        assert report.status.item() == Status.UNBOUNDED
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_known_of_how_far_lost_items_are_off(backend):
+    identity = torch.eye(2, dtype=torch.float64)
+    b = torch.tensor([[1.0], [torch.inf]], dtype=torch.float64)
+    layer = QuadraticProgram(on_failure="mask", backend=backend)
+    _, report = layer(Q=identity, q=b[:1, 0].expand(2), A=identity[:1], b=b)
+    assert report.status.tolist() == [Status.CONVERGED, Status.NON_FINITE]
+    assert report.residual.isnan().tolist() == [False, True]
+
+
+def test_what_is_wrong_is_named_before_what_does_not_fit_it():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    with pytest.raises(ShapeError, match=r"h: got shape \(\), expected \(m\)"):
+        QuadraticProgram()(Q=one, q=one[0], G=one, h=one[0, 0])
+    with pytest.raises(SettingsError, match=r"Q: got a tensor of torch.sparse_coo.*to_dense"):
+        QuadraticProgram()(Q=one.to_sparse(), q=one[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_cost_of_zero_is_reached(rotated, backend):
+    # Slope, curvature along the solution and multipliers vanish together: 0 / 0 by themselves.
+    g = torch.Generator().manual_seed(1)
+    turn = torch.linalg.qr(normal(g, 4, 4))[0] if rotated else torch.eye(4, dtype=torch.float64)
+    Q = turn @ torch.diag(torch.tensor([1.0, 2.0, 0.0, 0.0]).double()) @ turn.mT
+    A = torch.eye(4, dtype=torch.float64)[2:] @ turn.mT
+    b = torch.tensor([[1.4, 2.0], [-3.0, 1e4]], dtype=torch.float64)
+    x, report = QuadraticProgram(backend=backend)(
+        Q=Q, q=torch.zeros(4).double(), G=A, h=b + 1.0, A=A, b=b
+    )
+    assert report.residual.max() < 1e-11
+    torch.testing.assert_close(times(A, x), b)
+    torch.testing.assert_close(x, times(A.mT, b), atol=1e-8, rtol=0)
+
+
+def test_an_item_that_ended_on_the_boundary_does_not_stop_the_others():
+    # Beside one that still iterates, the reference scales it once more, where no scaling is.
+    rows = Rows(0, 3, (3,), torch.zeros(0, dtype=torch.float64))
+    blocks = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1, 1)
+    blocks[0, 0, 2, 2] = 0.0
+    parts = [torch.ones(2, 3, dtype=torch.float64), blocks]
+    a = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
+    torch.testing.assert_close(_solve_blocks(rows, parts, a)[1], a[1])

@@ -168,3 +168,55 @@ def test_general_residuals() -> None:
 def test_bad_input(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_a_first_guess_that_is_lost_is_the_matter_of_its_item(backend: Any) -> None:
+    layer = ImplicitLeastSquares(RESIDUALS, backend=backend, on_failure="mask")
+    rates = RATES.clone().requires_grad_()
+    guess = torch.zeros(2, 8, dtype=torch.float64)
+    good, _ = layer(features(), {"equation": [rates]}, start=guess)
+    guess[0, 3] = math.nan
+    w, report = layer(features(), {"equation": [rates]}, start=guess)
+    assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
+    assert report.residual[0].isinf()
+    assert not w[0].any()
+    torch.testing.assert_close(w[1], good[1], atol=1e-12, rtol=0)
+    (slope,) = torch.autograd.grad(w.sum(), rates)
+    assert slope[0] == 0
+    assert slope[1] != 0
+    strict = ImplicitLeastSquares(RESIDUALS, backend=backend)
+    with pytest.raises(ArithmeticError, match=r"start at index \(0, 3\) is nan"):
+        strict(features(), {"equation": [rates]}, start=guess)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_lost_features_leave_nothing_known_of_the_fit(backend: Any) -> None:
+    given = features()
+    given["equation"][0, 2, 0, 1] = math.nan
+    layer = ImplicitLeastSquares(RESIDUALS, backend=backend, on_failure="mask")
+    _, report = layer(given, {"equation": [RATES]})
+    assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
+    assert report.residual[0].isinf()
+
+
+@pytest.mark.parametrize(
+    ("residual", "error", "match"),
+    [
+        (lambda w: w, SettingsError, r"called with w of shape \(2,\) and 1 parameter.*takes 1"),
+        (lambda w, a, b: w, SettingsError, "missing 1 required"),
+        (lambda w, a: 3.0, SettingsError, "gave float"),
+        (lambda w, a: (w, a), SettingsError, "gave tuple"),
+        (lambda w, a: w[:, None] * a, ShapeError, r"gave shape \(2, 1\)"),
+    ],
+)
+def test_a_general_residual_of_another_form_is_named(
+    residual: Any, error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        GeneralLeastSquares(residual, 2)(torch.ones(3, dtype=torch.float64))
+
+
+def test_a_residual_that_gives_nothing_is_named() -> None:
+    with pytest.raises(SettingsError, match="gave NoneType"):
+        ImplicitLeastSquares(lambda u: None)(features()["start"])

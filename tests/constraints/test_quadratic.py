@@ -393,3 +393,17 @@ def test_bad_settings_are_named():
         QuadraticProgram(backend="gpu")
     with pytest.raises(ShapeError, match="h: got 4 rows, expected at least 5"):
         ConeProgram(second_order=(5,))(**programs(2, 6, 4, 1))
+
+
+def test_a_solution_may_be_changed_in_place_where_no_gradient_needs_it():
+    identity = torch.eye(2, dtype=torch.float64)
+    q = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    x, _ = QuadraticProgram()(Q=identity, q=q)
+    x += 1.0
+    x.sum().backward()
+    torch.testing.assert_close(q.grad, -torch.ones_like(q))
+    Q = identity.clone().requires_grad_()
+    x, _ = QuadraticProgram()(Q=Q, q=q)
+    x += 1.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        x.sum().backward()

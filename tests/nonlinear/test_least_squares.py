@@ -412,3 +412,32 @@ def test_no_items_and_no_points(kind: type[PointwiseProblem]) -> None:
     features = {"a": torch.ones(2, 0, 1, 1).double(), "b": torch.ones(2, 3, 1, 1).double()}
     half = kind({"a": value, "b": value}, features)
     assert implicit_least_squares(half).value.flatten().tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_the_gradient_takes_over_the_last_evaluation(
+    kind: type[PointwiseProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, data = inputs(3, 5)
+    features = {name: one.requires_grad_() for name, one in features.items()}
+    asked: list[bool] = []
+    evaluate = kind.normal_equations
+
+    def counted(self: PointwiseProblem, w: Tensor, items: Tensor, *, is_exact: bool = False) -> Any:
+        asked.append(is_exact)
+        return evaluate(self, w, items, is_exact=is_exact)
+
+    monkeypatch.setattr(kind, "normal_equations", counted)
+    problem = kind(RESIDUALS, features, data, ridge=1e-3)
+    solver = LevenbergMarquardt(tolerance=1e-10)
+    plain = solver.solve(problem).value
+    alone = len(asked)
+    solution = implicit_least_squares(problem, solver=solver)
+    assert len(asked) == 2 * alone
+    fresh, hessian = cost_gradient(problem, plain)
+    expected, _ = newton_step(plain, fresh, hessian)
+    torch.testing.assert_close(solution.value, expected, atol=1e-14, rtol=1e-14)
+    found = torch.autograd.grad(solution.value.square().sum(), list(features.values()))
+    wanted = torch.autograd.grad(expected.square().sum(), list(features.values()))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-10)

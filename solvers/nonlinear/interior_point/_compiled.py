@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from functools import lru_cache
+from struct import Struct
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,49 +24,81 @@ __all__ = ["CompiledInteriorPoint"]
 _ACROSS_SIZE = 48
 """Largest number of unknowns for which a problem in each lane is faster than one in all lanes."""
 _ACROSS_BATCH = 4
-_local = threading.local()
+_write = Struct(f"@{len(Slot)}q").pack_into
+
+
+class _Scratch(threading.local):
+    """Memory of the calling thread: the table, and what grows with the programs."""
+
+    def __init__(self) -> None:
+        self.table = array("q", bytes(8 * len(Slot)))
+        self.table_address = self.table.buffer_info()[0]
+        self._size = -1
+
+    def reserve(self, size: int) -> int:
+        """Address of a number of doubles."""
+        if self._size < size:
+            self._work, self._address = _aligned(size)
+            self._size = size
+        return self._address
+
+
+_scratch = _Scratch()
 
 
 class _Plan:
-    """Layout and memory of batches of one size.
+    """Layout and memory of batches of some shapes.
 
     Attributes:
         kernel: The native text in this layout.
-        cones: Sizes of the second-order cones, kept where the kernel reads them.
-        head: First entries of the table.
-        work: Numbers of scratch memory for one thread, whole cache lines.
+        threads: Among which the batch is split; none for an empty batch.
+        fixed: First entries of the table.
+        work: Numbers of scratch memory for all threads, whole cache lines each.
         factor: Numbers that the backward pass takes over.
-        groups: Pieces into which the batch may be split.
+        size: Numbers of all results: x, y, z, s, status, iterations and residual of all items.
+        endings: Where the last three begin.
+        points: Shapes, strides and places of x, y, z and s.
     """
 
     def __init__(
         self,
-        sizes: tuple[int, int, int, int],
+        shapes: tuple[torch.Size, ...],
         cones: tuple[int, ...],
+        batch: int,
         threads: int,
         layout: Layout | None,
     ):
-        n, p, m, batch = sizes
+        n, m, p = (shape[-1] for shape in shapes[1::2])
         if layout is None:
             is_small = n <= _ACROSS_SIZE and batch >= _ACROSS_BATCH
             layout = "across" if is_small else "within"
         lanes = kernel_lanes()
         group, side = (lanes, 4) if layout == "across" else (1, lanes)
         columns, rows = _round_up(n, side), _round_up(p + m, max(4, lanes))
-        self.groups = -(-batch // group)
-        self.threads = max(1, min(threads, self.groups))
-        self.kernel = interior_point_kernel(layout)
-        self.cones = np.array(cones, dtype=np.int64)
-        self.head = (n, p, m, batch, self.threads)
-        self.tail = (len(cones), self.cones.ctypes.data)
+        groups = -(-batch // group)
         numbers = 2 * columns**2 + 2 * rows * columns + 8 * columns + 19 * rows
-        self.work = _round_up(numbers * group, 8)
-        self.factor = (columns**2 + columns + 2 * rows) * group * self.groups
-        # In the order of the outputs: x, y, z, s, status, iterations, residual.
-        widths = (n, p, m, m, 1, 1, 1)
-        self.offsets = tuple(batch * sum(widths[:i]) for i in range(len(widths)))
-        self.size = batch * sum(widths)
-        self.bytes = tuple(8 * offset for offset in self.offsets)
+        work = _round_up(numbers * group, 8)
+        axes = (2, 1, 2, 1, 2, 1)
+        steps = [
+            shape[1:].numel() if len(shape) > own else 0
+            for shape, own in zip(shapes, axes, strict=True)
+        ]
+        self._cones = array("q", cones)
+        self.kernel = interior_point_kernel(layout)
+        self.threads = min(threads, groups)
+        self.fixed = (
+            *(n, p, m, batch, self.threads),
+            *(len(cones), self._cones.buffer_info()[0]),
+            *(8 * work, *steps),
+        )
+        self.work = self.threads * work
+        self.factor = (columns**2 + columns + 2 * rows) * group * groups
+        widths = (n, p, m, m)
+        self.points = tuple(
+            ((batch, width), (width, 1), batch * sum(widths[:i])) for i, width in enumerate(widths)
+        )
+        self.endings = batch * sum(widths)
+        self.size = self.endings + 3 * batch
 
 
 _plan = lru_cache(maxsize=256)(_Plan)
@@ -92,101 +125,58 @@ class CompiledInteriorPoint(SolvedPrograms):
         layout: Layout | None = None,
     ):
         self.data = data
-        self._plan = plan = _plan(data.sizes, data.cones, threads, layout)
-        n, batch = data.q.shape[-1], data.batch
+        Q, q, G, h, A, b, cones, batch = data
+        shapes = (Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape)
+        self._plan = plan = _plan(shapes, cones, batch, threads, layout)
         # The memory and where its first whole cache line starts.
         self._factor = _aligned(plan.factor) if differentiable else (None, 0)
         self._out = out = torch.empty(plan.size, dtype=torch.float64)
-        self._places = (
-            *_place(data.Q, 2),
-            *_place(data.q, 1),
-            *_place(data.G, 2),
-            *_place(data.h, 1),
-            *_place(data.A, 2),
-            *_place(data.b, 1),
-        )
-        start = out.data_ptr()
-        targets = [start + offset for offset in plan.bytes]
-        self.has_failures = self._run(Op.SOLVE, self._places, max_iterations, targets)
-        self.x = out.as_strided((batch, n), (n, 1))
-        status, iterations, residual = plan.offsets[4:]
-        integers = out.view(torch.int64)
-        self.status = integers.as_strided((batch,), (1,), status)
-        self.iterations = integers.as_strided((batch,), (1,), iterations)
-        self.residual = out.as_strided((batch,), (1,), residual)
+        self._addresses = (Q.data_ptr(), G.data_ptr(), h.data_ptr(), A.data_ptr(), b.data_ptr())
+        self.has_failures = self._run(Op.SOLVE, max_iterations, q.data_ptr(), out.data_ptr())
+        integers, shape, stride, start = out.view(torch.int64), (batch,), (1,), plan.endings
+        self.status = integers.as_strided(shape, stride, start)
+        self.iterations = integers.as_strided(shape, stride, start + batch)
+        self.residual = out.as_strided(shape, stride, start + 2 * batch)
+
+    @property
+    def x(self) -> Tensor:
+        """Unknowns."""
+        return self._out.as_strided(*self._plan.points[0])
 
     @property
     def y(self) -> Tensor:
         """Multipliers of the equalities."""
-        return self._part(1)
+        return self._out.as_strided(*self._plan.points[1])
 
     @property
     def z(self) -> Tensor:
         """Multipliers of the cones."""
-        return self._part(2)
+        return self._out.as_strided(*self._plan.points[2])
 
     @property
     def s(self) -> Tensor:
         """Slacks ``h - Gx``."""
-        return self._part(3)
+        return self._out.as_strided(*self._plan.points[3])
 
     def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Solve the linearised optimality conditions with ``cotangent`` on the right."""
-        n, p, m, batch = self.data.sizes
         g = cotangent if cotangent.is_contiguous() else cotangent.contiguous()
-        out = torch.empty(batch * (n + p + m), dtype=torch.float64)
-        start, after = out.data_ptr(), batch * n
-        status = self._out.data_ptr() + self._plan.bytes[4]
-        targets = [start, start + 8 * after, start + 8 * (after + batch * p), 0, status, 0, 0]
-        places = (*self._places[:2], g.data_ptr(), n, *self._places[4:])
-        self._run(Op.ADJOINT, places, 0, targets)
-        return (
-            out.as_strided((batch, n), (n, 1)),
-            out.as_strided((batch, p), (p, 1), after),
-            out.as_strided((batch, m), (m, 1), after + batch * p),
-        )
+        points = self._plan.points
+        out = torch.empty(points[3][2], dtype=torch.float64)
+        self._run(Op.ADJOINT, 0, g.data_ptr(), out.data_ptr())
+        return out.as_strided(*points[0]), out.as_strided(*points[2]), out.as_strided(*points[1])
 
-    def _part(self, index: int) -> Tensor:
-        start, end = self._plan.offsets[index : index + 2]
-        return self._out[start:end].view(self.data.batch, -1 if self.data.batch else 0)
-
-    def _run(self, op: Op, places: tuple[int, ...], limit: int, targets: list[int]) -> bool:
-        plan = self._plan
-        if plan.groups == 0:
+    def _run(self, op: Op, limit: int, linear: int, points: int) -> bool:
+        plan, scratch = self._plan, _scratch
+        if plan.threads == 0:
             return False
-        table, address = _scratch(plan.threads * plan.work)
-        integers, tensor = table
-        integers[:] = (
-            op,
-            *plan.head,
-            limit,
-            *plan.tail,
-            *places,
-            address,
-            8 * plan.work,
-            *targets,
-            self._factor[1],
-            0,
-        )
-        plan.kernel.launch_trusted(plan.threads, plan.threads, tensor)
-        return bool(integers[Slot.FAILED])
-
-
-def _place(tensor: Tensor, axes: int) -> tuple[int, int]:
-    return tensor.data_ptr(), tensor.stride(0) if tensor.ndim > axes else 0
-
-
-def _scratch(size: int) -> tuple[tuple[np.ndarray, Tensor], int]:
-    """Table and working memory of the calling thread."""
-    try:
-        if _local.size >= size:
-            return _local.table, _local.address
-    except AttributeError:
-        table = np.zeros(len(Slot), dtype=np.int64)
-        _local.table = (table, torch.from_numpy(table.view(np.float64)))
-    _local.work, _local.address = _aligned(size)
-    _local.size = size
-    return _local.table, _local.address
+        Q, G, h, A, b = self._addresses
+        work, endings = scratch.reserve(plan.work), self._out.data_ptr() + 8 * plan.endings
+        table = scratch.table
+        entries = (op, limit, Q, linear, G, h, A, b, work, points, endings, self._factor[1], 0)
+        _write(table, 0, *plan.fixed, *entries)
+        plan.kernel.launch_trusted(plan.threads, plan.threads, scratch.table_address)
+        return table[Slot.FAILED] != 0
 
 
 def _aligned(size: int) -> tuple[Tensor, int]:

@@ -27,38 +27,36 @@ class Op(IntEnum):
 
 
 class Slot(IntEnum):
-    """Places of the table; ``_STEP`` is the distance from one item of the batch to the next."""
+    """Places of the table; ``_STEP`` is the distance from one item of the batch to the next.
 
-    OP = 0
-    N = auto()
+    What the sizes determine comes first.
+    """
+
+    N = 0
     P = auto()
     M = auto()
     BATCH = auto()
     BLOCKS = auto()
-    LIMIT = auto()
     CONES = auto()
     SIZES = auto()
-    Q = auto()
-    Q_STEP = auto()
-    LINEAR = auto()
-    LINEAR_STEP = auto()
-    G = auto()
-    G_STEP = auto()
-    H = auto()
-    H_STEP = auto()
-    A = auto()
-    A_STEP = auto()
-    B = auto()
-    B_STEP = auto()
-    WORK = auto()
     WORK_STEP = auto()
-    X = auto()
-    Y = auto()
-    Z = auto()
-    S = auto()
-    STATUS = auto()
-    ITERATIONS = auto()
-    RESIDUAL = auto()
+    Q_STEP = auto()
+    LINEAR_STEP = auto()
+    G_STEP = auto()
+    H_STEP = auto()
+    A_STEP = auto()
+    B_STEP = auto()
+    OP = auto()
+    LIMIT = auto()
+    Q = auto()
+    LINEAR = auto()
+    G = auto()
+    H = auto()
+    A = auto()
+    B = auto()
+    WORK = auto()
+    POINTS = auto()  # x, y, z and s of all items, one behind the other
+    ENDINGS = auto()  # status, iterations and residual of all items
     FACTOR = auto()
     FAILED = auto()  # set to one where an item did not converge
 
@@ -77,6 +75,7 @@ CONSTANTS: Final = {
     "CLOSE": 1e-6,
     "FAR": 1e8,  # distance that no feasible point has
     "POLISHED": 1e-11,
+    "ROUNDED": 1e-4,  # part of x below which POLISHED is less than the rounding of K x
     "POLISH_FLOOR": 1e-14,
     **{status.name: float(status) for status in Status},
 }

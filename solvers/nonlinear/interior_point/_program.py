@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,8 +11,7 @@ from torch import Tensor
 __all__ = ["ConeProgramData", "SolvedPrograms"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConeProgramData:
+class ConeProgramData(NamedTuple):
     r"""Minimise :math:`\tfrac12 x^\top Q x + q^\top x` with :math:`Ax = b`, :math:`h - Gx \in K`.
 
     The cone K is an orthant followed by second-order cones :math:`s_0 \ge |s_{1:}|`. A tensor
@@ -70,7 +69,6 @@ class SolvedPrograms(ABC):
 
     Attributes:
         data: The programs.
-        x: Unknowns, shape ``(B, n)``.
         status: :class:`solvers.core.Status` of each item.
         iterations: Steps of each item.
         residual: Largest violation of the optimality conditions, relative to the data.
@@ -78,11 +76,15 @@ class SolvedPrograms(ABC):
     """
 
     data: ConeProgramData
-    x: Float[Tensor, "B n"]
     status: Int[Tensor, "B"]
     iterations: Int[Tensor, "B"]
     residual: Float[Tensor, "B"]
     has_failures: bool
+
+    @property
+    @abstractmethod
+    def x(self) -> Float[Tensor, "B n"]:
+        """Unknowns, a new tensor each time: a graph that keeps the solve must not keep itself."""
 
     @property
     @abstractmethod
@@ -107,6 +109,6 @@ class SolvedPrograms(ABC):
             cotangent: Gradient of a loss with respect to x.
 
         Returns:
-            Adjoint of stationarity ``(B, n)``, of equalities ``(B, p)``, of cone rows ``(B, m)``;
+            Gradients with respect to q ``(B, n)``, h ``(B, m)`` and b ``(B, p)`` of each item;
             zero where the solve failed.
         """

@@ -49,11 +49,17 @@ class ReferenceInteriorPoint(SolvedPrograms):
             status = iterations = torch.zeros(0, dtype=torch.int64, device=x.device)
             residual = x.new_zeros(0)
         lost = (status == Status.NON_FINITE)[:, None]
-        self.x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
+        self._x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
         self._slacks, self._duals = s / self._scale, z * self._scale / self._cost
-        self.status, self.iterations, self.residual = status, iterations, residual
+        self.status, self.iterations = status, iterations
+        self.residual = residual.masked_fill(lost[:, 0], torch.nan)
         self._good = (status == Status.CONVERGED)[:, None]
         self.has_failures = not bool(self._good.all())
+
+    @property
+    def x(self) -> Tensor:
+        """Unknowns."""
+        return self._x.detach()
 
     @property
     def y(self) -> Tensor:
@@ -82,7 +88,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
                 du, dw = self._newton(-(g + _times(self._K, u) + _times(self._R.mT, w)), t)
                 u, w = u + du, w + dw
         u, w = (a.where(self._good, 0.0) for a in (u, w * self._scale / self._cost))
-        return u, w[:, :p], w[:, p:]
+        return u, -w[:, p:], -w[:, :p]
 
     def _equilibrate(self, data: ConeProgramData, batch: int) -> None:
         """Rows to length one (a cone keeps one length), cost to a Hessian of size one."""
@@ -99,6 +105,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         for place, (own,) in self._rows.blocks(length):
             length[..., place] = own.amax(-1, keepdim=True).expand_as(own).flatten(-2)
         self._scale = torch.where(length > 0, 1.0 / length, 1.0)
+        self._is_curved = size > 0
         self._K = self._cost[:, :, None] * (Q + Q.mT) / 2.0
         self._q = self._cost * q
         self._R, self._h = self._scale[:, :, None] * R, self._scale * h
@@ -118,7 +125,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         for count in range(max_iterations + 1):
             Kx, Rtz, Rx = _times(K, x), _times(R.mT, z), _times(R, x)
             rd, rp = Kx + Rtz + q, Rx + s - h
-            size = self._cost_size(Kx)
+            size = self._cost_size(x, Kx)
             mu = (s * z).sum(-1) / max(rows.degree, 1) if rows.degree else q.new_zeros(batch)
             error = torch.maximum(self._error(rd, rp, size), mu / size)
             live = ~done
@@ -211,7 +218,7 @@ class ReferenceInteriorPoint(SolvedPrograms):
         """Newton's method on ``s = P(s - z)``; last, which items it solved."""
         rows, before = self._rows, self._active
         kept, previous = self._factor, x.new_tensor(torch.inf)
-        size = self._cost_size(_times(self._K, x))
+        size = self._cost_size(x, _times(self._K, x))
         for count in range(POLISH_ROUNDS + 1):
             v = s - z
             s = rows.project(v)
@@ -256,7 +263,8 @@ class ReferenceInteriorPoint(SolvedPrograms):
         fall = -(self._q * x).sum(-1)
         equal = (Rx.abs() * ~rows.is_cone).sum(-1) if rows.p else torch.zeros_like(fall)
         outside = torch.maximum(-rows.smallest(-Rx), equal)
-        falls = (fall > 0) & (CONSTANTS["FAR"] * torch.maximum(_max(Kx), outside) < fall)
+        far = CONSTANTS["FAR"] * _max(self._q).clamp(min=1.0)
+        falls = (fall > 0) & (far * torch.maximum(_max(Kx), outside) < fall)
         gain = -(self._h * z).sum(-1)
         contradicts = (gain > 0) & (_max(Rtz) * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
         ended = ended.masked_fill(falls, int(Status.UNBOUNDED))
@@ -270,8 +278,9 @@ class ReferenceInteriorPoint(SolvedPrograms):
         slope = _max(_times(self._R.mT, growth))
         return (gain > 0) & (slope * CONSTANTS["FAR"] * (1.0 + _max(x)) < gain)
 
-    def _cost_size(self, Kx: Tensor) -> Tensor:
-        size = torch.maximum(_max(self._q), _max(Kx))
+    def _cost_size(self, x: Tensor, Kx: Tensor) -> Tensor:
+        rounded = CONSTANTS["ROUNDED"] * _max(x) * self._is_curved
+        size = torch.maximum(torch.maximum(_max(self._q), _max(Kx)), rounded)
         return torch.where(size > 0, size, 1.0)
 
     def _error(self, rd: Tensor, rp: Tensor, size: Tensor) -> Tensor:
@@ -298,8 +307,11 @@ def _solve(factor: Tensor, right: Tensor) -> Tensor:
 
 
 def _solve_blocks(rows: Rows, parts: list[Tensor], a: Tensor) -> Tensor:
-    """``W a`` from the parts of ``W^-1``; only cone rows mean something."""
-    return rows.apply([1.0 / parts[0], *(torch.linalg.inv(part) for part in parts[1:])], a)
+    """``W a`` from the parts of ``W^-1``; only cone rows mean something.
+
+    Where an item has ended on the boundary of a cone there is no W, and what it gets is not used.
+    """
+    return rows.apply([1.0 / parts[0], *(torch.linalg.inv_ex(part)[0] for part in parts[1:])], a)
 
 
 def _max(a: Tensor) -> Tensor:

@@ -30,13 +30,13 @@ def solve_cone_programs(
     with a certificate, or as the iteration left them. A program with both certificates is
     ``INFEASIBLE``: no point satisfies its rows, so that its cost has no values that could fall.
 
-    With the gradient g of a loss with respect to x, `SolvedPrograms.adjoint` gives u, v, w of
+    With the gradient g of a loss with respect to x, `SolvedPrograms.adjoint` solves for u, v, w
 
     .. math:: Qu + A^\top v + G_a^\top w = -g, \qquad Au = 0, \qquad G_a u = 0
 
-    on the active rows a, or on the derivative of the projection for second-order cones; from them
-    follow the gradients :math:`\bar q = u`, :math:`\bar b = -v`, :math:`\bar h = -w`,
-    :math:`\bar G = w x^\top + z u^\top`, :math:`\bar A = v x^\top + y u^\top` and
+    on the active rows a, or on the derivative of the projection for second-order cones, and gives
+    the gradients :math:`\bar q = u`, :math:`\bar h = -w`, :math:`\bar b = -v`; from them follow
+    :math:`\bar G = z u^\top - \bar h x^\top`, :math:`\bar A = y u^\top - \bar b x^\top` and
     :math:`\bar Q = \tfrac12(u x^\top + x u^\top)`.
 
     Args:

@@ -1,7 +1,18 @@
   // ---- memory ----
   INLINED L up(L a, L k) { return (a + k - 1) / k * k; }
+  INLINED S bigger(S a, S b) { return a > b ? a : b; }
   INLINED const double* reals(const long long* t, int slot) { return (const double*)t[slot]; }
-  INLINED double* target(const long long* t, int slot) { return (double*)t[slot]; }
+  struct Results {
+    double *x, *y, *z, *s, *residual;
+    long long *status, *iterations;
+    Results(const long long* t) {
+      const L batch = t[SLOT_BATCH];
+      x = (double*)t[SLOT_POINTS]; y = x + batch * t[SLOT_N];
+      z = y + batch * t[SLOT_P]; s = z + batch * t[SLOT_M];
+      status = (long long*)t[SLOT_ENDINGS]; iterations = status + batch;
+      residual = (double*)(iterations + batch);
+    }
+  };
   static void carve(Work& w, E* p, L n, L rows) {
     E** squares[] = {&w.K, &w.U};
     for (E** a : squares) { *a = p; p += n * n; }
@@ -23,40 +34,43 @@
     return c;
   }
   // ---- data: rows to length one (a cone keeps one length), cost to a Hessian of size one ----
+  static void load(E* to, const double* from, L step, L size, const long long* t, L first) {
+    const double* item[GROUP];
+    for (int l = 0; l < GROUP; l++)
+      item[l] = from + (first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1) * step;
+    for (L i = 0; i < size; i++) {
+      E a = E(0.0);
+      UNROLL
+      for (int l = 0; l < GROUP; l++) put(&a, l, item[l][i]);
+      to[i] = a;
+    }
+  }
+  // k rows from r on, by one factor.
+  INLINED void normalize(Work& w, L n, L r, L k) {
+    S square = S(0.0);
+    for (L i = r; i < r + k; i++) square = bigger(dot(w.R + i*n, w.R + i*n, n), square);
+    const S f = square > 0.0 ? 1.0 / root(square) : S(1.0);
+    for (L i = r; i < r + k; i++) {
+      w.scale[i] = f;
+      for (L j = 0; j < n / CHUNK; j++) vec(w.R + i*n)[j] *= spread(f);
+    }
+  }
   static void load_matrices(Work& w, const long long* t, const Cones& c, L n, L first) {
     const L d = t[SLOT_N];
-    zero(w.K, n * n); zero(w.R, c.padded * n); zero(w.scale, c.padded);
-    for (int l = 0; l < GROUP; l++) {
-      const L item = first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1;
-      const double* Q = reals(t, SLOT_Q) + item * t[SLOT_Q_STEP];
-      double size = 0.0;
-      for (L i = 0; i < d * d; i++) { const double a = Q[i] < 0.0 ? -Q[i] : Q[i]; size = a > size ? a : size; }
-      const double cost = size > 0.0 ? 1.0 / size : 1.0;
-      put((E*)&w.curvature, l, size);
-      for (L i = 0; i < d; i++)
-        for (L j = 0; j < d; j++) put(w.K + i*n + j, l, 0.5 * cost * (Q[i*d+j] + Q[j*d+i]));
-      for (L i = d; i < n; i++) put(w.K + i*n + i, l, 1.0);
-      for (L r = 0, left = 0, at = 0; r < c.rows; r++) {
-        const double* row = r < c.p ? reals(t, SLOT_A) + item * t[SLOT_A_STEP] + r * d
-                                    : reals(t, SLOT_G) + item * t[SLOT_G_STEP] + (r - c.p) * d;
-        double square = 0.0;
-        L height = 1;
-        if (r >= c.flat) {
-          if (left == 0) left = c.sizes[at++], height = left;
-          else height = 0;
-          left--;
-        }
-        for (L k = 0; k < height; k++) {
-          double own = 0.0;
-          for (L j = 0; j < d; j++) own += row[k*d+j] * row[k*d+j];
-          square = own > square ? own : square;
-        }
-        const double f = height ? (square > 0.0 ? 1.0 / __builtin_sqrt(square) : 1.0)
-                                : lane(w.scale[r-1], l);
-        put(w.scale + r, l, f);
-        for (L j = 0; j < d; j++) put(w.R + r*n + j, l, f * row[j]);
-      }
-    }
+    zero(w.K, n * n); zero(w.R, c.padded * n); zero(w.scale, c.padded); zero(w.U, n * n);
+    load(w.U, reals(t, SLOT_Q), t[SLOT_Q_STEP], d * d, t, first);
+    w.curvature = max_abs(w.U, n * n);
+    const E half = 0.5 * (w.curvature > 0.0 ? 1.0 / w.curvature : S(1.0));
+    for (L i = 0; i < d; i++)
+      for (L j = 0; j < d; j++) w.K[i*n + j] = half * (w.U[i*d + j] + w.U[j*d + i]);
+    for (L i = d; i < n; i++) w.K[i*n + i] = E(1.0);
+    load(w.Rs, reals(t, SLOT_A), t[SLOT_A_STEP], c.p * d, t, first);
+    load(w.Rs + c.p * d, reals(t, SLOT_G), t[SLOT_G_STEP], (c.rows - c.p) * d, t, first);
+    for (L r = 0; r < c.rows; r++)
+      for (L j = 0; j < d; j++) w.R[r*n + j] = w.Rs[r*d + j];
+    zero(w.Rs, c.padded * n);  // padding stays so
+    for (L r = 0; r < c.flat; r++) normalize(w, n, r, 1);
+    SECOND_ORDER(r, k) normalize(w, n, r, k);
     for (L r = 0; r < c.padded; r++) {
       w.orthant[r] = E(r >= c.p && r < c.flat ? 1.0 : 0.0);
       w.cone[r] = E(r >= c.p && r < c.rows ? 1.0 : 0.0);
@@ -69,12 +83,6 @@
     factor(w.K, n, w.R, 0, w.U, w.inverse, DOWNWARD * t[SLOT_N]);
     for (L i = 0; i < n / CHUNK; i++) vec(w.dx)[i] = 1.0 / vec(w.inverse)[i];
     w.is_bent = max_abs(w.dx, n) > 1e30;
-  }
-  static void load_vector(E* a, const double* source, L step, L size, const long long* t, L first) {
-    for (int l = 0; l < GROUP; l++) {
-      const L item = first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1;
-      for (L i = 0; i < size; i++) put(a + i, l, source[item * step + i]);
-    }
   }
   static void store(const E* a, double* to, L size, const long long* t, L first) {
     for (int l = 0; l < GROUP && first + l < t[SLOT_BATCH]; l++)
@@ -89,7 +97,6 @@
     store(w.kt + c.p, z, c.rows - c.p, t, first);
   }
   // ---- residuals ----
-  INLINED S bigger(S a, S b) { return a > b ? a : b; }
   static void products(Work& w, const Cones& c, L n, E* x, E* z) {
     times(w.K, n, n, x, w.Kx);
     zero(w.Rtz, n);
@@ -98,8 +105,9 @@
   }
   // Relative to what has to cancel; zero data are measured absolutely.
   static S stationarity(Work& w, L n, E* residual, S size) { return max_abs(residual, n) / size; }
-  static S cost_size(Work& w, L n) {
-    const S a = bigger(max_abs(w.q, n), max_abs(w.Kx, n));
+  static S cost_size(Work& w, L n, E* x) {
+    const S rounded = w.curvature > 0.0 ? ROUNDED * max_abs(x, n) : S(0.0);
+    const S a = bigger(bigger(max_abs(w.q, n), max_abs(w.Kx, n)), rounded);
     return a > 0.0 ? a : S(1.0);
   }
   // ---- the exact active set: Newton's method on s = P(s - z) from a point near the solution ----
@@ -113,7 +121,7 @@
     for (int round = 0;; round++) {
       split(c, w, w.ks, w.kz);
       products(w, c, n, w.kx, w.kz);
-      if (round == 0) size = cost_size(w, n);
+      if (round == 0) size = cost_size(w, n, w.kx);
       for (L i = 0; i < n / CHUNK; i++)
         vec(w.dx)[i] = -(vec(w.Kx)[i] + vec(w.Rtz)[i] + vec(w.q)[i]);
       for (L i = 0; i < c.padded / CHUNK; i++)
@@ -252,15 +260,16 @@
     const L first = group * GROUP, rest = c.rows - c.p;
     const int limit = (int)t[SLOT_LIMIT];
     zero(w.q, n); zero(w.h, c.padded); zero(w.axis, c.padded); zero(w.tolerance, c.padded);
-    load_vector(w.q, reals(t, SLOT_LINEAR), t[SLOT_LINEAR_STEP], t[SLOT_N], t, first);
-    load_vector(w.h, reals(t, SLOT_B), t[SLOT_B_STEP], c.p, t, first);
-    load_vector(w.h + c.p, reals(t, SLOT_H), t[SLOT_H_STEP], rest, t, first);
+    load(w.q, reals(t, SLOT_LINEAR), t[SLOT_LINEAR_STEP], t[SLOT_N], t, first);
+    load(w.h, reals(t, SLOT_B), t[SLOT_B_STEP], c.p, t, first);
+    load(w.h + c.p, reals(t, SLOT_H), t[SLOT_H_STEP], rest, t, first);
     // Without curvature the cost is measured by its slope.
     const S slope = max_abs(w.q, n);
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : slope > 0.0 ? 1.0 / slope : S(1.0);
     for (L i = 0; i < n / CHUNK; i++) vec(w.q)[i] *= spread(w.cost);
     // Multipliers are of the size of the slope.
-    w.penalty = PENALTY * bigger(0.1 * slope * w.cost, S(1.0));
+    const S steep = slope * w.cost;
+    w.penalty = PENALTY * bigger(0.1 * steep, S(1.0));
     for (L i = 0; i < c.rows; i++) {
       const E h = w.h[i] * w.scale[i];
       w.h[i] = h;
@@ -276,7 +285,7 @@
         vec(w.rd)[i] = vec(w.Kx)[i] + vec(w.Rtz)[i] + vec(w.q)[i];
       for (L i = 0; i < c.padded / CHUNK; i++)
         vec(w.rp)[i] = vec(w.Rx)[i] + vec(w.s)[i] - vec(w.h)[i];
-      const S size = cost_size(w, n);
+      const S size = cost_size(w, n, w.x);
       const S mu = c.degree > 0 ? dot(w.s, w.z, c.padded) / c.degree : S(0.0);
       S error = bigger(stationarity(w, n, w.rd, size), max_abs_weighted(w.rp, w.tolerance, c.padded));
       error = bigger(error, mu / size);
@@ -292,7 +301,7 @@
         vec(w.kt)[i] = (V(1.0) - vec(w.cone)[i]) * vec(w.Rx)[i];
       }
       const S outside = bigger(-smallest(w, c, w.t), max_abs(w.kt, c.padded));
-      const Mask falls = (fall > 0.0) & (FAR * bigger(max_abs(w.Kx, n), outside) < fall);
+      const Mask falls = (fall > 0.0) & (FAR * bigger(steep, S(1.0)) * bigger(max_abs(w.Kx, n), outside) < fall);
       status = choose(live & falls, S(UNBOUNDED), status);
       status = choose(live & contradicts, S(INFEASIBLE), status);
       status = choose(live & neither(finite), S(NON_FINITE), status);
@@ -336,15 +345,17 @@
       }
     }
     const Mask lost = status == NON_FINITE;
+    residual = choose(lost, S(__builtin_nan("")), residual);
     zero(w.kx, n); zero(w.kz, c.padded);
     take(lost, w.x, w.kx, n); take(lost, w.s, w.kz, c.padded); take(lost, w.z, w.kz, c.padded);
-    store(w.x, target(t, SLOT_X), t[SLOT_N], t, first);
-    store_rows(w, c, w.z, true, target(t, SLOT_Y), target(t, SLOT_Z), t, first);
-    store_rows(w, c, w.s, false, nullptr, target(t, SLOT_S), t, first);
+    const Results to(t);
+    store(w.x, to.x, t[SLOT_N], t, first);
+    store_rows(w, c, w.z, true, to.y, to.z, t, first);
+    store_rows(w, c, w.s, false, nullptr, to.s, t, first);
     for (int l = 0; l < GROUP && first + l < t[SLOT_BATCH]; l++) {
-      ((long long*)t[SLOT_STATUS])[first + l] = (long long)lane(status, l);
-      ((long long*)t[SLOT_ITERATIONS])[first + l] = (long long)lane(count, l);
-      target(t, SLOT_RESIDUAL)[first + l] = lane(residual, l);
+      to.status[first + l] = (long long)lane(status, l);
+      to.iterations[first + l] = (long long)lane(count, l);
+      to.residual[first + l] = lane(residual, l);
       if (lane(status, l) != CONVERGED) ((long long*)t)[SLOT_FAILED] = 1;
     }
   }
@@ -357,7 +368,7 @@
     Work k = w;
     k.weight = inverse + n; k.axis = k.weight + c.padded;
     zero(w.q, n); zero(w.kx, n); zero(w.kz, c.padded); zero(w.t, c.padded);
-    load_vector(w.q, reals(t, SLOT_LINEAR), t[SLOT_N], t[SLOT_N], t, first);
+    load(w.q, reals(t, SLOT_LINEAR), t[SLOT_N], t[SLOT_N], t, first);
     // Any unit of cost will do where there is no curvature.
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : S(1.0);
     for (L i = 0; i < n / CHUNK; i++) vec(w.q)[i] *= spread(w.cost);
@@ -380,24 +391,25 @@
       for (L i = 0; i < n / CHUNK; i++) vec(w.kx)[i] += vec(w.dx)[i];
       for (L i = 0; i < c.padded / CHUNK; i++) vec(w.kz)[i] += vec(w.Rx)[i];
     }
-    Mask good = yes(true);
+    const Results to(t);
     S ended = S(0.0);
     for (int l = 0; l < GROUP; l++) {
       const L item = first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1;
-      put((E*)&ended, l, (double)((long long*)t[SLOT_STATUS])[item]);
+      put((E*)&ended, l, (double)to.status[item]);
     }
-    good = ended < 0.5;
+    const Mask good = ended < 0.5;
     zero(w.x, n); zero(w.z, c.padded);
     take(good, w.x, w.kx, n); take(good, w.z, w.kz, c.padded);
-    store(w.x, target(t, SLOT_X), t[SLOT_N], t, first);
-    store_rows(w, c, w.z, true, target(t, SLOT_Y), target(t, SLOT_Z), t, first);
+    // Right-hand sides enter the conditions with the other sign.
+    for (L i = 0; i < c.padded / CHUNK; i++) vec(w.z)[i] = -vec(w.z)[i];
+    store(w.x, to.x, t[SLOT_N], t, first);
+    store_rows(w, c, w.z, true, to.y, to.z, t, first);
   }
   static void run(const long long* t, L block) {
     const Cones c = describe(t);
     const L n = up(t[SLOT_N], SIDE), groups = (t[SLOT_BATCH] + GROUP - 1) / GROUP;
     Work w;
     carve(w, (E*)(t[SLOT_WORK] + block * t[SLOT_WORK_STEP]), n, c.padded);
-    zero(w.Rs, c.padded * n);  // padding stays so
     const bool shared = !t[SLOT_Q_STEP] && !t[SLOT_G_STEP] && !t[SLOT_A_STEP];
     const L from = groups * block / t[SLOT_BLOCKS], to = groups * (block + 1) / t[SLOT_BLOCKS];
     for (L group = from; group < to; group++) {
