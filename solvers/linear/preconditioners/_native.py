@@ -83,7 +83,7 @@ class Slot(IntEnum):
     INVERSE_STEP = auto()
     DIRECTIONS = auto()
     ITERATES = auto()
-    CELLS = auto()  # distance of these two and of the next four
+    CELLS = auto()  # distance of the next four
     DIAGONALS = auto()
     COUPLINGS_X = auto()
     COUPLINGS_Y = auto()
@@ -95,6 +95,7 @@ class Slot(IntEnum):
     MOST_RUNS = auto()
     RUNS = auto()
     RUNS_STEP = auto()
+    ITERATES_STEP = auto()  # 0 where systems share them
     FIRST_PLANE = auto()  # of a slab within its window
     LAST_PLANE = auto()
     # Address, three steps, distance of systems, distance of right-hand sides.
