@@ -245,6 +245,7 @@
           stats[3+a] += total(positive);
         }
       }
+    join_chain(l, c);
     for (L I = 1; I <= c.nx; I++)
       for (L J = 0; J < c.ny; J++) {
         const L at = I * c.PP + J * c.P;
@@ -255,6 +256,29 @@
           c.di[q] = d > 0.f ? 1.f / d : 0.f;
         }
       }
+  }
+  // Where more than one cell lies along one axis only, couplings of the faces and half of those
+  // within the pairs conduct one after the other; half of the first is the least (_cycle.py).
+  static void join_chain(const Level& l, const Level& c) {
+    const L n = l.nx * l.ny * l.nz;
+    if (n < 3 || larger(larger(l.nx, l.ny), l.nz) != n) return;
+    const int axis = l.nx == n ? 0 : l.ny == n ? 1 : 2;
+    const L step = step_along(l, axis), coarse_step = step_along(c, axis);
+    float* const to = along(c, axis) + c.PP;
+    for (L k = 1; k + 1 < n; k += 2) {
+      const L q = l.PP + k * step;
+      const float between = coupling(l, axis, q);
+      const float resistance = 1.f / coupling(l, axis, q - step)
+                               + (k + 2 < n ? 1.f / coupling(l, axis, q + step) : 0.f);
+      const float joined = between / (1.f + .5f * between * resistance);
+      to[k / 2 * coarse_step] = joined > .5f * between ? joined : .5f * between;
+    }
+  }
+  INLINED L step_along(const Level& l, int axis) { return axis == 0 ? l.PP : axis == 1 ? l.P : 1; }
+  INLINED float* along(const Level& l, int axis) { return axis == 0 ? l.cx : axis == 1 ? l.cy : l.cz; }
+  INLINED float coupling(const Level& l, int axis, L q) {
+    if (l.mask) return l.d8[q] > 0 && l.d8[q + step_along(l, axis)] > 0 ? 1.f : 0.f;
+    return along(l, axis)[q];
   }
   // A row of the coarse operator from sums of fine rows; past the end of these there are zeros.
   INLINED void merge_row(bool pairs, L n, const float* __restrict tx, const float* __restrict ty,
