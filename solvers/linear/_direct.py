@@ -215,6 +215,8 @@ class _FactoredItem:
 
     def solve(self, b: Array, rtol: float) -> tuple[Array, Status]:
         """The solution, and how the matrix took it; `CONVERGED` leaves that to the residual."""
+        if not np.isfinite(b).all():
+            return np.full(self.size, np.nan), Status.CONVERGED
         limit = rtol * float(np.linalg.norm(b))
         x = np.zeros(self.size)
         if self._factors is not None:

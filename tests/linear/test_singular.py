@@ -111,3 +111,20 @@ def test_what_neither_has_a_solution_by_factors_nor_a_proof_says_that_it_is_sing
     assert solution.all_converged or solution.status in (Status.BREAKDOWN, Status.STALLED)
     impossible = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     assert linear_solve(nilpotent, impossible, on_failure="mask").status == Status.INFEASIBLE
+
+
+def test_items_of_a_singular_matrix_end_on_their_own() -> None:
+    matrix = generator_matrix(20, 1)
+    good = torch.from_numpy(matrix @ np.arange(20.0))
+    ones = torch.ones(20, dtype=torch.float64)
+    b = torch.stack([good, ones, 0 * ones, torch.nan * ones])
+    status = linear_solve(torch.from_numpy(matrix), b, on_failure="mask").status
+    assert status.tolist() == [0, int(Status.INFEASIBLE), 0, int(Status.NON_FINITE)]
+
+
+def test_a_matrix_without_entries() -> None:
+    empty = scipy.sparse.csr_array((5, 5))
+    b = torch.ones(2, 5, dtype=torch.float64)
+    b[1] = 0.0
+    solution = linear_solve(empty, b, on_failure="mask")
+    assert solution.status.tolist() == [int(Status.INFEASIBLE), 0]
