@@ -282,37 +282,6 @@ def test_a_bad_item_of_a_batch_stays_alone(build_scene: Scene, backend: str) -> 
     torch.testing.assert_close(solution.value[2], 2 * solution.value[0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("has_guess", [False, True])
-@pytest.mark.parametrize("is_varied", [False, True])
-def test_systems_that_share_memory_do_not_see_each_other(is_varied: bool, has_guess: bool) -> None:
-    """Solids and broken items of one system leave nothing behind for the next."""
-    cells = torch.zeros(4, 9, 11, 8, dtype=torch.long)
-    cells[1, :, :6], cells[2, 5:], cells[3, 3:6, :, 2:] = 1, 1, 1
-    density = 0.5 + torch.rand(cells.shape, dtype=torch.float64) if is_varied else None
-    alone = [
-        PoissonOperator.from_cells(c, density=None if density is None else density[i], outside=2)
-        for i, c in enumerate(cells)
-    ]
-    A = PoissonOperator(
-        tuple(torch.stack([one.couplings[axis] for one in alone]) for axis in range(3)),
-        torch.stack([one.boundary for one in alone]),
-    )
-    b = randn(4, 9, 11, 8)
-    guess = randn(4, 9, 11, 8, seed=1) if has_guess else None
-    if guess is not None:
-        guess[0] = torch.inf
-    else:
-        b[0] = torch.inf
-    together = linear_solve(A, b, solver("kernel"), x0=guess, on_failure="mask")
-    assert together.status[0] == Status.NON_FINITE
-    apart = linear_solve(A, b, solver("kernel", threads=2), x0=guess, on_failure="mask")
-    assert torch.equal(together.value[1:], apart.value[1:])
-    for i in range(1, 4):
-        start = None if guess is None else guess[i]
-        one = linear_solve(alone[i], b[i], solver("kernel"), x0=start)
-        torch.testing.assert_close(together.value[i], one.value, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("factor", [1e-150, 1e-20, 1e20, 1e150])
 def test_units_do_not_matter(build_scene: Scene, backend: str, factor: float) -> None:
