@@ -14,7 +14,7 @@ from dcdm_families import FAMILIES, build_family, move_coefficients
 from record import Column, Result, Size
 
 from solvers.dcdm import RecycledConjugateGradient
-from solvers.linear import ConjugateGradient, Multigrid, Prepared
+from solvers.linear import ConjugateGradient, Multigrid, Outcome, Prepared
 
 __all__ = ["run"]
 
@@ -60,25 +60,26 @@ def _follow(name: str, n: int, length: int, seed: int) -> dict[str, object]:
     A, _ = build_family(name, n, seed)
     rng = np.random.default_rng(seed)
     plain = ConjugateGradient(preconditioner=Multigrid(), rtol=RTOL)
-    ordinary = plain.prepare(A)
+    solvers = (plain, RecycledConjugateGradient(rtol=RTOL))
+    plain.prepare(A)
     steps, times = np.zeros((2, length)), np.zeros((2, length))
-    prepared: Prepared | None = None
+    prepared: dict[int, Prepared] = {}
+    outcomes: dict[int, Outcome] = {}
     directions = 0
     for k in range(length):
         moved = A if k == 0 else move_coefficients(A, rng)
         b = torch.from_numpy(rng.normal(size=A.domain))
-        start = time.process_time()
-        ordinary = plain.prepare(moved) if k == 0 else ordinary.update(moved)
-        outcome = ordinary.run(b, None)
-        times[0, k], steps[0, k] = time.process_time() - start, int(outcome.iterations)
-        start = time.process_time()
-        if prepared is None:
-            prepared = RecycledConjugateGradient(rtol=RTOL).prepare(moved)
-        else:
-            prepared = prepared.update(moved)
-        outcome = prepared.run(b, None)
-        times[1, k], steps[1, k] = time.process_time() - start, int(outcome.iterations)
-        directions = int(outcome.counts["directions"])
+        # Who goes first finds the numbers out of the cache.
+        for turn in (0, 1) if k % 2 else (1, 0):
+            start = time.process_time()
+            if k == 0:
+                prepared[turn] = solvers[turn].prepare(moved)
+            else:
+                prepared[turn] = prepared[turn].update(moved)
+            outcomes[turn] = prepared[turn].run(b, None)
+            times[turn, k] = time.process_time() - start
+            steps[turn, k] = int(outcomes[turn].iterations)
+        directions = int(outcomes[1].counts["directions"])
     later = times[:, 1:].sum(1)
     return {
         "family": name,

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_count, check_positive
+from solvers.core import SettingsError, Status, check_count
 from solvers.dcdm._network import DirectionNetwork
 from solvers.linear import (
     Items,
     LinearOperator,
     Outcome,
     Prepared,
+    check_rtol,
     runs_in_double,
     widen,
 )
@@ -65,7 +66,7 @@ class DeepConjugateDirection:
     max_iterations: int = 100
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
         check_count("max_iterations", self.max_iterations)
         if self.kept < 0:
             raise SettingsError(f"kept: got {self.kept}, expected zero or more directions")

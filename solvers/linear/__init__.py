@@ -9,6 +9,7 @@ from solvers.linear._fast import FastDiagonalization
 from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared
 from solvers.linear._select import as_operator, choose_solver, linear_solve
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
 from solvers.linear.krylov._items import Items
@@ -58,6 +59,7 @@ __all__ = [
     "SumOperator",
     "Trail",
     "as_operator",
+    "check_rtol",
     "choose_solver",
     "linear_solve",
     "runs_in_double",

@@ -10,13 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_positive
+from solvers.core import SettingsError, Status
 from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear._singular import SingularMatrix
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
 
 __all__ = ["Cholesky", "PreparedDirect", "SparseLU"]
+
+_WAY_OUT = "for the nearest solution try linear_solve(A.T @ A, A.T @ b, MINRES())"
+
+# Of the largest one: beneath it rounding may stand for a pivot of zero.
+_LEAST_PIVOT = 1e-12
+
+Array = np.ndarray[Any, Any]
 
 
 class PreparedDirect(Prepared):
@@ -76,7 +85,7 @@ class Cholesky:
     rtol: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Form the matrix and factor it.
@@ -109,10 +118,13 @@ class _PreparedCholesky(PreparedDirect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseLU:
-    """Sparse LU factors with pivoting, by SuperLU; any square regular matrix on the CPU.
+    """Sparse LU factors with pivoting, by SuperLU; any square matrix on the CPU.
 
     Rows and columns without entries (cells that are no unknowns) are left out, and each region in
-    which the solution is free by a constant is held at one unknown.
+    which the solution is free by a constant is held at one unknown. A matrix that turns out
+    singular is solved by factors of one beside it, for what it can be solved for: the solution is
+    the one of the group inverse. An item ends ``INFEASIBLE`` where a vector of the other null space
+    proves that it has none, and ``BREAKDOWN`` where neither is found.
 
     Args:
         rtol: An item whose relative residual is larger ends as ``STALLED``.
@@ -134,7 +146,7 @@ class SparseLU:
     rtol: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Form the matrix and factor it.
@@ -161,17 +173,20 @@ class _PreparedLU(PreparedDirect):
         flat = items.b.reshape(-1, self._plain.size).cpu().double().numpy()
         index = torch.arange(len(self._factors)).reshape(self._plain.batch)
         which = index.expand(items.batch).flatten().tolist()
-        solved = [self._factors[i].solve(row) for i, row in zip(which, flat, strict=True)]
-        broken = torch.tensor([s is None for s in solved], dtype=torch.bool).reshape(items.batch)
-        items.end(broken.to(items.b.device), Status.BREAKDOWN)
-        values = np.zeros(flat.shape)
-        for row, x in zip(values, solved, strict=True):
-            row[:] = 0.0 if x is None else x
+        solved = [
+            self._factors[i].solve(row, self._rtol) for i, row in zip(which, flat, strict=True)
+        ]
+        ends = torch.tensor([end for _, end in solved]).reshape(items.batch).to(items.b.device)
+        for end in (Status.BREAKDOWN, Status.INFEASIBLE):
+            items.end(ends == end, end)
+        if any(factor.is_singular for factor in self._factors):
+            self.label = f"SparseLU (the matrix is singular; {_WAY_OUT})"
+        values = np.array([x for x, _ in solved]).reshape(flat.shape)
         return torch.from_numpy(values).to(items.b).reshape(items.b.shape)
 
 
 class _FactoredItem:
-    """One matrix without its empty rows, factored; None as solution if it is singular."""
+    """One matrix without its empty rows, factored; with other factors where it is singular."""
 
     def __init__(self, operator: LinearOperator, null_space: Any):
         import scipy.sparse.linalg
@@ -184,20 +199,43 @@ class _FactoredItem:
             _, held = np.unique(labels, return_index=True)
             filled[held[labels[held] > 0]] = False
         self.kept = np.flatnonzero(filled)
+        self._matrix = matrix
+        self._singular: SingularMatrix | None = None
+        self.is_singular = False
+        self._is_suspect = False
         inner = matrix[self.kept][:, self.kept]
         try:
-            self.factors = scipy.sparse.linalg.splu(inner) if self.kept.size else None
-            self.is_singular = False
+            self._factors = scipy.sparse.linalg.splu(inner) if self.kept.size else None
         except RuntimeError:
+            self._factors = None
             self.is_singular = True
+        if self._factors is not None and null_space is None:
+            pivots = np.abs(self._factors.U.diagonal())
+            self._is_suspect = bool(pivots.min() <= _LEAST_PIVOT * pivots.max())
 
-    def solve(self, b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-        if self.is_singular:
-            return None
+    def solve(self, b: Array, rtol: float) -> tuple[Array, Status]:
+        """The solution, and how the matrix took it; `CONVERGED` leaves that to the residual."""
+        if not np.isfinite(b).all():
+            return np.full(self.size, np.nan), Status.CONVERGED
+        limit = rtol * float(np.linalg.norm(b))
         x = np.zeros(self.size)
-        if self.factors is not None:
-            x[self.kept] = self.factors.solve(b[self.kept])
-        return x
+        if self._factors is not None:
+            x[self.kept] = self._factors.solve(b[self.kept])
+        is_good = not self.is_singular and not self._leaves(x, b) > limit
+        if is_good and not self._is_suspect:
+            return x, Status.CONVERGED
+        if self._singular is None:
+            self._singular = SingularMatrix(self._matrix)
+        nearest = self._singular.solve(b)
+        if nearest is not None and self._leaves(nearest, b) <= limit:
+            return nearest, Status.CONVERGED
+        if not is_good and self._singular.is_contradicted(b, rtol):
+            self.is_singular = True
+            return x if nearest is None else nearest, Status.INFEASIBLE
+        return x, Status.BREAKDOWN if self.is_singular else Status.CONVERGED
+
+    def _leaves(self, x: Array, b: Array) -> float:
+        return float(np.linalg.norm(b - self._matrix @ x))
 
 
 def _dense(operator: LinearOperator) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_positive
+from solvers.core import SettingsError
 from solvers.linear._direct import PreparedDirect
 from solvers.linear._prepared import Prepared
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._items import Items
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
@@ -49,7 +50,7 @@ class FastDiagonalization:
     rtol: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
         """Diagonalise every axis.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.core import OnFailure, Report, Solution, Status, apply_on_failure
+from solvers.core import OnFailure, Report, SettingsError, Solution, Status, apply_on_failure
 from solvers.linear._adjoint import AdjointStart
 from solvers.linear._prepared import LinearSolver, Outcome, Prepared, expand_right_hand_side
 from solvers.linear.operators._operator import LinearOperator
@@ -263,8 +263,15 @@ def implicit_solve(
 
     Returns:
         Solution with value and report.
+
+    Raises:
+        SettingsError: If ``adjoint`` is no `AdjointStart`.
     """
     operator.check_vector("b", b)
+    if adjoint is not None and not isinstance(adjoint, AdjointStart):
+        raise SettingsError(
+            f"adjoint: got {adjoint!r}, expected an AdjointStart() that outlives the solve, or None"
+        )
     if x0 is not None:
         operator.check_vector("x0", x0, shape=operator.domain)
         x0 = x0.detach()

@@ -22,7 +22,8 @@ _UNITS = 4.0
 
 
 class _HasPlain(Protocol):
-    _plain: LinearOperator
+    @property
+    def _plain(self) -> LinearOperator: ...
 
 
 _Solver = TypeVar("_Solver", bound=_HasPlain)

@@ -134,10 +134,10 @@ def choose_solver(
     `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; with
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU)
-    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); `MINRES` if a
+    symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); as below if a
                                               sparse one turns out singular
     other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
-                                              is symmetric and turns out singular, `MINRES`
+                                              is symmetric and that fails, `MINRES`
     symmetric, positive diagonal, larger      `ConjugateGradient` with `AlgebraicMultigrid` if the
                                               extra is installed, as long as no more than 200 steps
                                               are foreseen; else with `Jacobi`
@@ -168,8 +168,10 @@ def choose_solver(
     on_cpu = operator.device.type == "cpu"
     if is_positive and has_matrix and operator.size <= _DENSE_SIZE and _is_definite(operator):
         dense = Cholesky(rtol=rtol)
-        is_known = isinstance(operator, DenseOperator)
-        return dense if is_known else Fallback(dense, MINRES(rtol=rtol))
+        if isinstance(operator, DenseOperator):
+            return dense
+        singular = Fallback(SparseLU(rtol=rtol), MINRES(rtol=rtol)) if on_cpu else MINRES(rtol=rtol)
+        return Fallback(dense, singular)
     if has_matrix and on_cpu and operator.size <= direct_size:
         direct = SparseLU(rtol=rtol)
         return Fallback(direct, MINRES(rtol=rtol)) if operator.is_symmetric else direct

@@ -11,15 +11,18 @@ import scipy.sparse
 import torch
 
 from solvers.core import NonFiniteError, SettingsError, ShapeError
-from solvers.dcdm import RecycledConjugateGradient
+from solvers.dcdm import DeepConjugateDirection, RecycledConjugateGradient
 from solvers.linear import (
     GMRES,
     MINRES,
+    AdjointStart,
     Cholesky,
     ConjugateGradient,
     DenseOperator,
+    FastDiagonalization,
     Jacobi,
     PoissonOperator,
+    SparseLU,
     SparseOperator,
     linear_solve,
 )
@@ -54,6 +57,8 @@ def grid(**options: Any) -> PoissonOperator:
             SettingsError,
             "preconditioner: got 'jacobi'",
         ),
+        (lambda: linear_solve(UNIT, ONES, adjoint=ONES), SettingsError, "adjoint: got"),
+        (lambda: linear_solve(UNIT, ONES, adjoint=AdjointStart), SettingsError, "adjoint: got"),
         (lambda: ConjugateGradient(max_iterations=2.5), SettingsError, "whole number"),
         (lambda: ConjugateGradient(patience=0.5), SettingsError, "patience"),
         (lambda: MINRES(max_iterations=0), SettingsError, "1 or more"),
@@ -69,6 +74,26 @@ def grid(**options: Any) -> PoissonOperator:
 def test_they_are_named(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Cholesky,
+        ConjugateGradient,
+        FastDiagonalization,
+        GMRES,
+        MINRES,
+        SparseLU,
+        RecycledConjugateGradient,
+        DeepConjugateDirection,
+    ],
+)
+@pytest.mark.parametrize("rtol", [1.0, 2.0, np.inf, np.nan, 0.0, -1e-8, "small", True])
+def test_a_tolerance_asks_for_something(make: Any, rtol: Any) -> None:
+    """Zero has a residual of one and would be a solution to a tolerance of one."""
+    with pytest.raises(SettingsError, match="rtol: got"):
+        make(rtol=rtol)
 
 
 @pytest.mark.parametrize("solver", [None, ConjugateGradient(), Cholesky(), MINRES()])

@@ -171,20 +171,20 @@ def test_long_channels(shape: tuple[int, ...], backend: str) -> None:
             assert int(solution.iterations) <= most
 
 
-@pytest.mark.slow
-def test_a_ladder_two_cells_wide_is_handed_over() -> None:
-    """With jumps of 100:1 the cycle alone is indefinite there, and says so."""
-    shape = (2, 900)
+@pytest.mark.parametrize("shape", [(2, 900), (1, 900, 2), (900, 1, 1), (1001,)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ladders_and_chains_with_jumps(
+    shape: tuple[int, ...], backend: str, residual_of: Residual
+) -> None:
+    """Coarse chains conduct as resistances in series; half of each face left the W indefinite."""
     generator = torch.Generator().manual_seed(0)
     density = 10 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64))
     b = torch.randn(shape, generator=generator, dtype=torch.float64)
     A = PoissonOperator.from_cells(torch.zeros(shape), density=density)
     b -= b.mean()
-    alone = linear_solve(A, b, solver("kernel"), on_failure="mask")
-    assert alone.status in (Status.CONVERGED, Status.BREAKDOWN)
-    claimed = [alone] if alone.status == Status.CONVERGED else []
-    for solution in (*claimed, linear_solve(A, b)):
-        assert float((A @ solution.value - b).norm()) <= 1.01e-8 * float(b.norm())
+    solution = linear_solve(A, b, solver(backend))
+    assert int(solution.iterations) <= 25
+    assert residual_of(A, solution.value, b) <= 1.01e-8
 
 
 def test_single_precision_costs_no_iterations_at_high_contrast() -> None:

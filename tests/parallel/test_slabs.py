@@ -245,13 +245,28 @@ def test_watching_sees_the_residuals() -> None:
     [
         (DenseOperator(torch.eye(4, dtype=torch.float64)), "expected a PoissonOperator"),
         (scene((8, 8), density=torch.ones(2, 8, 8, dtype=torch.float64))[0], "got a batch"),
-        (scene((40, 32))[0].to(dtype=torch.float32), "expected float64"),
         (scene((8, 8), periodic=True, outside=1)[0], "periodic along every axis"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(operator: Any, message: str) -> None:
     with SerialExecutor(2) as executor, pytest.raises(SettingsError, match=message):
         distributed(executor).prepare(operator)
+
+
+@pytest.mark.parametrize("shape", [(40, 32), (12, 12)])
+@pytest.mark.parametrize("method", METHODS)
+def test_single_precision_is_solved_in_double_and_rounded_once(
+    method: Method, shape: tuple[int, ...]
+) -> None:
+    A, b = scene(shape)
+    narrow, right = A.to(dtype=torch.float32), b.float()
+    with SerialExecutor(2) as executor:
+        solution = linear_solve(narrow, right, distributed(executor, method))
+    assert solution.value.dtype == torch.float32
+    assert float(solution.residual_norm) < 1e-11
+    torch.testing.assert_close(
+        solution.value, linear_solve(narrow, right, SERIAL).value, rtol=1e-6, atol=1e-6
+    )
 
 
 class Deaths:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_choice, check_count, check_positive
+from solvers.core import SettingsError, Status, check_choice, check_count
+from solvers.linear._precision import runs_in_double, widen
 from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.distributed._multigrid import SlabCycle
 from solvers.linear.distributed._schwarz import DeflatedSchwarz
 from solvers.linear.distributed._slabs import HALO, slab_window
@@ -89,7 +91,7 @@ class DistributedConjugateGradient:
         check_choice("preconditioner", self.preconditioner, ("multigrid", "schwarz"))
         check_choice("cycle", self.cycle, ("W", "V"))
         check_choice("backend", self.backend, ("auto", "kernel", "reference"))
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
         for name in ("max_iterations", "gather_below", "keep_every"):
             check_count(name, getattr(self, name))
 
@@ -97,12 +99,12 @@ class DistributedConjugateGradient:
         """Cut the grid and send every worker its slab.
 
         Args:
-            operator: A `PoissonOperator`, one system in float64. A grid too thin to be cut is
+            operator: A `PoissonOperator`, one system on the CPU. A grid too thin to be cut is
                 solved here.
 
         Raises:
-            SettingsError: If it is another kind of operator, a batch, of another type, or periodic
-                along every axis.
+            SettingsError: If it is another kind of operator, a batch, on another device, or
+                periodic along every axis.
         """
         if not isinstance(operator, PoissonOperator):
             raise SettingsError(
@@ -114,10 +116,10 @@ class DistributedConjugateGradient:
                 f"DistributedConjugateGradient: got a batch {operator.batch} of systems, expected "
                 "one; spread whole systems with executor.map"
             )
-        if operator.dtype != torch.float64 or operator.device.type != "cpu":
+        if operator.device.type != "cpu":
             raise SettingsError(
-                f"DistributedConjugateGradient: got {operator.dtype} on {operator.device}, "
-                "expected float64 on the CPU; convert it with A.to"
+                f"DistributedConjugateGradient: got tensors on {operator.device}, expected some on "
+                "the CPU; move it with A.to"
             )
         axis = _longest_open_axis(operator)
         parts = min(self.executor.workers, operator.domain[axis] // HALO)
@@ -138,7 +140,9 @@ class _PreparedSlabs(Prepared):
         parts: int,
     ):
         self._axis = axis
-        self._plain = _turned(operator.detach(), axis)
+        plain = widen(operator.detach())
+        assert isinstance(plain, PoissonOperator)
+        self._plain = _turned(plain, axis)
         self._plain.check()
         self._method: SlabCycle | DeflatedSchwarz
         if solver.preconditioner == "multigrid":
@@ -165,6 +169,7 @@ class _PreparedSlabs(Prepared):
         label = f"ConjugateGradient with {self._method.label} ({parts} workers)"
         super().__init__(operator, solver, label)
 
+    @runs_in_double
     def run(self, b: Tensor, x0: Tensor | None) -> Outcome:
         with torch.no_grad():
             axes = len(self._plain.domain)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, check_count, check_positive
+from solvers.core import SettingsError, check_count
 from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
@@ -60,7 +61,7 @@ class ConjugateGradient:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
         check_count("max_iterations", self.max_iterations)
         if self.patience is not None:
             check_count("patience", self.patience)

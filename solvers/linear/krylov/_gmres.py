@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_count, check_positive
+from solvers.core import SettingsError, Status, check_count
 from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
@@ -50,7 +51,7 @@ class GMRES:
     restart: int = 40
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
         for name in ("max_iterations", "restart"):
             check_count(name, getattr(self, name))
 

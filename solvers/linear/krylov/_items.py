@@ -16,6 +16,8 @@ RATE_STEPS = 16
 
 _LOOK_EVERY = 10
 _LEAST_GAIN = 0.5
+_LARGEST_IMAGE = 1e-12
+_TINY = 1e-300
 
 
 class Items:
@@ -182,6 +184,7 @@ class Items:
             better = failed & ((best_norm < norm) | ~torch.isfinite(norm))
             x = torch.where(self.spread(better), self._best, x)
             norm = torch.where(better, best_norm, norm)
+        self._look_for_contradiction(x, norm)
         if self.null_space is not None:
             x = self.null_space.remove(x)
         total = torch.hypot(norm, self._outside)
@@ -192,3 +195,19 @@ class Items:
             residual=(total / torch.where(self.b_norm > 0, self.b_norm, 1.0)).double(),
             counts={"refreshes": self.refreshes},
         )
+
+    def _look_for_contradiction(self, x: Tensor, norm: Tensor) -> None:
+        """End failed items of which the residual is a null vector as ``INFEASIBLE``.
+
+        With :math:`A r = 0` every residual is as long as its part along ``r``, which is ``r``.
+        """
+        failed = (self.status != Status.CONVERGED) & (self.status != Status.NON_FINITE)
+        if self.null_space is not None or not self.operator.is_symmetric or not bool(failed.any()):
+            return
+        apply = self.operator.apply
+        image = apply(self.residual(x))
+        # Both are at most the norm of the operator; what is left of the residual is rough.
+        sizes = [self.norm(apply(v)) / self.norm(v).clamp(min=_TINY) for v in (self.b, image)]
+        least = _LARGEST_IMAGE * torch.maximum(*sizes) * norm
+        is_null = (self.norm(image) <= least) & (norm > self.limit)
+        self.status = torch.where(failed & is_null, int(Status.INFEASIBLE), self.status)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, Status, check_count, check_positive
+from solvers.core import SettingsError, Status, check_count
 from solvers.linear._prepared import Outcome, Prepared
+from solvers.linear._tolerance import check_rtol
 from solvers.linear.krylov._items import Items
 from solvers.linear.krylov._prepared import PreparedKrylov
 from solvers.linear.operators._operator import LinearOperator
@@ -17,6 +18,7 @@ from solvers.linear.preconditioners._preconditioner import Preconditioner
 __all__ = ["MINRES"]
 
 _LEAST_TRUST = 1e-4
+_LEAST_SLOPE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class MINRES:
     max_iterations: int = 1000
 
     def __post_init__(self) -> None:
-        check_positive("rtol", self.rtol)
+        check_rtol(self.rtol)
         check_count("max_iterations", self.max_iterations)
 
     def prepare(self, operator: LinearOperator) -> Prepared:
@@ -88,7 +90,7 @@ class _PreparedMINRES(PreparedKrylov):
         cosine, sine = -torch.ones_like(beta), torch.zeros_like(beta)
         delta, epsilon = torch.zeros_like(beta), torch.zeros_like(beta)
         w_old, w = torch.zeros_like(r), torch.zeros_like(r)
-        trust = torch.ones_like(beta)
+        trust, size = torch.ones_like(beta), torch.zeros_like(beta)
         for _ in range(settings.max_iterations):
             if not bool(items.running.any()):
                 break
@@ -107,6 +109,9 @@ class _PreparedMINRES(PreparedKrylov):
             gamma_bar = sine * delta - cosine * alpha
             turned = cosine * delta + sine * alpha
             epsilon, delta = sine * beta, -cosine * beta
+            size = torch.maximum(size, torch.hypot(alpha, beta))
+            # The residual is all but a null vector: no step makes it smaller.
+            items.end(torch.hypot(gamma_bar, delta) <= _LEAST_SLOPE * size, Status.STALLED)
             gamma = torch.hypot(gamma_bar, beta).clamp(min=torch.finfo(r.dtype).tiny)
             cosine, sine = gamma_bar / gamma, beta / gamma
             w_old, w = w, (direction - spread(old_epsilon) * w_old - spread(turned) * w)

@@ -282,7 +282,7 @@ class SparseOperator(LinearOperator):
         if self.shape[0] != self.shape[1]:
             return False
         self.check()
-        flat = self.values.detach().reshape(-1, self.values.shape[-1])
+        flat = self.values.detach().flatten(0, -2) if self.batch else self.values.detach()[None]
         for item in flat:
             matrix = self._matrix_of(item)
             if abs(matrix - matrix.T).max() > _SYMMETRY * abs(matrix).max():

@@ -28,6 +28,9 @@ class Written:
         tensors = list(tensors)
         self._marks = [_mark(tensor) for tensor in tensors]
         self._copies = [tensor.clone() if tensor.is_inference() else None for tensor in tensors]
+        # Those that the same objects are compared by, which is quicker.
+        is_plain = not any(tensor.is_inference() or _is_wrapped(tensor) for tensor in tensors)
+        self._plain = tensors if is_plain else None
 
     def is_unchanged(self, tensors: Iterable[Tensor]) -> bool:
         """Whether these are the same tensors with the same numbers.
@@ -36,6 +39,12 @@ class Written:
             tensors: The tensors, in the same order.
         """
         tensors = list(tensors)
+        if self._plain is not None and len(self._plain) == len(tensors):
+            for tensor, known, mark in zip(tensors, self._plain, self._marks, strict=True):
+                if tensor is not known or (tensor.data_ptr(), tensor._version) != mark:
+                    break
+            else:
+                return True
         return self._marks == [_mark(tensor) for tensor in tensors] and all(
             copy is None or torch.equal(copy, tensor)
             for copy, tensor in zip(self._copies, tensors, strict=True)
@@ -84,6 +93,10 @@ class Facts:
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
     """Address and count of writes; tensors within transformations have no address."""
-    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    address = id(tensor) if is_wrapped else tensor.data_ptr()
+    address = id(tensor) if _is_wrapped(tensor) else tensor.data_ptr()
     return address, 0 if tensor.is_inference() else tensor._version
+
+
+def _is_wrapped(tensor: Tensor) -> bool:
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return wrapped

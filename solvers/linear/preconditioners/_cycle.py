@@ -57,12 +57,18 @@ class _Level:
         couplings = []
         for axis, coupling in enumerate(self.couplings):
             place = axis - len(self.shape)
-            if axis in axes:
+            if axis in axes and self._is_chain():
+                coupling = _in_series(coupling, place, self.shape[axis])
+            elif axis in axes:
                 coupling = 0.5 * _outer_faces(coupling, place, self.shape[axis])
             couplings.append(self.merge(coupling, skip=axis))
         wall = wall_factor(number, self.shape, axes)
         mass = None if self.mass is None else self.merge(self.mass)
         return _Level(couplings, wall * self.merge(self.boundary), mass)
+
+    def _is_chain(self) -> bool:
+        """Whether there is more than one cell along one axis only."""
+        return sum(size > 1 for size in self.shape) == 1
 
     def merge(self, x: Tensor, *, skip: int | None = None) -> Tensor:
         """Add up pairs along the axes of the transfer."""
@@ -146,6 +152,26 @@ def _outer_faces(coupling: Tensor, axis: int, size: int) -> Tensor:
     return coupling.index_select(
         axis, torch.tensor(chosen, device=coupling.device, dtype=torch.long)
     )
+
+
+def _in_series(coupling: Tensor, axis: int, size: int) -> Tensor:
+    r"""Couplings :math:`c / (1 + c (1/a + 1/b) / 2)` of the merged pairs of a chain.
+
+    The coupling :math:`c` of the face and half of those within the pairs, :math:`a` and :math:`b`,
+    conduct one after the other; nothing else does in a chain. Equal ones give half, and so do much
+    smaller ones within a pair, which should not have been merged. Next to a single cell there is
+    nothing within.
+    """
+    between = _outer_faces(coupling, axis, size)
+    if coupling.shape[axis] == size:
+        return 0.5 * between
+    within = coupling.movedim(axis, -1)[..., ::2].movedim(-1, axis)
+    single = torch.full_like(coupling.narrow(axis, 0, 1), torch.inf)
+    within = torch.cat([within, single], axis)
+    count = between.shape[axis]
+    resistance = 1.0 / within.narrow(axis, 0, count) + 1.0 / within.narrow(axis, 1, count)
+    joined = between / (1.0 + 0.5 * between * resistance)
+    return torch.where(joined > 0.5 * between, joined, 0.5 * between)
 
 
 def _matrix(level: _Level) -> Tensor:

@@ -272,18 +272,26 @@ class GridLevels:
             for order in (_IN_ORDER, (2, 0, 1), (1, 0, 2))
         )
         size = max(largest, 16 * (max(shape) + 64))
-        self._work = zeros(max(self.systems, self.threads), size // 2 + 8)
-        self.set(Slot.WORK, self._work.data_ptr(), self._work.stride(0))
+        parts = max(1 if self._is_shared() else self.systems, self.threads)
+        self._work = zeros(parts, size // 2 + 8)
+        step = 0 if self._is_shared() else self._work.stride(0)
+        self.set(Slot.WORK, self._work.data_ptr(), step)
+
+    def _is_shared(self) -> bool:
+        """Whether one thread takes system after system, so that they can share scratch memory."""
+        return self.threads == 1 and self.systems > 1
 
     def reserve_iterates(self) -> None:
         """Directions in single, iterates in double precision, kept between solves."""
         if not self._iterates:
             size = self.levels[0].cells + 64
-            directions = zeros(self.systems, size, dtype=np.float32)
-            iterates = zeros(self.systems, size)
+            parts = 1 if self._is_shared() else self.systems
+            directions = zeros(parts, size, dtype=np.float32)
+            iterates = zeros(parts, size)
             self._iterates = (directions, iterates)
             self.table[Slot.CELLS] = size
-            self.set(Slot.DIRECTIONS, directions.data_ptr(), iterates.data_ptr(), size)
+            self.set(Slot.DIRECTIONS, directions.data_ptr(), iterates.data_ptr())
+            self.table[Slot.ITERATES_STEP] = 0 if self._is_shared() else size
 
     def _place(self, shape: tuple[int, ...], *, is_mask: bool) -> None:
         """Put a level below the others, in spare memory if some is of its kind."""

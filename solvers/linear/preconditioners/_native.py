@@ -1,9 +1,9 @@
 """The native multigrid text, and the table of integers through which it is called.
 
 The text stands in files beside this one, in the order of its parts: the cycle on grids, that on
-aggregates, the conjugate gradients around them, then the set-up or, in a kernel of its own, the
-same steps on a slab of a grid. Addresses and sizes travel in one table: named slots, then a row for
-each level. Both languages take the names from here.
+aggregates, the conjugate gradients around them, then the inverse of the coarsest level and the
+set-up or, in a kernel of its own, the same steps on a slab of a grid. Addresses and sizes travel in
+one table: named slots, then a row for each level. Both languages take the names from here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Slot(IntEnum):
     INVERSE_STEP = auto()
     DIRECTIONS = auto()
     ITERATES = auto()
-    CELLS = auto()  # distance of these two and of the next four
+    CELLS = auto()  # distance of the next four
     DIAGONALS = auto()
     COUPLINGS_X = auto()
     COUPLINGS_Y = auto()
@@ -95,6 +95,7 @@ class Slot(IntEnum):
     MOST_RUNS = auto()
     RUNS = auto()
     RUNS_STEP = auto()
+    ITERATES_STEP = auto()  # 0 where systems share them
     FIRST_PLANE = auto()  # of a slab within its window
     LAST_PLANE = auto()
     # Address, three steps, distance of systems, distance of right-hand sides.
@@ -131,7 +132,7 @@ class Number(IntEnum):
 @cache
 def multigrid_kernel() -> Kernel:
     """Compile the native text, or load it from the cache of kernels."""
-    return _build("multigrid", "multigrid_setup.cpp")
+    return _build("multigrid", "multigrid_inverse.cpp", "multigrid_setup.cpp")
 
 
 @cache
@@ -140,11 +141,11 @@ def slab_kernel() -> Kernel:
     return _build("multigrid_slab", "multigrid_slab.cpp")
 
 
-def _build(name: str, last: str) -> Kernel:
+def _build(name: str, *last: str) -> Kernel:
     names = [f"{kind.__name__.upper()}_{m.name} = {m.value}" for kind in _NAMED for m in kind]
     names += [f"HEADER = {HEADER}", f"ROW = {ROW}", f"RATE_STEPS = {RATE_STEPS}"]
     folder = Path(__file__).parent
-    texts = [(folder / text).read_text() for text in (*_TEXTS, last)]
+    texts = [(folder / text).read_text() for text in (*_TEXTS, *last)]
     body = f"enum {{ {', '.join(names)} }};\n" + "".join(texts)
     return build_kernel(name, body, [("table", "double*")], lanes=1)
 

@@ -162,36 +162,52 @@
     float* trail;
     double* numbers;  // three a step: its length, what it takes of the last direction, z . b
   };
-  INLINED double whole_dot(const short* __restrict a, const float* __restrict b, L n) {
-    float part[64];
-    for (int k = 0; k < 64; k++) part[k] = 0.f;
+  // Four directions from a cell on; the last of all stands in for those there are not.
+  struct Four { const short *a, *b, *c, *d; };
+  INLINED Four four(const Recycled& u, L i, L q) {
+    const short* p[4];
+    for (L k = 0; k < 4; k++) p[k] = u.directions + smaller(i + k, u.count - 1) * u.step + q;
+    const Four f = {p[0], p[1], p[2], p[3]};
+    return f;
+  }
+  INLINED void four_dots(const Four& f, const float* __restrict v, L n, double* out) {
+    FUSED
+    const short *pa = f.a, *pb = f.b, *pc = f.c, *pd = f.d;
+    float a[16], b[16], c[16], d[16];
+    for (int k = 0; k < 16; k++) a[k] = b[k] = c[k] = d[k] = 0.f;
     L q = 0;
-    for (; q + 64 <= n; q += 64) for (int k = 0; k < 64; k++) part[k] += (float)a[q+k] * b[q+k];
-    for (; q < n; q++) part[0] += (float)a[q] * b[q];
-    return total(part);
+#define TERM(k) { const float w = v[q+k]; \
+      a[k] += (float)pa[q+k] * w; b[k] += (float)pb[q+k] * w; \
+      c[k] += (float)pc[q+k] * w; d[k] += (float)pd[q+k] * w; }
+    for (; q + 16 <= n; q += 16) for (int k = 0; k < 16; k++) TERM(k)
+    for (; q < n; q++) TERM(0)
+#undef TERM
+    for (int k = 0; k < 16; k++) { out[0] += a[k]; out[1] += b[k]; out[2] += c[k]; out[3] += d[k]; }
+  }
+  INLINED void add_four(const Four& f, const float* w, float* __restrict z, L n) {
+    FUSED
+    const short *pa = f.a, *pb = f.b, *pc = f.c, *pd = f.d;
+    const float a = w[0], b = w[1], c = w[2], d = w[3];
+    for (L k = 0; k < n; k++)
+      z[k] += (a * (float)pa[k] + b * (float)pb[k]) + (c * (float)pc[k] + d * (float)pd[k]);
   }
   // z += sum of weight (direction . b) direction; what that adds to z . b
   OUTLINED double recycle(const Recycled& u, const Level& l) {
-    double total = 0.0, part[64];
-    float factors[64];
+    double total = 0.0, part[67];
+    float factors[67];
     const L first = l.PP, last = (l.nx + 1) * l.PP, block = 2048;
-    for (L i = 0; i < u.count; i++) part[i] = 0.0;
+    for (L i = 0; i < u.count + 3; i++) part[i] = 0.0;
     for (L q = first; q < last; q += block)
-      for (L i = 0; i < u.count; i++)
-        part[i] += whole_dot(u.directions + i * u.step + q, l.b + q, smaller(block, last - q));
+      for (L i = 0; i < u.count; i += 4)
+        four_dots(four(u, i, q), l.b + q, smaller(block, last - q), part + i);
+    for (L i = 0; i < u.count + 3; i++) factors[i] = 0.f;
     for (L i = 0; i < u.count; i++) {
       factors[i] = (float)(u.weights[i] * part[i]);
       total += u.weights[i] * part[i] * part[i];
     }
-    for (L q = first; q < last; q += block) {
-      const L n = smaller(block, last - q);
-      float* __restrict z = l.x + q;
-      for (L i = 0; i < u.count; i++) {
-        const short* __restrict from = u.directions + i * u.step + q;
-        const float factor = factors[i];
-        for (L k = 0; k < n; k++) z[k] += factor * (float)from[k];
-      }
-    }
+    for (L q = first; q < last; q += block)
+      for (L i = 0; i < u.count; i += 4)
+        add_four(four(u, i, q), factors + i, l.x + q, smaller(block, last - q));
     return total;
   }
   // z = B b on the finest level; z . b

@@ -15,21 +15,21 @@
   // Largest and least number or zero, how many are positive, and the sum, which is not finite if a
   // number is not; eight of each, so that rows are looked at as vectors.
   struct Span { double most[8], least[8], sum[8], positive[8]; };
-  INLINED void look(Span& s, const double* __restrict row, L n) {
+  INLINED void look(Span& s, const double* __restrict row, L n, double over) {
     double hi[8], lo[8], part[8], count[8];
     for (int c = 0; c < 8; c++) { hi[c] = s.most[c]; lo[c] = s.least[c]; }
     for (int c = 0; c < 8; c++) { part[c] = s.sum[c]; count[c] = s.positive[c]; }
     L k = 0;
     for (; k + 8 <= n; k += 8)
       for (int c = 0; c < 8; c++) {
-        const double v = row[k + c];
+        const double v = over * row[k + c];
         hi[c] = v > hi[c] ? v : hi[c];
         lo[c] = v < lo[c] ? v : lo[c];
         part[c] += v;
         count[c] += v > 0.0 ? 1.0 : 0.0;
       }
     for (; k < n; k++) {
-      const double v = row[k];
+      const double v = over * row[k];
       hi[0] = v > hi[0] ? v : hi[0];
       lo[0] = v < lo[0] ? v : lo[0];
       part[0] += v;
@@ -43,27 +43,40 @@
     for (int c = 0; c < 8; c++) all += part[c];
     return all;
   }
-  // One row of a level from the caller's arrays: couplings to the six neighbours and excess.
-  struct Rows { double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
-  INLINED void take(double* __restrict to, const View& v, bool there, L i, L j, L n, double over) {
-    if (!there) { for (L k = 0; k < n; k++) to[k] = 0.0; return; }
+  // All numbers of one of the caller's arrays, planes at a time where they lie one after the other.
+  static void look_all(Span& s, const View& v, L nx, L ny, L nz, double over, double* work) {
+    const bool whole = v.sk == 1 && v.sj == nz;
+    for (L i = 0; i < nx; i++)
+      for (L j = 0; j < (whole ? 1 : ny); j++) {
+        const double* from = v.data + i * v.si + j * v.sj;
+        if (v.sk != 1) for (L k = 0; k < nz; k++) work[k] = from[k * v.sk];
+        look(s, v.sk == 1 ? from : work, whole ? ny * nz : nz, over);
+      }
+  }
+  // One row of a level from the caller's arrays, or from copies where entries do not lie one after
+  // the other: couplings to the six neighbours, excess and mass.
+  struct Rows { const double *z, *ym, *y, *xm, *x, *e, *m; };  // z[k] couples k - 1 and k
+  INLINED const double* take(double* to, const double* none, const View& v, bool there, L i, L j, L n) {
+    if (!there) return none;
     const double* from = v.data + i * v.si + j * v.sj;
-    if (v.sk == 1) for (L k = 0; k < n; k++) to[k] = over * from[k];
-    else for (L k = 0; k < n; k++) to[k] = over * from[k * v.sk];
+    if (v.sk == 1) return from;
+    for (L k = 0; k < n; k++) to[k] = from[k * v.sk];
+    return to;
   }
-  INLINED void read(const Input& in, const Rows& w, L nx, L ny, L nz, L i, L j, double over) {
-    w.z[0] = w.z[nz] = 0.0;
-    take(w.z + 1, in.c2, true, i, j, nz - 1, over);
-    take(w.ym, in.c1, j > 0, i, j - 1, nz, over);
-    take(w.y, in.c1, j + 1 < ny, i, j, nz, over);
-    take(w.xm, in.c0, i > 0, i - 1, j, nz, over);
-    take(w.x, in.c0, i + 1 < nx, i, j, nz, over);
-    take(w.e, in.e, true, i, j, nz, over);
-    take(w.m, in.m, in.has_mass, i, j, nz, over);
-  }
-  INLINED Rows rows_at(double* work, L nz) {
+  INLINED Rows read(const Input& in, double* work, L nx, L ny, L nz, L i, L j) {
     const L n = nz + 8;
-    Rows w = {work, work + n, work + 2*n, work + 3*n, work + 4*n, work + 5*n, work + 6*n};
+    double *z = work, *none = work + n;
+    const double* from = take(z + 1, none, in.c2, true, i, j, nz - 1);
+    if (from != z + 1) for (L k = 0; k < nz - 1; k++) z[k + 1] = from[k];
+    z[0] = z[nz] = 0.0;
+    for (L k = 0; k < nz; k++) none[k] = 0.0;
+    const Rows w = {z,
+                    take(work + 2*n, none, in.c1, j > 0, i, j - 1, nz),
+                    take(work + 3*n, none, in.c1, j + 1 < ny, i, j, nz),
+                    take(work + 4*n, none, in.c0, i > 0, i - 1, j, nz),
+                    take(work + 5*n, none, in.c0, i + 1 < nx, i, j, nz),
+                    take(work + 6*n, none, in.e, true, i, j, nz),
+                    take(work + 7*n, none, in.m, in.has_mass, i, j, nz)};
     return w;
   }
   // Some positive coupling, or one.
@@ -82,29 +95,29 @@
   // `changed` is added to where a byte is not what it was.
   static bool fill_mask(const Level& l, const Input& in, double unit, double* work, double& changed) {
     const L nx = l.nx, ny = l.ny, nz = l.nz, P = l.P, PP = l.PP;
-    const Rows w = rows_at(work, nz);
+    const double over = 1.0 / unit;
     L faces = 0, pairs = 0;
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
-        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
-        const double* __restrict m = w.m;
+        const Rows w = read(in, work, nx, ny, nz, i, j);
         unsigned char* __restrict d8 = l.d8 + (i + 1) * PP + j * P;
         int bad = 0, count = 0, other = 0;
         for (L k = 0; k < nz; k++) {
-          const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
-          const double d = s + w.e[k];
+          const double cx = over * w.x[k], cy = over * w.y[k], cz = over * w.z[k+1];
+          const double excess = over * w.e[k];
+          const double d = ((over * w.z[k] + cz) + (over * w.ym[k] + cy)) + (over * w.xm[k] + cx) + excess;
           const double in_range = d < 7.0 ? d : 7.0;  // six faces at most
           const int whole = (int)((in_range > 0.0 ? in_range : 0.0) + 0.5);
-          const int x = w.x[k] > 0.5, y = w.y[k] > 0.5, z = w.z[k+1] > 0.5;
-          const double gap = d - (double)whole, gx = w.x[k] - (double)x, gy = w.y[k] - (double)y;
-          const double gz = w.z[k+1] - (double)z;
+          const int x = cx > 0.5, y = cy > 0.5, z = cz > 0.5;
+          const double gap = d - (double)whole, gx = cx - (double)x, gy = cy - (double)y;
+          const double gz = cz - (double)z;
           bad |= whole > 6;
-          bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(w.e[k] > -1e-12);
+          bad |= !(gap * gap + gx * gx + gy * gy + gz * gz < 1e-24) | !(excess > -1e-12);
           count += x + y + z;
           other += d8[k] != (unsigned char)whole;
           d8[k] = (unsigned char)whole;
         }
-        if (in.has_mass) for (L k = 0; k < nz; k++) bad |= m[k] != 0.0;
+        if (in.has_mass) for (L k = 0; k < nz; k++) bad |= w.m[k] != 0.0;
         if (bad) return false;
         faces += count;
         changed += other;
@@ -120,48 +133,46 @@
     }
     return pairs == faces;
   }
-  // Numbers of one row in both precisions.
-  INLINED void fill_row(const Rows& w, L n, double* __restrict d, double* __restrict cx,
+  // Numbers of one row in both precisions; whether zeros came or went.
+  INLINED bool fill_row(const Rows& w, double over, L n, double* __restrict d, double* __restrict cx,
                         double* __restrict cy, double* __restrict cz, float* __restrict di,
                         float* __restrict fx, float* __restrict fy, float* __restrict fz,
                         float* __restrict fe) {
+    int changed = 0;
     for (L k = 0; k < n; k++) {
-      const double s = ((w.z[k] + w.z[k+1]) + (w.ym[k] + w.y[k])) + (w.xm[k] + w.x[k]);
-      const double excess = w.e[k] + w.m[k], all = s + excess, over = 1.0 / (all > 0.0 ? all : 1.0);
-      d[k] = all; cx[k] = w.x[k]; cy[k] = w.y[k]; cz[k] = w.z[k+1];
-      di[k] = all > 0.0 ? (float)over : 0.f;
-      fx[k] = (float)w.x[k]; fy[k] = (float)w.y[k]; fz[k] = (float)w.z[k+1];
-      fe[k] = (float)excess;
+      const double x = over * w.x[k], y = over * w.y[k], z = over * w.z[k+1];
+      const double excess = over * w.e[k] + over * w.m[k];
+      const double all = ((over * w.z[k] + z) + (over * w.ym[k] + y)) + (over * w.xm[k] + x) + excess;
+      const float one = all > 0.0 ? (float)(1.0 / all) : 0.f;
+      const float sx = (float)x, sy = (float)y, sz = (float)z, se = (float)excess;
+      changed |= ((fx[k] > 0.f) != (sx > 0.f)) | ((fy[k] > 0.f) != (sy > 0.f))
+                 | ((fz[k] > 0.f) != (sz > 0.f)) | ((fe[k] > 0.f) != (se > 0.f));
+      d[k] = all; cx[k] = x; cy[k] = y; cz[k] = z;
+      di[k] = one;
+      fx[k] = sx; fy[k] = sy; fz[k] = sz; fe[k] = se;
     }
+    return changed != 0;
   }
-  // stats: sums and numbers of the positive couplings of the axes; how many zeros came or went; the
-  // largest coupling (number, if there is none), the least number, the sum of all; how many cells
-  // are held.
+  // stats: sums and numbers of the positive couplings of the axes; in how many rows zeros came or
+  // went; the largest coupling (number, if there is none), the least number, the sum of all; how
+  // many cells are held.
   static void fill_general(const Level& l, const Input& in, double unit, double* work, double* d,
                            double* cx, double* cy, double* cz, double* stats) {
     const L nx = l.nx, ny = l.ny, nz = l.nz;
-    const Rows w = rows_at(work, nz);
+    const double over = 1.0 / unit;
     Span axes[3] = {}, others = {};
+    look_all(axes[0], in.c0, nx - 1, ny, nz, over, work);
+    look_all(axes[1], in.c1, nx, ny - 1, nz, over, work);
+    look_all(axes[2], in.c2, nx, ny, nz - 1, over, work);
+    look_all(others, in.e, nx, ny, nz, over, work);
+    if (in.has_mass) look_all(others, in.m, nx, ny, nz, over, work);
     for (L i = 0; i < nx; i++)
       for (L j = 0; j < ny; j++) {
-        read(in, w, nx, ny, nz, i, j, 1.0 / unit);
-        look(axes[0], w.x, nz);
-        look(axes[1], w.y, nz);
-        look(axes[2], w.z + 1, nz);
-        look(others, w.e, nz);
-        if (in.has_mass) look(others, w.m, nz);
+        const Rows w = read(in, work, nx, ny, nz, i, j);
         const L at = (i + 1) * l.PP + j * l.P;
-        int changed = 0;
-        for (L k = 0; k < nz; k++) {
-          const L q = at + k;
-          changed += ((l.cx[q] > 0.f) != ((float)w.x[k] > 0.f)) + ((l.cy[q] > 0.f) != ((float)w.y[k] > 0.f))
-                     + ((l.cz[q] > 0.f) != ((float)w.z[k+1] > 0.f))
-                     + ((l.e[q] > 0.f) != ((float)(w.e[k] + w.m[k]) > 0.f));
-        }
-        stats[6] += changed;
-        fill_row(w, nz, d + at, cx + at, cy + at, cz + at, l.di + at, l.cx + at, l.cy + at, l.cz + at,
-                 l.e + at);
-        if (l.m) for (L k = 0; k < nz; k++) l.m[at+k] = (float)w.m[k];
+        stats[6] += fill_row(w, over, nz, d + at, cx + at, cy + at, cz + at, l.di + at, l.cx + at,
+                             l.cy + at, l.cz + at, l.e + at);
+        if (l.m) for (L k = 0; k < nz; k++) l.m[at+k] = (float)(over * w.m[k]);
       }
     double most = 0.0, any = 0.0, least = 0.0;
     for (int a = 0; a < 3; a++) {
@@ -182,7 +193,7 @@
     stats[9] += total(others.sum);
     stats[10] = total(others.positive);
   }
-  // First and last unknown of every plane.
+  // First and last unknown of every plane, with zeros behind it that make up whole vectors.
   static void find_runs(const Level& l) {
     l.run[0] = l.run[1] = l.run[2 * (l.nx + 1)] = l.run[2 * (l.nx + 1) + 1] = 0;
     for (L i = 1; i <= l.nx; i++) {
@@ -191,7 +202,7 @@
       while (first < n && !(l.mask ? l.d8[at+first] > 0 : l.di[at+first] > 0.f)) first++;
       while (last > first && !(l.mask ? l.d8[at+last-1] > 0 : l.di[at+last-1] > 0.f)) last--;
       l.run[2*i] = (int)(first < n ? first : 0);
-      l.run[2*i+1] = (int)(first < n ? last : 0);
+      l.run[2*i+1] = (int)(first < n ? smaller(first + (last - first + 15) / 16 * 16, n) : 0);
     }
   }
   // The coarse operator of piecewise constant transfer: couplings of the fine faces between two
@@ -234,6 +245,7 @@
           stats[3+a] += total(positive);
         }
       }
+    join_chain(l, c);
     for (L I = 1; I <= c.nx; I++)
       for (L J = 0; J < c.ny; J++) {
         const L at = I * c.PP + J * c.P;
@@ -244,6 +256,29 @@
           c.di[q] = d > 0.f ? 1.f / d : 0.f;
         }
       }
+  }
+  // Where more than one cell lies along one axis only, couplings of the faces and half of those
+  // within the pairs conduct one after the other; half of the first is the least (_cycle.py).
+  static void join_chain(const Level& l, const Level& c) {
+    const L n = l.nx * l.ny * l.nz;
+    if (n < 3 || larger(larger(l.nx, l.ny), l.nz) != n) return;
+    const int axis = l.nx == n ? 0 : l.ny == n ? 1 : 2;
+    const L step = step_along(l, axis), coarse_step = step_along(c, axis);
+    float* const to = along(c, axis) + c.PP;
+    for (L k = 1; k + 1 < n; k += 2) {
+      const L q = l.PP + k * step;
+      const float between = coupling(l, axis, q);
+      const float resistance = 1.f / coupling(l, axis, q - step)
+                               + (k + 2 < n ? 1.f / coupling(l, axis, q + step) : 0.f);
+      const float joined = between / (1.f + .5f * between * resistance);
+      to[k / 2 * coarse_step] = joined > .5f * between ? joined : .5f * between;
+    }
+  }
+  INLINED L step_along(const Level& l, int axis) { return axis == 0 ? l.PP : axis == 1 ? l.P : 1; }
+  INLINED float* along(const Level& l, int axis) { return axis == 0 ? l.cx : axis == 1 ? l.cy : l.cz; }
+  INLINED float coupling(const Level& l, int axis, L q) {
+    if (l.mask) return l.d8[q] > 0 && l.d8[q + step_along(l, axis)] > 0 ? 1.f : 0.f;
+    return along(l, axis)[q];
   }
   // A row of the coarse operator from sums of fine rows; past the end of these there are zeros.
   INLINED void merge_row(bool pairs, L n, const float* __restrict tx, const float* __restrict ty,
@@ -284,81 +319,6 @@
       }
       if (m) for (L k = 0; k < nz; k++) { te[k] -= m[k]; tm[k] += m[k]; }
     }
-  }
-
-  INLINED void subtract(double* __restrict row, L n, double factor, const double* __restrict pivot) {
-    for (L j = 0; j < n; j++) row[j] -= factor * pivot[j];
-  }
-  INLINED void subtract_four(double* __restrict row, L n, const double* factors,
-                             const double* __restrict pivots) {
-    FUSED
-    const double a = factors[0], b = factors[1], c = factors[2], d = factors[3];
-    const double *p = pivots, *q = p + n, *r = q + n, *s = r + n;
-    for (L j = 0; j < n; j++) row[j] -= (a * p[j] + b * q[j]) + (c * r[j] + d * s[j]);
-  }
-  // Of one cell, within rounding of doubles: closed regions stay singular.
-  INLINED double diagonal(const Level& l, L q) {
-    if (l.mask) return (double)l.d8[q];
-    return (double)l.e[q] + (((double)l.cx[q] + (double)l.cx[q-l.PP]) + ((double)l.cy[q] + (double)l.cy[q-l.P])
-                             + ((double)l.cz[q] + (double)l.cz[q-1]));
-  }
-  // The inverse of the coarsest level by elimination, scaled to a diagonal of one so that pivots say
-  // how nearly singular it is; rows without an unknown are zero. False if a pivot is too small.
-  static bool invert(const Level& l, double* a, double least) {
-    const L P = l.P, PP = l.PP, n = l.nx * l.ny * l.nz;
-    double scale[128];
-    for (L q = 0; q < n * n; q++) a[q] = 0.0;
-    for (L i = 1, m = 0; i <= l.nx; i++)
-      for (L j = 0; j < l.ny; j++)
-        for (L k = 0; k < l.nz; k++, m++) {
-          const L q = i * PP + j * P + k;
-          const double d = diagonal(l, q);
-          scale[m] = d > 0.0 ? __builtin_sqrt(1.0 / d) : 0.0;
-          a[m * n + m] = 1.0;
-          const L at[3] = {q + PP, q + P, q + 1}, next[3] = {m + l.ny * l.nz, m + l.nz, m + 1};
-          const bool there[3] = {i < l.nx, j + 1 < l.ny, k + 1 < l.nz};
-          for (int f = 0; f < 3; f++) {
-            if (!there[f]) continue;
-            const double c = l.mask ? (double)(l.d8[q] > 0 && l.d8[at[f]] > 0)
-                                    : (double)(f == 0 ? l.cx : f == 1 ? l.cy : l.cz)[q];
-            a[m * n + next[f]] = a[next[f] * n + m] = -c;
-          }
-        }
-    for (L i = 0; i < n; i++)
-      for (L j = 0; j < n; j++) if (i != j) a[i * n + j] *= scale[i] * scale[j];
-    // Four pivots at a time: first among their own rows, then all four in every other row.
-    for (L first = 0; first < n; first += 4) {
-      const L count = smaller(4, n - first);
-      double* block = a + first * n;
-      for (L k = 0; k < count; k++) {
-        double* pivot = block + k * n;
-        double& head = pivot[first + k];
-        if (!(head > least)) return false;
-        const double over = 1.0 / head;
-        head = 1.0;
-        for (L j = 0; j < n; j++) pivot[j] *= over;
-        for (L i = 0; i < count; i++) {
-          double* row = block + i * n;
-          const double factor = row[first + k];
-          if (i == k || factor == 0.0) continue;
-          row[first + k] = 0.0;
-          subtract(row, n, factor, pivot);
-        }
-      }
-      for (L i = 0; i < n; i++) {
-        if (i >= first && i < first + count) continue;
-        double factors[4] = {0, 0, 0, 0};
-        for (L k = 0; k < count; k++) {
-          factors[k] = a[i * n + first + k];
-          a[i * n + first + k] = 0.0;
-        }
-        if (count == 4) subtract_four(a + i * n, n, factors, block);
-        else for (L k = 0; k < count; k++) subtract(a + i * n, n, factors[k], block + k * n);
-      }
-    }
-    for (L i = 0; i < n; i++)
-      for (L j = 0; j < n; j++) a[i * n + j] *= scale[i] * scale[j];
-    return true;
   }
 
   // ---- is every unknown connected to a known value or to mass? ----
@@ -442,10 +402,12 @@ const Multigrid::Aggregates aggregates = {
 const Multigrid::Recycled recycled = {
   a[SLOT_RECYCLED], a[SLOT_TRAIL_MOST], a[SLOT_CELLS], (const short*)a[SLOT_RECYCLED_DIRECTIONS],
   (const double*)a[SLOT_RECYCLED_WEIGHTS], (float*)a[SLOT_TRAIL], (double*)a[SLOT_TRAIL_NUMBERS]};
+const long long place = a[SLOT_ITERATES_STEP] * system;
 const Multigrid::Fine fine = {
-  (float*)a[SLOT_DIRECTIONS] + part, (double*)a[SLOT_ITERATES] + part,
+  (float*)a[SLOT_DIRECTIONS] + place, (double*)a[SLOT_ITERATES] + place,
   (double*)a[SLOT_DIAGONALS] + part, (double*)a[SLOT_COUPLINGS_X] + part,
-  (double*)a[SLOT_COUPLINGS_Y] + part, (double*)a[SLOT_COUPLINGS_Z] + part};
+  (double*)a[SLOT_COUPLINGS_Y] + part, (double*)a[SLOT_COUPLINGS_Z] + part,
+  a[SLOT_ITERATES_STEP] == 0};
 double& unit = ((double*)a[SLOT_UNITS])[system];
 const Multigrid::Input in = Multigrid::input(a + SLOT_INPUTS, system);
 const Multigrid::Level l = Multigrid::level(rows + ROW * a[SLOT_LEVEL], system);

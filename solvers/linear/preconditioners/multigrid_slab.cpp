@@ -71,7 +71,7 @@ const Multigrid::Plan plan = {rows, 0, 0, 0, nullptr, (float*)a[SLOT_WORK],
                               (float)numbers[NUMBER_FIRST_STEP], (float)numbers[NUMBER_SECOND_STEP]};
 const Multigrid::Fine fine = {
   (float*)a[SLOT_DIRECTIONS], (double*)a[SLOT_ITERATES], (double*)a[SLOT_DIAGONALS],
-  (double*)a[SLOT_COUPLINGS_X], (double*)a[SLOT_COUPLINGS_Y], (double*)a[SLOT_COUPLINGS_Z]};
+  (double*)a[SLOT_COUPLINGS_X], (double*)a[SLOT_COUPLINGS_Y], (double*)a[SLOT_COUPLINGS_Z], false};
 if (op == OP_DESCEND) Multigrid::descend(plan, l, next, a[SLOT_HAS_GUESS] == 0);
 else if (op == OP_ASCEND) out[0] = Multigrid::ascend(plan, l, next, core, a[SLOT_LEVEL] == 0);
 else if (op == OP_TURN) out[0] = Multigrid::turn(l, fine.p, core, factor);

@@ -4,7 +4,18 @@
     float* p;
     double* x;
     double *d, *cx, *cy, *cz;  // couplings in double; unused on a mask level
+    bool shared;               // whether other systems use the direction and the iterate too
   };
+  // Zeros where a solve does not write, in memory that another system has used.
+  OUTLINED void clear_around(const Level& l, const Fine& f) {
+    for (L i = 1; i <= l.nx; i++) {
+      const L at = i * l.PP, before = l.run[2*i], end = at + l.run[2*i+1], behind = at + l.PP - end;
+      clear(f.p + at, before);
+      clear(f.p + end, behind);
+      clear((float*)(f.x + at), 2 * before);
+      clear((float*)(f.x + end), 2 * behind);
+    }
+  }
   // p . A p of one plane.
   INLINED double energy_plane(bool M, const Level& l, const float* p, L j) {
     FUSED
@@ -23,6 +34,7 @@
           const float s = ((x0[g-1] + x0[g+1]) + (x0[g-P] + x0[g+P])) + (xm[g] + xp[g]); \
           part[k] += x0[g] * ((float)d8[g] * x0[g] - s); }
         for (; u + 64 <= end; u += 64) for (int k = 0; k < 64; k++) TERM(k)
+        for (; u + 16 <= end; u += 16) for (int k = 0; k < 16; k++) TERM(k)
         for (; u < end; u++) TERM(0)
 #undef TERM
         sum += total(part);
@@ -37,16 +49,14 @@
       float part[64];
       for (int k = 0; k < 64; k++) part[k] = 0.f;
       L u = q;
-      for (; u + 64 <= end; u += 64)
-        for (int k = 0; k < 64; k++) {
-          const L g = u + k;
-          const float v = x0[g], dx = xp[g] - v, dy = x0[g+P] - v, dz = x0[g+1] - v;
-          part[k] += e[g] * v * v + cx[g] * dx * dx + cy[g] * dy * dy + cz[g] * dz * dz;
-        }
-      for (; u < end; u++) {
-        const float v = x0[u], dx = xp[u] - v, dy = x0[u+P] - v, dz = x0[u+1] - v;
-        part[0] += e[u] * v * v + cx[u] * dx * dx + cy[u] * dy * dy + cz[u] * dz * dz;
-      }
+#define TERM(k) { \
+        const L g = u + k; \
+        const float v = x0[g], dx = xp[g] - v, dy = x0[g+P] - v, dz = x0[g+1] - v; \
+        part[k] += e[g] * v * v + cx[g] * dx * dx + cy[g] * dy * dy + cz[g] * dz * dz; }
+      for (; u + 64 <= end; u += 64) for (int k = 0; k < 64; k++) TERM(k)
+      for (; u + 16 <= end; u += 16) for (int k = 0; k < 16; k++) TERM(k)
+      for (; u < end; u++) TERM(0)
+#undef TERM
       sum += total(part);
     }
     return sum;
@@ -268,6 +278,7 @@
     const Level l = level(plan.rows, plan.system);
     const Range r = share(t, l.nx);
     const double bb = square(l, b, t, r);
+    if (f.shared) clear_around(l, f);
     double status = MAX_ITERATIONS, refreshes = 0.0, rr = bb, zr = 1.0, renewed = bb;
     int iteration = 0;
     const bool finite = bb < __builtin_inf(), trivial = bb == 0.0 || !finite;
