@@ -42,8 +42,11 @@ def group_inverse(matrix: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_markov_chains(is_sparse: bool, pieces: int) -> None:
     matrix = scipy.linalg.block_diag(*(generator_matrix(30, seed) for seed in range(pieces)))
-    A = SparseOperator.from_scipy(scipy.sparse.csr_array(matrix)) if is_sparse else matrix
-    A = A if is_sparse else DenseOperator(torch.from_numpy(matrix))
+    A = (
+        SparseOperator.from_scipy(scipy.sparse.csr_array(matrix))
+        if is_sparse
+        else DenseOperator(torch.from_numpy(matrix))
+    )
     b = torch.from_numpy(matrix @ np.random.default_rng(9).normal(size=len(matrix)))
     solution = linear_solve(A, b)
     assert solution.all_converged

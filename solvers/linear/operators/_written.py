@@ -28,7 +28,7 @@ class Written:
         tensors = list(tensors)
         self._marks = [_mark(tensor) for tensor in tensors]
         self._copies = [tensor.clone() if tensor.is_inference() else None for tensor in tensors]
-        # Those that the same objects are compared by, which is quicker.
+        # Kept to recognise the same objects by, which is quicker than to mark them again.
         is_plain = not any(tensor.is_inference() or _is_wrapped(tensor) for tensor in tensors)
         self._plain = tensors if is_plain else None
 
