@@ -44,7 +44,9 @@ class SolverSettings:
             the path by factors of ten. An item that fails even in parts keeps the smallest
             smoothing that it came to.
         tolerance: Largest balance and velocity residual, in the model's own units.
-        path_tolerance: Largest relative deviation of a complementarity product from kappa.
+        path_tolerance: Largest relative deviation of a complementarity product from kappa. Ten
+            times as much before Newton's last step where only the gradient of an exact step asks
+            for the path.
         attempts: Starts that an item gets one after the other if it does not converge. They lie
             in different directions: what jams from one rarely jams from the next.
         attempt_iterations: Iterations that each attempt gets.

@@ -102,6 +102,9 @@ const V margin = PRUNING * steps[1];
 @NEWTON:NODE@
 
 V cap[1] = {V(GAIN_CAP)}, last = V(__builtin_inf()), earlier = last;
+// What only serves an exact step, its gradient or its rescue, may be as far from the path as the last
+// step brings within the tolerance by far.
+const double path_most = is_smooth ? PATH_TOLERANCE : 10.0 * PATH_TOLERANCE;
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
 for (;;) {
   release();
@@ -131,7 +134,7 @@ for (;;) {
   earlier = run[0] > 0.5 ? last : earlier;
   last = run[0] > 0.5 ? vmax(err[0], err[1]) : last;
   const M good = (err[0] < NEWTON_TOLERANCE) & (err[1] < NEWTON_TOLERANCE) &
-                 (err[2] < PATH_TOLERANCE) &
+                 (err[2] < path_most) &
                  ((determinant[0] > 0.0) | (smooth ? one > zero : one < zero)) &
                  (filled < SLOTS_MOST + 0.5);
   passed = ((run[0] > 0.5) & good) ? one : passed;

@@ -43,7 +43,8 @@ __all__ = [
 _TINY = 1e-150
 """Keeps squares of lengths away from zero without changing one that means something."""
 
-_RADIUS_ITERATIONS = 4
+_RADIUS_ITERATIONS = 2
+"""From a start within 4 % to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +263,9 @@ def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> SmoothRadius
 
     with ``t`` the length of ``b - rho y``, ``p`` the bound and ``c = rho kappa``. With
     ``beta = t / (1 + e)`` the excess e is the largest root of
-    ``e ((1 + e)^2 - t^2/p^2) = (c/p^2) (1 + e)^2``. All roots of this cubic are real, so Halley's
-    method comes to the largest from above without overshooting, with three times the digits in
-    every iteration.
+    ``e ((1 + e)^2 - t^2/p^2) = (c/p^2) (1 + e)^2``, all of whose roots are real. With the share
+    ``(1 + e) / (1 + e + t/p)`` known it is a quadratic; that of ``e = max(t/p - 1, 0) + c/p^2``
+    leaves at most 4 %, and Halley's method makes three times the digits in every iteration.
 
     Args:
         length: t, positive.
@@ -274,11 +275,13 @@ def smooth_radius(length: Scalar, bound: Scalar, spread: Scalar) -> SmoothRadius
     per_bound = sc.reciprocal(bound)
     ratio = sc.multiply(length, per_bound)
     gamma = sc.multiply(spread, sc.multiply(per_bound, per_bound))
-    # Upper bound of e: the positive root of e (e + 1 - t/p) = (c/p^2) (e + 1).
-    middle = sc.multiply(0.5, sc.subtract(sc.add(ratio, gamma), 1.0))
-    root = sc.sqrt(sc.add(sc.multiply(middle, middle), gamma))
+    stretch = sc.add(sc.maximum(ratio, 1.0), gamma)
+    part = sc.multiply(gamma, sc.divide(stretch, sc.add(stretch, ratio)))
+    # The positive root of e (e + 1 - t/p) = part (e + 1).
+    middle = sc.multiply(0.5, sc.subtract(sc.add(ratio, part), 1.0))
+    root = sc.sqrt(sc.add(sc.multiply(middle, middle), part))
     total = sc.add(root, sc.absolute(middle))
-    excess = sc.where(sc.greater(middle, 0.0), total, sc.divide(gamma, total))
+    excess = sc.where(sc.greater(middle, 0.0), total, sc.divide(part, total))
     for _ in range(_RADIUS_ITERATIONS):
         stretch = sc.add(1.0, excess)
         inner = sc.multiply(sc.subtract(stretch, ratio), sc.add(stretch, ratio))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -91,6 +92,25 @@ def test_smoothed_radius_solves_its_equation(length: float, bound: float, spread
     room = (bound - beta) * (bound + beta)
     if room > 1e-9 * bound**2:
         assert beta + spread * beta / room == pytest.approx(length, rel=1e-5)
+
+
+@given(
+    ratio=st.floats(1e-6, 1e6) | st.floats(0.9, 1.1), gamma=st.floats(-16, 6).map(lambda x: 10**x)
+)
+def test_smoothed_radius_is_exact_to_rounding(ratio: float, gamma: float) -> None:
+    """Beside the same root by bisection in 40 digits; rounding of the ratio is not ours."""
+    excess = float(smooth_radius(scalar(ratio), scalar(1.0), scalar(gamma)).excess)
+    with localcontext() as context:
+        context.prec = 40
+        r, g = Decimal(ratio), Decimal(gamma)
+        low, high = Decimal(0), r + 2 * g + g.sqrt() + 1
+        for _ in range(120):
+            e = (low + high) / 2
+            if e * ((1 + e) ** 2 - r * r) < g * (1 + e) ** 2:
+                low = e
+            else:
+                high = e
+    assert abs(excess - float(low)) <= 4e-15 * (float(low) + min(ratio, 1.0))
 
 
 @pytest.mark.parametrize("kappa", [None, 1e-3, 1.0])
