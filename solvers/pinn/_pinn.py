@@ -38,6 +38,7 @@ from solvers.pinn._arguments import (
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
 from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork, default_network
+from solvers.pinn._noise import warn_of_followed_noise
 from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
 from solvers.pinn._weights import LossWeights
 from solvers.training import Objective
@@ -236,6 +237,11 @@ class PINN(Trainer[PINNResult]):
             reweight=lambda: collocation.reweight(theta.detach()),
             state=collocation,
         )
+
+    def _judge(self, theta: Tensor, report: Report) -> Report:
+        """Say where coefficients were found from noise."""
+        warn_of_followed_noise(self.problem, self.field(theta))
+        return report
 
     def result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
         """Put parameters and their story together."""
