@@ -58,6 +58,7 @@ GROUPS = {
         "pinn_engine",
         "threads",
         "pinn_accuracy",
+        "pinn_defaults",
         "pinn_arms",
         "pinn_spectrum",
         "pinn_ritz",

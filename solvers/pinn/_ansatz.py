@@ -3,6 +3,7 @@ r"""Fields that satisfy conditions by construction.
 A field is :math:`u = G + D\,N` with the network's output :math:`N`: :math:`G` takes the given
 values, :math:`D` vanishes where they are given. :math:`G` starts as the initial state and is
 corrected axis by axis on the faces of the box (transfinite interpolation, Gordon and Hall 1973).
+In a ball, :math:`G` is the number that is given on its surface and :math:`D = 1 - |x - c|^2 / R^2`.
 Periodic axes enter the network as sine and cosine.
 
 Where data contradict each other (a hot bar between cold ends, a lid that slides past walls), a
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 from solvers.core import SettingsError, check_choice
 from solvers.kernels import Tape, scalar
-from solvers.pde import Box, Condition, Dirichlet, Initial, Periodic, Problem
+from solvers.pde import Ball, Box, Condition, Dirichlet, Initial, Periodic, Problem
 from solvers.pinn._contradictions import contradicted
 from solvers.pinn._given import Function, faces_of, function_of, is_sought
 
@@ -132,6 +133,10 @@ def _field_parts(
 
     Conditions that hold by construction are added to ``taken``, those that could not to ``left``.
     """
+    ball = _in_a_ball(problem, name, exact)
+    if ball is not None:
+        taken.add(ball[0])
+        return ball[1:]
     held = _candidates(problem, name, exact)
     while True:
         given, factor = _constant(0.0), _constant(1.0)
@@ -163,6 +168,37 @@ def _candidates(problem: Problem, name: str, exact: Exact) -> list[Condition]:
             if condition.on is None and _can_be_exact(problem, condition.values.values()):
                 faces.append(condition)
     return [*starts, *faces]
+
+
+def _in_a_ball(
+    problem: Problem, name: str, exact: Exact
+) -> tuple[Dirichlet, Function, Function] | None:
+    """The one condition of a field in a ball, if it gives numbers on the whole surface.
+
+    Functions of a place on the surface need not be smooth inside, and stay terms of the loss.
+    """
+    if not isinstance(problem.domain, Ball) or exact == "periodic":
+        return None
+    found = [c for c in problem.conditions if isinstance(c, Dirichlet) and name in c.values]
+    if len(found) != 1 or found[0].axis is not None or found[0].on is not None:
+        return None
+    value = found[0].values[name]
+    if callable(value) or any(callable(other) for other in found[0].values.values()):
+        return None
+    return found[0], _constant(float(value)), _inside(problem.domain)
+
+
+def _inside(ball: Ball) -> Function:
+    """Factor that is one in the centre and vanishes on the surface."""
+
+    def inside(x: Sequence[Any]) -> Any:
+        share: Any = 1.0
+        for value, middle in zip(x, ball.center.tolist(), strict=False):
+            part = scalar.multiply(1.0 / ball.radius, scalar.subtract(value, middle))
+            share = scalar.subtract(share, scalar.square(part))
+        return share
+
+    return inside
 
 
 def _constant(value: float) -> Function:

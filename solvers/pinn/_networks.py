@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from solvers.core import SettingsError, check_count
 from solvers.derivatives import Layers, ModuleLayers
+from solvers.pde import Problem
 
-__all__ = ["MLP", "ModifiedMLP", "OwnNetwork"]
+__all__ = ["MLP", "ModifiedMLP", "OwnNetwork", "default_network"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ class MLP:
     def layers(self, inputs: int, outputs: int, seed: int) -> Layers:
         """Shape of the network."""
         return Layers((inputs, *[self.width] * self.depth, outputs), self.activation)
+
+
+def default_network(problem: Problem) -> MLP:
+    """Four hidden layers of 16, with what an equation asks for beside.
+
+    Equations of second order in time have waves that come and go, which sines follow and
+    hyperbolic tangents hardly do. Those of third order and higher break into many narrow waves, and
+    get layers of 24.
+    """
+    orders = {order for sought in problem.derivatives.values() for order in sought}
+    time = problem.domain.axis("t") if "t" in problem.domain.axes else None
+    is_wave = time is not None and any(order[time] >= 2 for order in orders)
+    is_high = any(sum(order) >= 3 for order in orders)
+    return MLP(width=24 if is_high else 16, activation="sin" if is_wave else "tanh")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ from solvers.pinn._arguments import (
 )
 from solvers.pinn._collocation import Collocation, Sampling
 from solvers.pinn._fit import Trainer
-from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork
+from solvers.pinn._networks import MLP, ModifiedMLP, OwnNetwork, default_network
+from solvers.pinn._noise import warn_of_followed_noise
 from solvers.pinn._result import ErrorMeter, FieldNetwork, PINNResult
 from solvers.pinn._weights import LossWeights
 from solvers.training import Objective
@@ -53,7 +54,8 @@ class PINN(Trainer[PINNResult]):
 
     Args:
         problem: What is solved.
-        network: `MLP`, `ModifiedMLP`, or a module of your own; four hidden layers of 16 by default.
+        network: `MLP`, `ModifiedMLP`, or a module of your own; four hidden layers of 16 by default,
+            with sines for equations of second order in time, of 24 for third order and higher.
         seed: Seed of parameters and points.
         exact: Conditions that hold by construction: ``"all"`` that can, all ``"boundary"``
             conditions but not the initial ones, or ``"periodic"`` ones only. The others are terms
@@ -133,7 +135,7 @@ class PINN(Trainer[PINNResult]):
         ):
             check_count(name, value)
         self.problem = problem
-        self.network = network_of(network, MLP())
+        self.network = network_of(network, default_network(problem))
         self.seed, self.resample_every = seed, resample_every
         given = weights_of(weights)
         self.reweight_every = reweight_every if given else None
@@ -235,6 +237,11 @@ class PINN(Trainer[PINNResult]):
             reweight=lambda: collocation.reweight(theta.detach()),
             state=collocation,
         )
+
+    def _judge(self, theta: Tensor, report: Report) -> Report:
+        """Say where coefficients were found from noise."""
+        warn_of_followed_noise(self.problem, self.field(theta))
+        return report
 
     def result(self, theta: Tensor, report: Report, history: list[dict[str, float]]) -> PINNResult:
         """Put parameters and their story together."""

@@ -119,6 +119,13 @@ def test_pinn_ritz(answer: Any) -> None:
     assert widths == sorted(widths, reverse=True)
 
 
+def test_pinn_defaults(answer: Any, benchmark: Load) -> None:
+    module = benchmark("pinn_defaults")
+    assert all(0 < module.statement(maker)[1] <= 1e-2 for maker in module.makers().values())
+    record, _ = answer("pinn_defaults")
+    assert [row["name"] for row in record["rows"] if row["holds"]] == ["Heat", "Poisson"]
+
+
 def test_penetration(answer: Any) -> None:
     record, _ = answer("penetration")
     rows = {row["engine"]: row for row in record["rows"]}

@@ -21,6 +21,7 @@ from solvers.derivatives import (
     SweepEngine,
     residual_engine,
 )
+from solvers.derivatives._tiles import best_tile, strips
 from solvers.kernels import scalar
 
 
@@ -319,3 +320,24 @@ def test_bad_points_are_refused() -> None:
         engine.loss(torch.zeros(3, dtype=torch.float64))
     with pytest.raises(ShapeError, match="no point"):
         engine.set_points(case.points(4)[:0])
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 9))
+def test_tiles_cover_a_layer_once_and_fit_the_registers(
+    registers: int, rows: int, columns: int, least: int
+) -> None:
+    least = min(least, columns)
+    for tile in (
+        best_tile(rows, columns, registers),
+        best_tile(rows, least, registers, least=least),
+    ):
+        assert tile[0] * tile[1] + tile[1] + 1 <= registers or tile == (1, least)
+        for length, size in ((rows, tile[0]), (columns, tile[1])):
+            places = [
+                place
+                for step, first, end in strips(length, size)
+                for start in range(first, end, step)
+                for place in range(start, start + step)
+            ]
+            assert places == list(range(length))

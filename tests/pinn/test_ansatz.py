@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.pde import Box, Data, Dirichlet, Initial, Neumann, Periodic, Problem, sample
+from solvers.pde import (
+    Ball,
+    Box,
+    Data,
+    Dirichlet,
+    Initial,
+    Neumann,
+    Periodic,
+    Problem,
+    problems,
+    sample,
+)
 from solvers.pde.functions import cos, exp, pi, sin
 from solvers.pinn import MLP, PINN
 
@@ -147,3 +158,30 @@ def test_a_start_that_cannot_be_recorded_is_a_term_beside_a_rate_that_can() -> N
     pinn = small(string, backend="sweep")
     assert "initial u" in pinn.collocation.names
     assert "initial u_t" in pinn.collocation.names
+
+
+@pytest.mark.parametrize(
+    ("value", "is_exact"), [(2.0, True), (lambda x: 1 / x, False), (lambda k: k, False)]
+)
+def test_numbers_on_the_surface_of_a_ball_hold_by_construction(value: Any, is_exact: bool) -> None:
+    disc = Problem(
+        name="disc", domain=Ball(radius=0.5, x=1.0, y=2.0), coefficients={"k": 2.0},
+        residual=lambda u, k: u.xx + u.yy + k, conditions=[Dirichlet(u=value)],
+    )  # fmt: skip
+    pinn = small(disc)
+    assert ("dirichlet boundary u" not in pinn.collocation.names) is is_exact
+    angle = torch.linspace(0, 6, 7, dtype=torch.float64)
+    rim = torch.stack([1 + 0.5 * angle.cos(), 2 + 0.5 * angle.sin()], -1)
+    held = (pinn.field(pinn.initial())(rim) - 2.0).abs().max() < 1e-14
+    assert bool(held) is is_exact
+    assert len(small(disc, exact="periodic").collocation.names) == 2
+
+
+def test_the_default_network_follows_the_order_of_the_equation() -> None:
+    for problem, network in (
+        (problems.Heat(), MLP()),
+        (problems.Poisson(2), MLP()),
+        (problems.Wave(), MLP(activation="sin")),
+        (problems.KortewegDeVries(), MLP(width=24)),
+    ):
+        assert PINN(problem).network == network

@@ -115,6 +115,30 @@ def test_unknown_coefficient_is_found_from_noisy_data() -> None:
     assert result.relative_l2 < 5e-3
 
 
+@pytest.mark.parametrize("weight", [10.0, 1e-4])
+def test_a_network_that_follows_the_noise_says_so(
+    weight: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(60, 2, generator=generator, dtype=torch.float64)
+    noise = 0.01 * torch.randn(60, generator=generator, dtype=torch.float64)
+    values = torch.exp(-0.15 * pi**2 * points[:, 1]) * torch.sin(pi * points[:, 0]) + noise
+    rod = Problem(
+        name="rod", domain=Box(x=(0, 1), t=(0, 1)), residual=lambda u, k: u.t - k * u.xx,
+        coefficients={"k": 0.5}, unknown=("k",),
+        conditions=[
+            Initial(u=lambda x: sin(pi * x)), Dirichlet(axis="x", side="both", u=0.0),
+            Data(points, scale=0.01, u=values),
+        ],
+    )  # fmt: skip
+    pinn = PINN(rod, MLP(width=8, depth=2), points=400, condition_weight=weight)
+    found = pinn.fit(60, steps=1000, on_failure="mask").coefficients["k"]
+    said = [str(w.message) for w in recwarn if issubclass(w.category, NumericalWarning)]
+    is_right = found == pytest.approx(0.15, rel=0.02)
+    assert is_right is (weight < 1)
+    assert is_right is not any("condition_weight=1e-04" in words for words in said)
+
+
 def test_backends_take_the_same_way() -> None:
     losses = []
     for backend in ("compiled", "sweep", "nested"):

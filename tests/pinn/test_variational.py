@@ -26,6 +26,7 @@ from solvers.pde import (
     sample,
     variational_problem,
 )
+from solvers.pde._arguments import with_arguments
 from solvers.pinn import MLP, DeepRitz, ModifiedMLP, RitzResult, gauss_legendre, load
 from solvers.pinn._ansatz import make_ansatz
 from solvers.pinn.variational._functional import Functional
@@ -247,13 +248,36 @@ class TestTraining:
     @pytest.mark.slow
     def test_walls_that_no_construction_takes_are_paid_for(self) -> None:
         disc = variational_problem(
-            "disc", domain=Ball(radius=1.0, x=0.0, y=0.0), conditions=[ZERO],
+            "disc", domain=Ball(radius=1.0, x=0.0, y=0.0),
+            conditions=[Dirichlet(u=lambda x: 0 * x)],
             density=lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - u,
             reference=lambda x, y: (1 - x * x - y * y) / 4,
         )  # fmt: skip
-        result = DeepRitz(disc, **QUICK, points=1024).fit(20, steps=120, on_failure="mask")
+        result = DeepRitz(disc, **QUICK).fit(20, steps=120, on_failure="mask")
         # with a penalty b the field is 1/(2 b) larger than the quarter that it reaches
         assert result.relative_l2.value < 0.03
+
+    @pytest.mark.parametrize("axes", [("x",), ("x", "y"), ("x", "y", "z")])
+    def test_a_ball_holds_its_wall_by_construction(self, axes: tuple[str, ...]) -> None:
+        count = len(axes)
+        middle = dict.fromkeys(axes, 0.5)
+
+        def square(*x: Any) -> Any:
+            return sum((c - 0.5) * (c - 0.5) for c in x)
+
+        def density(u: Any) -> Any:
+            return 0.5 * sum(getattr(u, a) * getattr(u, a) for a in axes) - u
+
+        ball = variational_problem(
+            "ball", domain=Ball(radius=2.0, **middle), density=density,
+            conditions=[Dirichlet(u=3.0)],
+            reference=with_arguments(lambda *x: 3 + (4 - square(*x)) / (2 * count), axes),
+        )  # fmt: skip
+        result = DeepRitz(ball, MLP(width=8, depth=1), points=12).fit(20, target=1e-5, steps=100)
+        assert result.report.all_converged
+        on_wall = torch.zeros(1, count, dtype=torch.float64) + 0.5
+        on_wall[0, 0] += 2.0
+        assert float(result.network(on_wall).detach()) == pytest.approx(3.0, abs=1e-14)
 
     def test_no_flux_is_natural(self) -> None:
         problem = variational_problem(

@@ -87,10 +87,32 @@ def test_volumes() -> None:
     assert float(disc.weights.sum()) == pytest.approx(math.pi, rel=1e-3)
 
 
+@pytest.mark.parametrize("panels", [1, 2])
+@pytest.mark.parametrize("axes", ["x", "xy", "xyz"])
+def test_moments_of_a_ball(axes: str, panels: int) -> None:
+    d, radius = len(axes), 1.5
+    middle = torch.arange(1.0, d + 1, dtype=torch.float64) / 3
+    ball = Ball(radius, **dict(zip(axes, middle.tolist(), strict=True)))
+    rule = gauss_legendre(ball, 12, panels=panels)
+    from_middle = rule.points - middle
+    first, last = from_middle[:, 0], from_middle[:, -1]
+    volume = (2 * radius, math.pi * radius**2, 4 / 3 * math.pi * radius**3)[d - 1]
+    fourth = volume * radius**4 / ((d + 2) * (d + 4))
+    assert bool(ball.contains(rule.points).all())
+    for found, expected in (
+        (torch.ones_like(first), volume),
+        (first**2, volume * radius**2 / (d + 2)),
+        (last**4, 3 * fourth),
+        (first**2 * last**2, 3 * fourth if d == 1 else fourth),
+        (first**9, 0.0),
+    ):
+        assert float(rule.integrate(found)) == pytest.approx(expected, rel=1e-13, abs=1e-12)
+
+
 def test_what_is_refused() -> None:
     box = Box(x=(0, 1), y=(0, 1))
-    with pytest.raises(SettingsError, match="is no box"):
-        gauss_legendre(Ball(radius=1.0, x=0.0), 3)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="is no box or ball"):
+        gauss_legendre(box - Ball(radius=0.5, x=0.5, y=0.5), 3)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="two million|2000000 or fewer"):
         gauss_legendre(Box(**{f"x{k}": (0, 1) for k in range(8)}), 10)
     with pytest.raises(SettingsError, match="concentration"):

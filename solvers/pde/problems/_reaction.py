@@ -27,6 +27,8 @@ def _bump(x: Any) -> Any:
 def Reaction(rho: float = 5.0) -> Problem:
     r"""State logistic growth :math:`u_t = \rho u (1 - u)` from a Gaussian bump.
 
+    A default `PINN` reaches 1e-3 in a minute.
+
     Args:
         rho: Growth rate.
 
@@ -54,6 +56,8 @@ def Reaction(rho: float = 5.0) -> Problem:
 
 def ReactionDiffusion(rho: float = 5.0, nu: float = 3.0) -> Problem:
     r"""State :math:`u_t = \nu u_{xx} + \rho u (1 - u)` on a period from a Gaussian bump.
+
+    A default `PINN` reaches 1e-4 in a minute.
 
     Args:
         rho: Growth rate.
@@ -92,6 +96,8 @@ def _reaction_diffusion(rho: float, nu: float) -> GridFunction:
 
 def AllenCahn(diffusivity: float = 1e-4, rate: float = 5.0) -> Problem:
     r"""State :math:`u_t = \epsilon u_{xx} + r (u - u^3)` from :math:`x^2 \cos \pi x`.
+
+    A default `PINN` reaches 1e-3 in a minute.
 
     Args:
         diffusivity: :math:`\epsilon`, more than zero.

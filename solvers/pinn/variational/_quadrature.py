@@ -1,11 +1,12 @@
 r"""Points and weights that turn densities into integrals.
 
 Gauss-Legendre points on the tensor grid of a box integrate a smooth density to rounding: n points
-on an axis are exact up to degree 2n - 1. Their number grows as :math:`n^d`, so that above three
-axes scrambled Sobol points take their place, with an error of order :math:`N^{-1}` up to logarithms
-that independent scramblings measure (Owen 1997). The field of a problem with fixed walls lives in
-the middle of a box of many dimensions; there the points are drawn denser, by
-:math:`\rho(s) = 1 - a + 6 a s (1 - s)` along each axis.
+on an axis are exact up to degree 2n - 1. So do those along the radius of a ball, with even angles.
+The number on a grid grows as :math:`n^d`, so that above three axes scrambled Sobol points take
+their place, with an error of order :math:`N^{-1}` up to logarithms that independent scramblings
+measure (Owen 1997). The field of a problem with fixed walls lives in the middle of a box of many
+dimensions; there the points are drawn denser, by :math:`\rho(s) = 1 - a + 6 a s (1 - s)` along
+each axis.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from solvers.core import (
     check_number,
     check_shape,
 )
-from solvers.pde import Box, Domain, sample, unit_points
+from solvers.pde import Ball, Box, Domain, sample, unit_points
 
 __all__ = ["Estimate", "Quadrature", "gauss_legendre", "quasi_monte_carlo"]
 
@@ -101,19 +102,22 @@ def replicate_mean(values: Float[Tensor, " R"]) -> Estimate:
     return Estimate(float(values.mean()), error)
 
 
-def gauss_legendre(domain: Box, count: int, *, panels: int = 1) -> Quadrature:
-    """Put Gauss-Legendre points on the tensor grid of a box.
+def gauss_legendre(domain: Box | Ball, count: int, *, panels: int = 1) -> Quadrature:
+    """Put Gauss-Legendre points on the tensor grid of a box, or of the radius and angles of a ball.
 
     Args:
-        domain: The box.
-        count: Points along each axis of each panel.
-        panels: Equal parts of each axis; more for fields with layers or kinks.
+        domain: The box or ball.
+        count: Points along each axis of each panel. In a ball: along a diameter, and twice as many
+            round it, evenly.
+        panels: Equal parts of each axis; more for fields with layers or kinks. Those of a ball are
+            parts of the radius.
 
     Returns:
-        The rule, exact for polynomials of degree ``2 count - 1`` along each axis.
+        The rule, exact for polynomials of degree ``2 count - 1`` along each axis of a box, of
+        degree ``count - 3`` in a ball.
 
     Raises:
-        SettingsError: If the domain is no box or the grid has more than two million points.
+        SettingsError: If the domain is neither or there are more than two million points.
 
     Example:
         >>> from solvers.pde import Box
@@ -123,9 +127,9 @@ def gauss_legendre(domain: Box, count: int, *, panels: int = 1) -> Quadrature:
     """
     check_count("count", count)
     check_count("panels", panels)
-    if not isinstance(domain, Box):
+    if not isinstance(domain, Box | Ball):
         raise SettingsError(
-            f"domain: {domain!r} is no box, which Gauss-Legendre points need; take "
+            f"domain: {domain!r} is no box or ball, which Gauss-Legendre points need; take "
             "quasi_monte_carlo"
         )
     total = (count * panels) ** domain.dimension
@@ -134,13 +138,44 @@ def gauss_legendre(domain: Box, count: int, *, panels: int = 1) -> Quadrature:
             f"count: {count} points on {panels} panels of {domain.dimension} axes make {total}, "
             f"expected {_MOST_POINTS} or fewer; take quasi_monte_carlo"
         )
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    starts = np.arange(panels)[:, None]
-    unit = torch.from_numpy(((starts + (nodes + 1) / 2) / panels).reshape(-1))
-    parts = torch.from_numpy(np.tile(weights / 2 / panels, panels))
+    if isinstance(domain, Ball):
+        return _in_a_ball(domain, count, panels)
+    unit, parts = _on_the_unit_interval(count, panels)
     grid = torch.cartesian_prod(*[unit] * domain.dimension).view(total, -1)
     factors = torch.cartesian_prod(*[parts] * domain.dimension).view(total, -1).prod(1)
     return Quadrature(domain.scale(grid), factors * (domain.upper - domain.lower).prod())
+
+
+def _on_the_unit_interval(count: int, panels: int) -> tuple[Tensor, Tensor]:
+    """Points and weights of an axis."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    starts = np.arange(panels)[:, None]
+    unit = torch.from_numpy(((starts + (nodes + 1) / 2) / panels).reshape(-1))
+    return unit, torch.from_numpy(np.tile(weights / 2 / panels, panels))
+
+
+def _in_a_ball(ball: Ball, count: int, panels: int) -> Quadrature:
+    r"""Directions times radii, whose weights are those of :math:`r^{d-1}\,dr`.
+
+    A circle is cut evenly; on a sphere the height is uniform (Archimedes), with Gauss points.
+    """
+    radii, parts = _on_the_unit_interval(max(1, math.ceil(count / 2)), panels)
+    around = 2 * math.pi * (torch.arange(2 * count, dtype=torch.float64) + 0.5) / (2 * count)
+    circle = torch.stack([around.cos(), around.sin()], -1)
+    if ball.dimension == 1:
+        directions = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        shares = torch.ones(2, dtype=torch.float64)
+    elif ball.dimension == 2:
+        directions, shares = circle, torch.ones(2 * count, dtype=torch.float64)
+    else:
+        places, shares = _on_the_unit_interval(count, 1)
+        height = (2 * places - 1).repeat_interleave(2 * count)[:, None]
+        directions = torch.cat([(1 - height.square()).sqrt() * circle.repeat(count, 1), height], -1)
+        shares = shares.repeat_interleave(2 * count)
+    shares = shares * ball.surface_area / shares.sum()
+    points = ball.center + ball.radius * (radii[:, None, None] * directions).flatten(0, 1)
+    rings = ball.radius * parts * radii ** (ball.dimension - 1)
+    return Quadrature(points, (rings[:, None] * shares).flatten())
 
 
 def quasi_monte_carlo(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.pde import Box, Domain, Problem
+from solvers.pde import Ball, Box, Domain, Problem
 from solvers.pinn._result import TrainedField
 from solvers.pinn.variational._quadrature import (
     Estimate,
@@ -28,7 +28,7 @@ _SOBOL_POINTS, _REPLICATES, _CONCENTRATION = 2**15, 8, 0.8
 
 def measuring_rule(domain: Domain, points: int = _SOBOL_POINTS) -> Quadrature:
     """Points to measure at, which no training saw; ``points`` of them where they are sampled."""
-    if isinstance(domain, Box) and domain.dimension in _COUNTS:
+    if isinstance(domain, Box | Ball) and domain.dimension in _COUNTS:
         return gauss_legendre(domain, _COUNTS[domain.dimension])
     return quasi_monte_carlo(
         domain, points, replicates=_REPLICATES, concentration=_CONCENTRATION,

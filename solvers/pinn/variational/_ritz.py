@@ -29,7 +29,7 @@ from solvers.core import (
 from solvers.derivatives import Backend
 from solvers.optim import DiffGrad, SelfScaledBroyden
 from solvers.parallel import Executor
-from solvers.pde import Box, Problem
+from solvers.pde import Ball, Box, Problem
 from solvers.pinn._ansatz import make_ansatz
 from solvers.pinn._arguments import check_optimizer, check_problem, check_seed, network_of
 from solvers.pinn._fit import Trainer
@@ -89,13 +89,13 @@ class DeepRitz(Trainer[RitzResult]):
         gram: How the natural gradient solves: ``"dense"``, ``"cg"`` or ``"auto"``.
         rule: ``"gauss"``: a tensor grid of Gauss-Legendre points; ``"sobol"``: scrambled Sobol
             points, drawn anew every step by ``"adam"``, ``"diffgrad"`` and, if all boundary values
-            hold by construction, ``"natural-gradient"``; ``"auto"``: Gauss in boxes of up to three
-            axes.
+            hold by construction, ``"natural-gradient"``; ``"auto"``: Gauss in balls, and in boxes
+            of up to three axes.
         points: Points along each axis and panel, or in all with Sobol points. By default 60, 30 or
             16 with one, two or three axes, or more for two points per parameter; 2048 in all.
         panels: Equal parts of each axis with Gauss points of their own.
         penalty: Weight of squared boundary values that do not hold by construction, as in regions
-            that are no box.
+            that are no box, nor a ball with one number on its surface.
         condition_points: Points of each such condition.
         learning_rate: Of ``"adam"`` and ``"diffgrad"``.
         backend: Engine of the derivatives.
@@ -163,7 +163,9 @@ class DeepRitz(Trainer[RitzResult]):
         ansatz = make_ansatz(problem, "all", frequencies=waves)
         self._layers = self.network.layers(ansatz.inputs, len(problem.fields), seed)
         self._generator = torch.Generator().manual_seed(seed)
-        is_small = isinstance(problem.domain, Box) and problem.domain.dimension in _GAUSS_POINTS
+        is_small = (
+            isinstance(problem.domain, Box | Ball) and problem.domain.dimension in _GAUSS_POINTS
+        )
         self.rule: Rule = rule if rule != "auto" else ("gauss" if is_small else "sobol")
         self._points, self._panels = points, panels
         options: dict[str, Any] = {
