@@ -359,7 +359,7 @@
       const double change = overlap / energy;
       if (iteration <= recycled.most) {
         const L at = iteration - 1;
-        copy(recycled.trail + at * recycled.step, l.x, (l.nx + 2) * l.PP);
+        if (recycled.trail) copy(recycled.trail + at * recycled.step, l.x, (l.nx + 2) * l.PP);
         recycled.numbers[3*at] = change;
         recycled.numbers[3*at+1] = restart ? 0.0 : overlap / zr;
         recycled.numbers[3*at+2] = overlap;
