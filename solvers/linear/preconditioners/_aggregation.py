@@ -37,7 +37,7 @@ __all__ = [
 LEAST_FACTOR = 0.4
 """Part of a coupling that one pairing leaves at least."""
 
-SLOW_COARSENING = 0.42
+SLOW_COARSENING = 0.85
 """A level with more of the rows of the finer one than this part demands less of couplings."""
 
 _TORN, _TORN_PART = 1e5, 0.15
