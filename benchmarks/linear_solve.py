@@ -23,7 +23,7 @@ from record import Column, Result, Size
 
 from solvers.linear import ConjugateGradient, Multigrid
 
-__all__ = ["run"]
+__all__ = ["BYTES", "run", "triad_rate"]
 
 TITLE = "CPU time of one pressure solve, set-up included [ms], one thread"
 LADDER = {"tiny": (12,), "small": (32, 64), "full": (32, 64, 128)}
@@ -34,7 +34,7 @@ BYTES = {True: 104, False: 180}
 def run(size: Size, seed: int = 0) -> Result:
     """Time ours, SciPy's Jacobi-CG and PyAMG's two on the scenes."""
     rows = []
-    rate = _triad_rate(size)
+    rate = triad_rate(size)
     for n in LADDER[size]:
         for scene in SCENES:
             rows.append(_contest(scene, n, seed, rate, repetitions=2 if size == "tiny" else 3))
@@ -174,7 +174,7 @@ def _narrow(matrix: Any) -> Any:
     return narrow
 
 
-def _triad_rate(size: Size) -> float:
+def triad_rate(size: Size) -> float:
     """Bytes a second of ``a = b + c`` on arrays beyond the caches, write-allocate counted."""
     n = 2**14 if size == "tiny" else 2**23
     a, b, c = (torch.ones(n, dtype=torch.float64) for _ in range(3))

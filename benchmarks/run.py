@@ -38,6 +38,7 @@ GROUPS = {
     ),
     "linear": (
         "linear_solve",
+        "linear_large",
         "linear_gradient",
         "linear_update",
         "linear_hard",

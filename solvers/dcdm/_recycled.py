@@ -33,8 +33,9 @@ _LEAST_RISE = 10.0
 _LEAST_GAIN = 1.3
 # What a direction costs in a step, as part of the step without any.
 _COST = 0.035
-# Median error of the Ritz values that are to be kept, relative to them. A few slow modes are found
-# to a percent, values of a dense spectrum only to a tenth or worse: then nothing is gained.
+# Error of the lowest Ritz value and median of those that are to be kept, relative to them. A few
+# slow modes are found to a percent, values of a dense spectrum only to a tenth or worse: then
+# nothing is gained.
 _LARGEST_ERROR = 0.06
 
 
@@ -122,18 +123,16 @@ class _Memory:
         self.is_settled = False
         self._lock = threading.Lock()
 
-    def learn(self, trail: Trail, steps: int, most: int) -> None:
-        """Decide after the first solve to end."""
+    def settle(self, trail: Trail, steps: int, most: int) -> int:
+        """Decide after the first solve to end, from its coefficients: how many directions."""
         with self._lock:
             if self.is_settled:
-                return
+                return 0
             self.is_settled = True
             self.plain_steps = steps
             if steps <= _FEWEST_STEPS or len(trail.lengths) < 3:
-                return
-            count = _choose_count(trail.ritz_values()[0], most)
-            if count and np.median(trail.ritz_errors()[:count]) < _LARGEST_ERROR:
-                self.directions = trail.directions(count)
+                return 0
+            return _choose_count(trail.ritz_values()[0], trail.ritz_errors(), most)
 
     def judge(self, directions: Directions, steps: int) -> None:
         """Drop directions that cost more than they save."""
@@ -143,11 +142,13 @@ class _Memory:
                 self.directions = None
 
 
-def _choose_count(values: np.ndarray[Any, Any], most: int) -> int:
+def _choose_count(values: np.ndarray[Any, Any], errors: np.ndarray[Any, Any], most: int) -> int:
     """How many directions to keep; 0 for none."""
     values = np.maximum(values, 1e-300)
     counts = np.arange(1, min(most, len(values) - 1) + 1)
+    is_settled = [max(errors[0], np.median(errors[:count])) < _LARGEST_ERROR for count in counts]
     gains = np.sqrt(values[counts] / values[0]) / (1.0 + _COST * counts)
+    gains = np.where(is_settled, gains, 0.0)
     best = int(np.argmax(np.where(values[counts] < 0.8, gains, 0.9 * gains)))
     rise = values[counts[best]] / values[0]
     return int(counts[best]) if rise > _LEAST_RISE and gains[best] > _LEAST_GAIN else 0
@@ -181,7 +182,12 @@ class _PreparedRecycled(Prepared):
         outcome, trail = self._solve(b, x0, directions, kept)
         steps = int(outcome.iterations.max())
         if kept:
-            memory.learn(trail, steps, settings.directions)
+            count = memory.settle(trail, steps, settings.directions)
+            if count:
+                # Most sequences have no use for the vectors, and many of them cost more than a few
+                # steps: where they are of use, the same solve is made again.
+                _, trail = self._solve(b, x0, directions, kept, keeps_vectors=True)
+                memory.directions = trail.directions(count)
         elif directions is not None and x0 is None:
             memory.judge(directions, steps)
         used = torch.full_like(
@@ -196,7 +202,13 @@ class _PreparedRecycled(Prepared):
         )
 
     def _solve(
-        self, b: Tensor, x0: Tensor | None, directions: Directions | None, kept: int
+        self,
+        b: Tensor,
+        x0: Tensor | None,
+        directions: Directions | None,
+        kept: int,
+        *,
+        keeps_vectors: bool = False,
     ) -> tuple[Outcome, Trail]:
         settings = self._settings
         native = self._inner.recycled_conjugate_gradient(
@@ -206,11 +218,12 @@ class _PreparedRecycled(Prepared):
             max_iterations=settings.max_iterations,
             directions=directions,
             kept=kept,
+            keeps_vectors=keeps_vectors,
         )
         if native is not None:
             return native
         self._plain.check()
-        return _iterate(self._plain, self._inner, b, x0, settings, directions, kept)
+        return _iterate(self._plain, self._inner, b, x0, settings, directions, kept, keeps_vectors)
 
 
 @torch.no_grad()
@@ -222,6 +235,7 @@ def _iterate(
     settings: RecycledConjugateGradient,
     directions: Directions | None,
     kept: int,
+    keeps_vectors: bool,
 ) -> tuple[Outcome, Trail]:
     """The iteration on tensors."""
     items = Items(A, b, settings.rtol, A.null_space())
@@ -252,8 +266,9 @@ def _iterate(
         curvature = items.dot(p, Ap)
         items.demand_positive(curvature)
         alpha = torch.where(items.running, last / curvature, 0.0)
-        if len(vectors) < kept and bool(items.running.all()):
-            vectors.append(z.flatten())
+        if len(numbers) < kept and bool(items.running.all()):
+            if keeps_vectors:
+                vectors.append(z.flatten())
             numbers.append([float(alpha), float(beta), float(overlap)])
         x = torch.where(items.spread(alpha != 0), x + items.spread(alpha) * p, x)
         r = torch.where(items.spread(alpha != 0), r - items.spread(alpha) * Ap, r)

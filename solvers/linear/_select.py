@@ -22,7 +22,7 @@ from solvers.linear.krylov._minres import MINRES
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
-from solvers.linear.preconditioners._aggregation import AggregationMultigrid
+from solvers.linear.preconditioners._aggregation import AggregationMultigrid, is_torn
 from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
@@ -133,7 +133,9 @@ def choose_solver(
     ========================================  =====================================================
     `PoissonOperator`                         `ConjugateGradient` with `Multigrid`; with
                                               `AggregationMultigrid` as soon as the observed rate
-                                              foresees more than 200 steps (one system, on the CPU)
+                                              foresees more than 200 steps (one system, on the CPU),
+                                              or at once where couplings differ by more than 1e5 in
+                                              more than 15 % of the rows
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); as below if a
                                               sparse one turns out singular
     other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
@@ -191,10 +193,10 @@ def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
     on_cpu = operator.device.type == "cpu"
     if operator.batch or not on_cpu:
         return solver
-    return Fallback(
-        replace(solver, patience=_PATIENCE),
-        ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol),
-    )
+    robust = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    if is_torn(operator):
+        return robust
+    return Fallback(replace(solver, patience=_PATIENCE), robust)
 
 
 def _is_definite(operator: LinearOperator) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers.core import SettingsError
 from solvers.dcdm import RecycledConjugateGradient
+from solvers.dcdm._recycled import _choose_count
 from solvers.linear import (
     ConjugateGradient,
     DenseOperator,
@@ -152,6 +153,21 @@ def test_many_slow_modes_switch_it_off() -> None:
         solution = prepared.solve(white(A, seed))
         assert int(solution.iterations) > 25
         assert int(solution.report.counts["directions"]) == 0
+
+
+def test_a_lowest_value_that_has_not_settled_switches_it_off() -> None:
+    """The trail ended long before the solve: what it calls the slowest direction is none."""
+    values = np.array([2e-8, 1e-4, 3e-4, 6e-4, 1e-3, *np.linspace(0.1, 1.2, 40)])
+    errors = np.full(len(values), 1e-3)
+    assert _choose_count(values, errors, 16) >= 5
+    errors[0] = 100.0
+    assert _choose_count(values, errors, 16) == 0
+
+
+def test_only_settled_values_are_kept() -> None:
+    values = np.array([5e-4, 2e-3, *np.linspace(0.1, 1.2, 20)])
+    errors = np.array([1e-6, 1e-6, *np.full(20, 0.3)])
+    assert 1 <= _choose_count(values, errors, 16) <= 3
 
 
 def test_directions_of_another_problem_are_dropped() -> None:

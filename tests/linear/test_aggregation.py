@@ -248,10 +248,32 @@ def test_patience_ends_a_slow_iteration_early(form: Any) -> None:
     assert linear_solve(A, b, fast).all_converged
 
 
-def test_the_choice_for_a_grid_hands_noise_of_high_contrast_over(residual_of: Residual) -> None:
+def binary_noise(n: int, contrast: float) -> PoissonOperator:
     rng = np.random.default_rng(0)
-    beta = torch.from_numpy(np.where(rng.random((24, 24, 24)) < 0.3, 1e6, 1.0))
-    A = PoissonOperator.from_cells(torch.zeros(24, 24, 24), coefficient=beta, outside=2)
+    beta = torch.from_numpy(np.where(rng.random((n, n, n)) < 0.3, contrast, 1.0))
+    return PoissonOperator.from_cells(torch.zeros(n, n, n), coefficient=beta, outside=2)
+
+
+def test_the_choice_for_noise_of_high_contrast_is_aggregates(residual_of: Residual) -> None:
+    A = binary_noise(24, 1e6)
+    b = white(A)
+    solver = choose_solver(A)
+    assert isinstance(solver, ConjugateGradient)
+    assert isinstance(solver.preconditioner, AggregationMultigrid)
+    assert residual_of(A, linear_solve(A, b).value, b) <= 1.01e-8
+    for contrast in (1.0, 1e3):
+        assert isinstance(choose_solver(binary_noise(24, contrast)), Fallback)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (1, 5, 4), (3, 1, 2)])
+def test_there_is_a_choice_for_grids_of_any_shape(shape: tuple[int, ...]) -> None:
+    A = PoissonOperator.from_cells(torch.zeros(shape), outside=2)
+    solution = linear_solve(A, torch.ones(shape, dtype=torch.float64))
+    assert solution.all_converged
+
+
+def test_the_choice_for_a_grid_hands_slow_iterations_over(residual_of: Residual) -> None:
+    A = binary_noise(24, 1e5)
     b = white(A)
     solver = choose_solver(A)
     assert isinstance(solver, Fallback)

@@ -151,6 +151,7 @@ class CompiledMultigrid(PreparedPreconditioner):
         max_iterations: int,
         directions: Directions | None,
         kept: int,
+        keeps_vectors: bool,
     ) -> tuple[Outcome, Trail] | None:
         """Solve with earlier directions, and keep the first steps."""
         with self._lock:
@@ -158,14 +159,15 @@ class CompiledMultigrid(PreparedPreconditioner):
             if levels.threads > 1 or self._operator.batch:
                 return None
             levels.reserve_iterates()
-            vectors = _trail_memory(kept, int(levels.table[Slot.CELLS]))
+            vectors = _trail_memory(kept if keeps_vectors else 0, int(levels.table[Slot.CELLS]))
             numbers = np.zeros((max(kept, 1), 3))
             layout = ("compiled", self._operator.domain, levels.order)
             if directions is not None and directions.layout == layout:
                 fitted, weights = self._weigh(levels, directions)
                 levels.set(Slot.RECYCLED, len(weights), fitted.vectors.data_ptr())
                 levels.table[Slot.RECYCLED_WEIGHTS] = weights.ctypes.data
-            levels.set(Slot.TRAIL, vectors.data_ptr(), kept, numbers.ctypes.data)
+            address = vectors.data_ptr() if keeps_vectors else 0
+            levels.set(Slot.TRAIL, address, kept, numbers.ctypes.data)
             try:
                 outcome = self.conjugate_gradient(b, x0, rtol=rtol, max_iterations=max_iterations)
             finally:

@@ -79,6 +79,7 @@ class PreparedPreconditioner(ABC):
         max_iterations: int,
         directions: Directions | None,
         kept: int,
+        keeps_vectors: bool,
     ) -> tuple[Outcome, Trail] | None:
         """As `conjugate_gradient`, with directions of earlier solves in every step, if it can.
 
@@ -89,6 +90,7 @@ class PreparedPreconditioner(ABC):
             max_iterations: Limit of the iterations.
             directions: What earlier solves left; it is not used where it does not fit.
             kept: Number of steps to keep.
+            keeps_vectors: Whether to keep their vectors too, not only their coefficients.
 
         Returns:
             The outcome and the first steps, or None if the caller should iterate.

@@ -47,7 +47,8 @@ class Trail:
     r"""The first steps of a preconditioned conjugate gradient iteration.
 
     Attributes:
-        vectors: Preconditioned residuals :math:`z_k`, shape ``(steps, cells)``.
+        vectors: Preconditioned residuals :math:`z_k`, shape ``(steps, cells)``; none if only the
+            coefficients were kept.
         lengths: Step lengths :math:`\alpha_k`.
         overlaps: :math:`\beta_k`, of step k with the one before, 0 at a restart.
         sizes: :math:`\langle z_k, r_k \rangle`.

@@ -159,7 +159,7 @@
     L count, most, step;  // step: distance of two directions
     const short* directions;  // whole numbers, whose unit is in the weights
     const double* weights;
-    float* trail;
+    float* trail;  // may be null
     double* numbers;  // three a step: its length, what it takes of the last direction, z . b
   };
   // Four directions from a cell on; the last of all stands in for those there are not.

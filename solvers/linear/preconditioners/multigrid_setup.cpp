@@ -416,11 +416,14 @@ double* const out = (double*)a[SLOT_REPORT] + 16 * system;
 if (op == OP_SOLVE) {
   Multigrid::Team team = {team_size > 1 ? block : 0, team_size, (long long*)a[SLOT_COUNTER], 0,
                           (double*)a[SLOT_SUMS], 0, (Multigrid::Rest)a[SLOT_REST]};
+  const Multigrid::Level finest = Multigrid::level(rows, system);
   const long long count = a[SLOT_COUNT];
   for (long long i = 0; i < count; i++) {
     const long long *right = a + SLOT_RIGHT, *solution = a + SLOT_SOLUTION;
-    const Multigrid::View b = Multigrid::View::of(right, system * right[4] + i * right[5]);
-    const Multigrid::View x = Multigrid::View::of(solution, system * solution[4] + i * solution[5]);
+    const Multigrid::View b = Multigrid::View::of(
+      right, system * right[4] + i * right[5], Multigrid::tile(plan.scratch, finest, 0));
+    const Multigrid::View x = Multigrid::View::of(
+      solution, system * solution[4] + i * solution[5], Multigrid::tile(plan.scratch, finest, 1));
     Multigrid::solve(plan, aggregates, recycled, team, fine, b, x, a[SLOT_HAS_GUESS] != 0, unit,
                      numbers[NUMBER_RTOL], (int)a[SLOT_LIMIT], numbers[NUMBER_PATIENCE], numbers[NUMBER_GROWTH],
                      (double*)a[SLOT_REPORT] + 4 * (system * count + i));

@@ -76,5 +76,8 @@ if (op == OP_DESCEND) Multigrid::descend(plan, l, next, a[SLOT_HAS_GUESS] == 0);
 else if (op == OP_ASCEND) out[0] = Multigrid::ascend(plan, l, next, core, a[SLOT_LEVEL] == 0);
 else if (op == OP_TURN) out[0] = Multigrid::turn(l, fine.p, core, factor);
 else if (op == OP_ADVANCE) out[0] = Multigrid::advance_slab(l, fine, core, factor, scale);
-else if (op == OP_RENEW)
-  out[0] = Multigrid::renew_slab(l, fine, Multigrid::View::of(a + SLOT_RIGHT, 0), core, factor, scale);
+else if (op == OP_RENEW) {
+  const Multigrid::View given =
+    Multigrid::View::of(a + SLOT_RIGHT, 0, Multigrid::tile(plan.scratch, l, 0));
+  out[0] = Multigrid::renew_slab(l, fine, given, core, factor, scale);
+}

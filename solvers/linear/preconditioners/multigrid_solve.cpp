@@ -135,86 +135,131 @@
     }
     return sum(t, total);
   }
-  // Right-hand side and iterates of the caller: any strides, unit step last if it can be.
+  // Right-hand side and iterates of the caller, with any strides.
   struct View {
     double* data;
     L si, sj, sk;
-    INLINED View of(const L* a, L offset) {
-      View v = {(double*)a[0] + offset, a[1], a[2], a[3]};
+    double* tile;
+    INLINED View of(const L* a, L offset, double* room = nullptr) {
+      View v = {(double*)a[0] + offset, a[1], a[2], a[3], room};
       return v;
     }
   };
+  // Row j of some planes. Numbers of the caller that do not stand in rows pass through a tile, eight
+  // planes at a time, and j counts slowest: where its unit step leads from plane to plane, its memory
+  // is then read in order.
+  struct Strip { L first, last, j; };
+  enum { TOGETHER = 8 };
+  INLINED L strips(const Level& l, Range r, bool rows) {
+    const L planes = r.last - r.first + 1;
+    return l.ny * (rows ? planes : (planes + TOGETHER - 1) / TOGETHER);
+  }
+  INLINED Strip strip(const Level& l, Range r, bool rows, L n) {
+    const L groups = (r.last - r.first + TOGETHER) / TOGETHER;
+    const L first = rows ? r.first + n / l.ny : r.first + n % groups * TOGETHER;
+    const Strip s = {first, rows ? first : smaller(first + TOGETHER - 1, r.last),
+                     rows ? n % l.ny : n / groups};
+    return s;
+  }
+  INLINED bool is_empty(const Level& l, const Strip& s) {
+    for (L i = s.first; i <= s.last; i++) if (l.run[2*i] < l.run[2*i+1]) return false;
+    return true;
+  }
+  INLINED L tile_pitch(const Level& l) { return l.nz + 8; }
+  INLINED double* tile(float* scratch, const Level& l, int which) {
+    return (double*)scratch + which * TOGETHER * tile_pitch(l);
+  }
+  INLINED double* row(const Level& l, const View& v, const Strip& s, L i) {
+    return v.sk == 1 ? v.data + (i - 1) * v.si + s.j * v.sj : v.tile + (i - s.first) * tile_pitch(l);
+  }
+  OUTLINED void gather(const Level& l, const View& v, const Strip& s) {
+    const L pitch = tile_pitch(l), count = s.last - s.first + 1;
+    const double* from = v.data + (s.first - 1) * v.si + s.j * v.sj;
+    double* __restrict to = v.tile;
+    if (v.si == 1 && count == TOGETHER) {
+      for (L k = 0; k < l.nz; k++)
+        for (int g = 0; g < TOGETHER; g++) to[g * pitch + k] = from[k * v.sk + g];
+    } else {
+      for (L g = 0; g < count; g++)
+        for (L k = 0; k < l.nz; k++) to[g * pitch + k] = from[g * v.si + k * v.sk];
+    }
+  }
+  OUTLINED void scatter(const Level& l, const View& v, const Strip& s) {
+    const L pitch = tile_pitch(l), count = s.last - s.first + 1;
+    const double* from = v.tile;
+    double* __restrict to = v.data + (s.first - 1) * v.si + s.j * v.sj;
+    if (v.si == 1 && count == TOGETHER) {
+      for (L k = 0; k < l.nz; k++)
+        for (int g = 0; g < TOGETHER; g++) to[k * v.sk + g] = from[g * pitch + k];
+    } else {
+      for (L g = 0; g < count; g++)
+        for (L k = 0; k < l.nz; k++) to[g * v.si + k * v.sk] = from[g * pitch + k];
+    }
+  }
   INLINED bool is_unknown(bool M, const Level& l, L q) { return M ? l.d8[q] > 0 : l.di[q] > 0.f; }
-  // Sum of the squares of the caller's numbers at the unknowns.
-  INLINED double square_rows(bool M, bool unit_step, const Level& l, const View& v, Range r) {
-    const L step = unit_step ? 1 : v.sk;
-    double total = 0.0;
-    for (L i = r.first; i <= r.last; i++)
-      for (L j = 0; j < l.ny; j++) {
-        const double* from = v.data + (i - 1) * v.si + j * v.sj;
-        const L at = i * l.PP + j * l.P;
-        double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        L k = 0;
-        for (; k + 8 <= l.nz; k += 8)
-          for (int c = 0; c < 8; c++) {
-            const double n = is_unknown(M, l, at + k + c) ? from[(k + c) * step] : 0.0;
-            part[c] += n * n;
-          }
-        for (; k < l.nz; k++) {
-          const double n = is_unknown(M, l, at + k) ? from[k * step] : 0.0;
-          part[0] += n * n;
-        }
-        for (int c = 0; c < 8; c++) total += part[c];
-      }
+  INLINED double square_row(bool M, const Level& l, L at, const double* __restrict from) {
+    double part[8] = {0, 0, 0, 0, 0, 0, 0, 0}, total = 0.0;
+    L k = 0;
+#define TAKE(c) { const double n = is_unknown(M, l, at + k + c) ? from[k + c] : 0.0; part[c] += n * n; }
+    for (; k + 8 <= l.nz; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
+    for (; k < l.nz; k++) TAKE(0)
+#undef TAKE
+    for (int c = 0; c < 8; c++) total += part[c];
     return total;
   }
+  // Sum of the squares of the caller's numbers at the unknowns.
   OUTLINED double square(const Level& l, const View& v, Team& t, Range r) {
-    double total;
-    if (l.mask) total = v.sk == 1 ? square_rows(true, true, l, v, r) : square_rows(true, false, l, v, r);
-    else total = v.sk == 1 ? square_rows(false, true, l, v, r) : square_rows(false, false, l, v, r);
+    double total = 0.0;
+    for (L n = 0; n < strips(l, r, v.sk == 1); n++) {
+      const Strip s = strip(l, r, v.sk == 1, n);
+      if (is_empty(l, s)) continue;
+      if (v.sk != 1) gather(l, v, s);
+      for (L i = s.first; i <= s.last; i++) {
+        const L at = i * l.PP + s.j * l.P;
+        total += l.mask ? square_row(true, l, at, row(l, v, s, i)) : square_row(false, l, at, row(l, v, s, i));
+      }
+    }
     return sum(t, total);
   }
   // to = scale times the caller's numbers at the unknowns, b = single * to; either may be null
-  INLINED void load_rows(bool M, bool unit_step, const Level& l, const View& v, double* to, float* b,
-                         Range r, double scale, double single) {
-    const L step = unit_step ? 1 : v.sk;
-    for (L i = r.first; i <= r.last; i++)
-      for (L j = 0; j < l.ny; j++) {
-        const L at = i * l.PP + j * l.P;
-        const double* from = v.data + (i - 1) * v.si + j * v.sj;
-        double* __restrict o = to + at;
-        float* __restrict s = b + at;
-        if (to) for (L k = 0; k < l.nz; k++) o[k] = is_unknown(M, l, at + k) ? scale * from[k * step] : 0.0;
-        if (b)
-          for (L k = 0; k < l.nz; k++)
-            s[k] = is_unknown(M, l, at + k) ? (float)(single * scale * from[k * step]) : 0.f;
-      }
+  INLINED void load_row(bool M, const Level& l, L at, const double* __restrict from,
+                        double* __restrict to, float* __restrict b, double scale, double single) {
+    if (to) for (L k = 0; k < l.nz; k++) to[at+k] = is_unknown(M, l, at + k) ? scale * from[k] : 0.0;
+    if (b)
+      for (L k = 0; k < l.nz; k++)
+        b[at+k] = is_unknown(M, l, at + k) ? (float)(single * scale * from[k]) : 0.f;
   }
   OUTLINED void load(const Level& l, const View& v, double* to, float* b, Range r, double scale,
                      double single) {
-    if (l.mask && v.sk == 1) load_rows(true, true, l, v, to, b, r, scale, single);
-    else if (l.mask) load_rows(true, false, l, v, to, b, r, scale, single);
-    else if (v.sk == 1) load_rows(false, true, l, v, to, b, r, scale, single);
-    else load_rows(false, false, l, v, to, b, r, scale, single);
+    for (L n = 0; n < strips(l, r, v.sk == 1); n++) {
+      const Strip s = strip(l, r, v.sk == 1, n);
+      if (is_empty(l, s)) continue;
+      if (v.sk != 1) gather(l, v, s);
+      for (L i = s.first; i <= s.last; i++) {
+        const L at = i * l.PP + s.j * l.P;
+        if (l.mask) load_row(true, l, at, row(l, v, s, i), to, b, scale, single);
+        else load_row(false, l, at, row(l, v, s, i), to, b, scale, single);
+      }
+    }
   }
   // One row of b - A x from the double iterate: its square; `b` takes it, scaled and in single
   // precision, or `to` takes the iterate.
-  INLINED double residual_row(bool M, bool keep, L n, L P, L PP, const double* __restrict from, L step,
+  INLINED double residual_row(bool M, bool keep, L n, L P, L PP, const double* __restrict from,
                               const double* __restrict x, const double* __restrict d,
                               const double* __restrict cx, const double* __restrict cy,
                               const double* __restrict cz, const unsigned char* __restrict d8,
                               const float* __restrict di, float* __restrict b, double* __restrict to,
-                              L out_step, double scale, double unit) {
+                              double scale, double unit) {
     double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     L k = 0;
-#define TAKE(c) { const L u = k + c; const double given = from[u * step]; double a; bool on; \
+#define TAKE(c) { const L u = k + c; const double given = from[u]; double a; bool on; \
       if (M) { on = d8[u] > 0; \
         a = (double)d8[u] * x[u] - (((x[u-1] + x[u+1]) + (x[u-P] + x[u+P])) + (x[u-PP] + x[u+PP])); \
       } else { on = di[u] > 0.f; \
         a = d[u] * x[u] - ((cz[u-1]*x[u-1] + cz[u]*x[u+1]) + (cy[u-P]*x[u-P] + cy[u]*x[u+P]) \
                            + (cx[u-PP]*x[u-PP] + cx[u]*x[u+PP])); } \
       const double n = on ? given - a : 0.0; \
-      if (keep) b[u] = (float)(scale * n); else to[u * out_step] = unit * x[u]; \
+      if (keep) b[u] = (float)(scale * n); else to[u] = unit * x[u]; \
       part[c] += n * n; }
     for (; k + 8 <= n; k += 8) for (int c = 0; c < 8; c++) TAKE(c)
     for (; k < n; k++) TAKE(0)
@@ -225,24 +270,26 @@
   }
   // The true residual of the double iterate: its square, and on request itself, scaled and in single
   // precision, or the iterate for the caller.
-  INLINED double residual_rows(bool M, bool keep, bool unit_step, const Level& l, const Fine& f,
-                               const View& v, const View& out, Range r, double scale, double unit) {
-    const L step = unit_step ? 1 : v.sk, out_step = unit_step ? 1 : out.sk;
-    double total = 0.0;
-    for (L i = r.first; i <= r.last; i++)
-      for (L j = 0; j < l.ny; j++) {
-        const L at = i * l.PP + j * l.P;
-        total += residual_row(M, keep, l.nz, l.P, l.PP, v.data + (i - 1) * v.si + j * v.sj, step,
-                              f.x + at, f.d + at, f.cx + at, f.cy + at, f.cz + at, l.d8 + at, l.di + at,
-                              l.b + at, out.data + (i - 1) * out.si + j * out.sj, out_step, scale, unit);
-      }
-    return total;
-  }
   INLINED double true_residual(bool M, bool keep, const Level& l, const Fine& f, const View& v,
                                const View& out, Team& t, Range r, double scale, double unit) {
-    const bool unit_step = v.sk == 1 && (keep || out.sk == 1);
-    return sum(t, unit_step ? residual_rows(M, keep, true, l, f, v, out, r, scale, unit)
-                            : residual_rows(M, keep, false, l, f, v, out, r, scale, unit));
+    const bool to_tile = !keep && out.sk != 1, rows = v.sk == 1 && !to_tile;
+    double total = 0.0;
+    for (L n = 0; n < strips(l, r, rows); n++) {
+      const Strip s = strip(l, r, rows, n);
+      const bool empty = is_empty(l, s);
+      if (empty && keep) continue;
+      if (v.sk != 1 && !empty) gather(l, v, s);
+      for (L i = s.first; i <= s.last; i++) {
+        const L at = i * l.PP + s.j * l.P;
+        double* to = row(l, out, s, i);
+        if (empty) clear((float*)to, 2 * l.nz);
+        else
+          total += residual_row(M, keep, l.nz, l.P, l.PP, row(l, v, s, i), f.x + at, f.d + at, f.cx + at,
+                                f.cy + at, f.cz + at, l.d8 + at, l.di + at, l.b + at, to, scale, unit);
+      }
+      if (to_tile) scatter(l, out, s);
+    }
+    return sum(t, total);
   }
   OUTLINED double direction_of(const Level& l, float* p, Team& t, Range r, bool fresh, double beta) {
     return l.mask ? direction(true, l, p, t, r, fresh, beta) : direction(false, l, p, t, r, fresh, beta);
@@ -312,7 +359,7 @@
       const double change = overlap / energy;
       if (iteration <= recycled.most) {
         const L at = iteration - 1;
-        copy(recycled.trail + at * recycled.step, l.x, (l.nx + 2) * l.PP);
+        if (recycled.trail) copy(recycled.trail + at * recycled.step, l.x, (l.nx + 2) * l.PP);
         recycled.numbers[3*at] = change;
         recycled.numbers[3*at+1] = restart ? 0.0 : overlap / zr;
         recycled.numbers[3*at+2] = overlap;
