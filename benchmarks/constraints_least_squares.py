@@ -1,8 +1,9 @@
 """What does a fit to the residual of an equation cost, with its gradient?
 
 Rows of diffusion with sorption at random points, features of an untrained basis, one thread. All
-methods start at zero and end at the same tolerance, relative to the residual. "torch residual" is
-the form for residuals that cannot be traced: these run in torch, sums over points in native text.
+methods start at zero and end at the same tolerance, relative to the residual. "functions of torch"
+is a residual written for tensors that is traced as it stands; "torch residual" the form for those
+that cannot be traced: they run in torch, sums over points in native text.
 Peers: the same iteration on tensors, SciPy's trust region (forward only), and optimistix's and
 jaxopt's Levenberg-Marquardt if ``PHYSIM_PEERS`` names a Python that has them; they need versions of
 packages that ours do not allow, hence another interpreter.
@@ -55,6 +56,7 @@ RIDGE, TOLERANCE = 1e-8, 1e-6
 SYSTEM = DiffusionSorption()
 KINDS: dict[str, type[PointwiseProblem]] = {
     "kernel": CompiledProblem,
+    "functions of torch": CompiledProblem,
     "torch residual": HybridProblem,
     "tensors": PointwiseProblem,
 }
@@ -107,9 +109,24 @@ def build(points: int, unknowns: int, items: int, seed: int) -> tuple[dict[str, 
     return features, {"initial": [torch.full((items, 1), 0.1, dtype=torch.float64)]}
 
 
-def problem(kind: type[PointwiseProblem], features: Mapping[str, Tensor], data: Any) -> Any:
+def problem(
+    kind: type[PointwiseProblem],
+    features: Mapping[str, Tensor],
+    data: Any,
+    *,
+    is_torch: bool = False,
+) -> Any:
     residuals = {name: family.residual for name, family in SYSTEM.rows().items()}
+    if is_torch:
+        residuals["equation"] = _equation
     return kind(residuals, features, data, ridge=RIDGE)
+
+
+def _equation(u: Tensor, u_t: Tensor, u_xx: Tensor) -> Tensor:
+    """The equation of the system as somebody writes it who thinks of tensors."""
+    positive = 0.5 * (u + torch.sqrt(u.square() + SYSTEM.smoothing**2))
+    retardation = 1.0 + SYSTEM.sorption * torch.pow(positive + 1e-6, SYSTEM.exponent - 1)
+    return u_t - SYSTEM.diffusion * SYSTEM.duration / retardation * u_xx
 
 
 def _measure(
@@ -125,7 +142,7 @@ def _measure(
     reports: dict[str, Any] = {}
 
     def solve(name: str) -> Any:
-        made = problem(kinds[name], features, data)
+        made = problem(kinds[name], features, data, is_torch="torch" in name)
         solution = implicit_least_squares(made, solver=solver)
         reports[name] = solution.report
         return solution
@@ -181,7 +198,7 @@ def measure_memory(points: int, unknowns: int, items: int, seed: int, name: str)
     kind = KINDS[name]
 
     def work(features: Mapping[str, Tensor], data: Any) -> None:
-        made = problem(kind, features, data)
+        made = problem(kind, features, data, is_torch="torch" in name)
         solver = LevenbergMarquardt(tolerance=TOLERANCE)
         implicit_least_squares(made, solver=solver).value.square().sum().backward()
 

@@ -169,7 +169,7 @@ def implicit_least_squares(
     report = Report(
         status=status,
         iterations=report.iterations,
-        residual=report.residual.masked_fill(is_lost, torch.inf),
+        residual=report.residual.masked_fill(is_lost, torch.nan),
         counts=report.counts,
     )
     solution = Solution(value=value, report=report)

@@ -157,7 +157,7 @@ def test_general_residuals() -> None:
         (lambda: ImplicitLeastSquares(RESIDUALS)(features()["start"]), SettingsError, "famil"),
         (lambda: ImplicitLeastSquares(start)(torch.ones(2, 3)), ShapeError, "E, m, k, N"),
         (lambda: ImplicitLeastSquares(RESIDUALS)(features()), SettingsError, "residual"),
-        (lambda: ImplicitLeastSquares(torch.sin, backend="kernel")(torch.ones(1, 1, 1, 1)),
+        (lambda: ImplicitLeastSquares(torch.sinh, backend="kernel")(torch.ones(1, 1, 1, 1)),
          SettingsError, "cannot be traced"),
         (GeneralLeastSquares(start, 2), ShapeError, "parameters"),
         (lambda: GeneralLeastSquares(lambda w, a: w.sum() - a, 2)(torch.ones(3)), ShapeError, "M"),
@@ -179,7 +179,7 @@ def test_a_first_guess_that_is_lost_is_the_matter_of_its_item(backend: Any) -> N
     guess[0, 3] = math.nan
     w, report = layer(features(), {"equation": [rates]}, start=guess)
     assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
-    assert report.residual[0].isinf()
+    assert report.residual[0].isnan()
     assert not w[0].any()
     torch.testing.assert_close(w[1], good[1], atol=1e-12, rtol=0)
     (slope,) = torch.autograd.grad(w.sum(), rates)
@@ -197,7 +197,7 @@ def test_lost_features_leave_nothing_known_of_the_fit(backend: Any) -> None:
     layer = ImplicitLeastSquares(RESIDUALS, backend=backend, on_failure="mask")
     _, report = layer(given, {"equation": [RATES]})
     assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
-    assert report.residual[0].isinf()
+    assert report.residual[0].isnan()
 
 
 @pytest.mark.parametrize(
