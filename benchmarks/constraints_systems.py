@@ -35,7 +35,7 @@ __all__ = ["run"]
 
 TITLE = "Systems: error of arms and baselines"
 SECONDS = {"tiny": 0.0, "small": 10.0, "full": 120.0}
-SEEDS = {"tiny": 1, "small": 1, "full": 3}
+SEEDS = {"tiny": 1, "small": 3, "full": 3}
 TESTS = {"tiny": 1, "small": 4, "full": 8}
 MOST_SNAPSHOTS = {"tiny": 4, "small": 100, "full": 400}
 SAMPLES = 4
@@ -113,6 +113,9 @@ def _cases() -> list[Case]:
         "hard, 128": ds.Arm(functions=128),
         "4 experts x 32, apart": ds.Arm(functions=32, experts=4, is_local=False),
         "4 experts x 32, held": ds.Arm(functions=32, experts=4, is_held=True),
+        "2 experts x 64, held": ds.Arm(functions=64, experts=2, is_held=True),
+        "hard, 128, width 128": ds.Arm(functions=128, width=128),
+        "2 experts x 64, held, width 128": ds.Arm(functions=64, experts=2, is_held=True, width=128),
     }
     vorticity = {
         "soft": ns.Arm(is_soft=True),
