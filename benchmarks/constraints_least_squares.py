@@ -6,7 +6,8 @@ is a residual written for tensors that is traced as it stands; "torch residual" 
 that cannot be traced: they run in torch, sums over points in native text.
 Peers: the same iteration on tensors, SciPy's trust region (forward only), and optimistix's and
 jaxopt's Levenberg-Marquardt if ``PHYSIM_PEERS`` names a Python that has them; they need versions of
-packages that ours do not allow, hence another interpreter.
+packages that ours do not allow, hence another interpreter. ``--only REGEX`` takes the sizes that it
+matches.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,11 +64,14 @@ KINDS: dict[str, type[PointwiseProblem]] = {
 }
 
 
-def run(size: Size, seed: int = 0) -> Result:
+def run(size: Size, seed: int = 0, only: str = "") -> Result:
     """Time every method on every size."""
     rows = []
     for points, unknowns, items in SIZES[size]:
-        rows += _measure(points, unknowns, items, REPETITIONS[size], seed)
+        if re.search(only, f"{points} x {unknowns} x {items}"):
+            rows += _measure(points, unknowns, items, REPETITIONS[size], seed)
+    if not rows:
+        raise SystemExit(f"--only {only!r} matches none of the sizes {SIZES[size]}")
     chosen = [row for row in rows if row["method"] == "kernel"]
     twins = [row for row in rows if row["method"] == "tensors"]
     error, rough = _gradient_errors(seed)

@@ -78,6 +78,8 @@ def run(size: Size, seed: int = 0, only: str = "") -> Result:
         own = list(_rows(_shrink(case) if size == "tiny" else case, size, seed))
         rows += own
         verdict.append(_judge(case, own))
+    if not rows:
+        raise SystemExit(f"--only {only!r} matches no arm")
     return Result(
         title=TITLE,
         columns=(
