@@ -8,7 +8,7 @@ text again. What is left is what the residual costs, with its derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,19 +57,22 @@ class HybridProblem(PointwiseProblem):
         self, w: Tensor, items: Tensor, *, is_exact: bool = False
     ) -> NormalEquations:
         """Evaluate some items."""
+        given = self._values(w, items, _curvatures if is_exact else _slopes)
+        if is_exact:
+            self._last = _Exact(w, items, given)
+        return self._sums.normal_equations(w, items, is_exact=is_exact, table=self._tell(given))
+
+    def _values(self, w: Tensor, items: Tensor, evaluate: Callable[..., Any]) -> list[Tensor]:
+        """What ``evaluate`` gives at the points of each family."""
         z = self._combine(w, items)
         data = [self._some(f, items) for f in range(len(z))]
-        evaluate = _curvatures if is_exact else _slopes
         parts: list[list[Tensor]] = [[] for _ in z]
         for chunks in _rounds(z):
             leaves = [one for _, _, one in chunks]
             rows = [self._rows(f, own, _cut(data[f], part)) for f, part, own in chunks]
             for (f, _, _), values in zip(chunks, evaluate(rows, leaves), strict=True):
                 parts[f].append(torch.stack(values, 1))
-        given = [_join(some) for some in parts]
-        if is_exact:
-            self._last = _Exact(w, items, given)
-        return self._sums.normal_equations(w, items, is_exact=is_exact, table=self._tell(given))
+        return [_join(some) for some in parts]
 
     def pull_back(self, w: Tensor, v: Tensor, items: Tensor) -> list[Tensor | None]:
         """Gradients in features, and in data that ask for one."""

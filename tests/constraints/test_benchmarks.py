@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def answer(question: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def answer(
+    question: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> dict[str, Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.delenv("PHYSIM_PEERS", raising=False)
-    arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(folder)]
+    arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(folder), *more]
     assert importlib.import_module("run").main(arguments) == 0
     record: dict[str, Any] = json.loads((folder / f"{question}.json").read_text())
     return record
