@@ -1,11 +1,13 @@
 """What does a fit to the residual of an equation cost, with its gradient?
 
 Rows of diffusion with sorption at random points, features of an untrained basis, one thread. All
-methods start at zero and end at the same tolerance, relative to the residual. "torch residual" is
-the form for residuals that cannot be traced: these run in torch, sums over points in native text.
+methods start at zero and end at the same tolerance, relative to the residual. "functions of torch"
+is a residual written for tensors that is traced as it stands; "torch residual" the form for those
+that cannot be traced: they run in torch, sums over points in native text.
 Peers: the same iteration on tensors, SciPy's trust region (forward only), and optimistix's and
 jaxopt's Levenberg-Marquardt if ``PHYSIM_PEERS`` names a Python that has them; they need versions of
-packages that ours do not allow, hence another interpreter.
+packages that ours do not allow, hence another interpreter. ``--only REGEX`` takes the sizes that it
+matches.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,16 +58,20 @@ RIDGE, TOLERANCE = 1e-8, 1e-6
 SYSTEM = DiffusionSorption()
 KINDS: dict[str, type[PointwiseProblem]] = {
     "kernel": CompiledProblem,
+    "functions of torch": CompiledProblem,
     "torch residual": HybridProblem,
     "tensors": PointwiseProblem,
 }
 
 
-def run(size: Size, seed: int = 0) -> Result:
+def run(size: Size, seed: int = 0, only: str = "") -> Result:
     """Time every method on every size."""
     rows = []
     for points, unknowns, items in SIZES[size]:
-        rows += _measure(points, unknowns, items, REPETITIONS[size], seed)
+        if re.search(only, f"{points} x {unknowns} x {items}"):
+            rows += _measure(points, unknowns, items, REPETITIONS[size], seed)
+    if not rows:
+        raise SystemExit(f"--only {only!r} matches none of the sizes {SIZES[size]}")
     chosen = [row for row in rows if row["method"] == "kernel"]
     twins = [row for row in rows if row["method"] == "tensors"]
     error, rough = _gradient_errors(seed)
@@ -107,9 +114,24 @@ def build(points: int, unknowns: int, items: int, seed: int) -> tuple[dict[str, 
     return features, {"initial": [torch.full((items, 1), 0.1, dtype=torch.float64)]}
 
 
-def problem(kind: type[PointwiseProblem], features: Mapping[str, Tensor], data: Any) -> Any:
+def problem(
+    kind: type[PointwiseProblem],
+    features: Mapping[str, Tensor],
+    data: Any,
+    *,
+    is_torch: bool = False,
+) -> Any:
     residuals = {name: family.residual for name, family in SYSTEM.rows().items()}
+    if is_torch:
+        residuals["equation"] = _equation
     return kind(residuals, features, data, ridge=RIDGE)
+
+
+def _equation(u: Tensor, u_t: Tensor, u_xx: Tensor) -> Tensor:
+    """The equation of the system as somebody writes it who thinks of tensors."""
+    positive = 0.5 * (u + torch.sqrt(u.square() + SYSTEM.smoothing**2))
+    retardation = 1.0 + SYSTEM.sorption * torch.pow(positive + 1e-6, SYSTEM.exponent - 1)
+    return u_t - SYSTEM.diffusion * SYSTEM.duration / retardation * u_xx
 
 
 def _measure(
@@ -125,7 +147,7 @@ def _measure(
     reports: dict[str, Any] = {}
 
     def solve(name: str) -> Any:
-        made = problem(kinds[name], features, data)
+        made = problem(kinds[name], features, data, is_torch="torch" in name)
         solution = implicit_least_squares(made, solver=solver)
         reports[name] = solution.report
         return solution
@@ -181,7 +203,7 @@ def measure_memory(points: int, unknowns: int, items: int, seed: int, name: str)
     kind = KINDS[name]
 
     def work(features: Mapping[str, Tensor], data: Any) -> None:
-        made = problem(kind, features, data)
+        made = problem(kind, features, data, is_torch="torch" in name)
         solver = LevenbergMarquardt(tolerance=TOLERANCE)
         implicit_least_squares(made, solver=solver).value.square().sum().backward()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -73,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("group", nargs="?", choices=GROUPS, help="all groups by default")
     parser.add_argument("-f", "--filter", default="", metavar="REGEX", help="questions to run")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="rows to measure, of questions that can choose"
+    )
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
     parser.add_argument("--output", type=Path, default=Path("out/benchmarks"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"-f {options.filter!r} is no regular expression: {error}")
     if not chosen:
         parser.error(f"-f {options.filter!r} matches none of {', '.join(QUESTIONS)}")
+    if options.only and (whole := [name for name in chosen if not _can_choose(name)]):
+        parser.error(f"--only {options.only!r}: {', '.join(whole)} measures all of its rows")
     torch.set_num_threads(1)
     # A table cut to the width of a pipe would lose its numbers.
     console = Console() if sys.stdout.isatty() else Console(width=120)
@@ -94,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     for name in chosen:
         begun = time.perf_counter()
-        result = importlib.import_module(name).run(options.size, options.seed)
+        rows = {"only": options.only} if options.only else {}
+        result = importlib.import_module(name).run(options.size, options.seed, **rows)
         if options.markdown:
             print(markdown(result), end="\n\n")
         else:
@@ -112,6 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         console.print(f"{path}  ({time.perf_counter() - begun:.0f} s)\n", highlight=False)
     return 0
+
+
+def _can_choose(question: str) -> bool:
+    """Whether a question measures only the rows that it is asked for."""
+    return "only" in inspect.signature(importlib.import_module(question).run).parameters
 
 
 if __name__ == "__main__":

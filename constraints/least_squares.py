@@ -64,9 +64,10 @@ class ImplicitLeastSquares(_Layer):
     Args:
         residuals: A function, or several by name of their family of rows. Each takes the ``k``
             features of a point (the field, its derivatives), then the data of the point, and gives
-            a number or a tuple of numbers. Written with arithmetic and ``solvers.kernels.scalar``
-            it is compiled; otherwise it runs on tensors of shape ``(E, m)``. It must be smooth near
-            the solution: at a kink the iteration creeps and ends as ``MAX_ITERATIONS``.
+            a number or a tuple of numbers. Written with arithmetic, ``solvers.kernels.scalar`` and
+            functions of torch that have a counterpart there it is compiled; otherwise it runs on
+            tensors of shape ``(E, m)``. It must be smooth near the solution: at a kink the
+            iteration creeps and ends as ``MAX_ITERATIONS``.
         weights: Factors :math:`\beta` by family, 1 by default. Rows of one magnitude fit best:
             write equations without units.
         ridge: Factor :math:`\rho`; keeps coefficients of a nearly dependent basis small.

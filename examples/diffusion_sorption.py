@@ -74,8 +74,12 @@ def main(steps: int = 10, output: Path = Path("out")) -> dict[str, float]:
         x = (torch.arange(128, dtype=torch.float64) + 0.5) / 128
         for axis, moment in zip(axes, (1, 10, 50), strict=True):
             curves = {name: u[4, :, moment].numpy() for name, u in shown.items()}
+            reference = curves.pop("reference")
             draw_curves(axis, x.numpy(), curves, x_label="x [m]", y_label="concentration")
+            axis.plot(x.numpy(), reference, "k--", linewidth=1.0, label="reference")
+            axis.set_ylim(-0.1, 1.1)
             axis.set_title(f"day {500 * moment / 50:.0f}", fontsize="medium")
+            axis.legend(frameon=False, fontsize="small").set_visible(moment == 1)
         print(save_figure(figure, output / "diffusion_sorption.png"))
     except physim.MissingExtraError as error:
         print(f"no picture: {error}")

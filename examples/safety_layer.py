@@ -138,17 +138,23 @@ def main(
 
 def draw(before: Tensor, after: Tensor, bare: Tensor, path: Path) -> None:
     """Trajectories before and after training, and without the layer."""
-    figure, axes = open_figure(columns=3, width=9.0, heights=[3.2])
+    figure, axes = open_figure(columns=3, width=11.0, heights=[2.6])
+    reach = torch.cat([before, after, bare]).reshape(-1, before.shape[-1])
+    low, high = reach.amin(0) - 0.1, reach.amax(0) + 0.1
     angle = torch.linspace(0, 2 * torch.pi, 100)
     for ax, title, motion in zip(
         axes, ("before", "after", "without the layer"), (before, after, bare), strict=True
     ):
-        ax.fill(RADIUS * angle.cos(), RADIUS * angle.sin(), color="0.8")
+        ax.fill(RADIUS * angle.cos(), RADIUS * angle.sin(), color="0.8", label="obstacle")
         ax.plot(motion[..., 0].numpy(), motion[..., 1].numpy(), linewidth=0.8)
-        ax.plot(*GOAL, "k*")
+        ax.plot(*GOAL, "k*", label="goal")
         ax.set_aspect("equal")
+        ax.set_xlim(float(low[0]), float(high[0]))
+        ax.set_ylim(float(low[1]), float(high[1]))
         ax.set_title(title)
         ax.set_xlabel("x [m]")
+    axes[0].set_ylabel("y [m]")
+    axes[0].legend(frameon=False, fontsize="small", loc="upper left")
     save_figure(figure, path)
 
 

@@ -144,7 +144,8 @@ class DiffcpSolver(_Reporting):
         status = self._explain(program, x, dual, status)
         lost = ~(x.isfinite().all(1) & dual.isfinite().all(1))[:, None]
         x, dual = x.masked_fill(lost, 0.0), dual.masked_fill(lost, 0.0)
-        self._keep(status, torch.zeros_like(status), residual)
+        unknown = status == Status.NON_FINITE
+        self._keep(status, torch.zeros_like(status), residual.masked_fill(unknown, torch.nan))
         return x.to(q.dtype), dual.to(q.dtype), (adjoints, status)
 
     def _solve_item(self, M: Tensor, b: Tensor, q: Tensor) -> tuple[Tensor, Tensor, int, Any]:

@@ -128,5 +128,6 @@ class ExpertHost:
         if known is None or known[0] != step:
             expert, experts, parameters = recipe
             known = (step, expert.problem(experts[number], parameters))
+            known[1].check_residuals()
             self._problems[number] = known
         return known[1].normal_equations(w, items, is_exact=is_exact)

@@ -30,7 +30,8 @@ class Report:
     Attributes:
         status: :class:`Status` of each item as int64.
         iterations: Iterations that each item used, any integer type.
-        residual: Final residual of each item, in the norm and unit that the solver documents.
+        residual: Final residual of each item, in the norm and unit that the solver documents; NaN
+            where ``NON_FINITE`` input leaves nothing to say.
         counts: What else the solver counted per item, for example line-search halvings.
 
     Raises:

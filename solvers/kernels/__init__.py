@@ -30,6 +30,7 @@ from solvers.kernels.scalar import Condition, Scalar
 from solvers.kernels.trace import (
     Symbol,
     Tape,
+    TorchTape,
     constant_value,
     evaluate,
     operation_count,
@@ -45,6 +46,7 @@ __all__ = [
     "Scalar",
     "Symbol",
     "Tape",
+    "TorchTape",
     "aligned_empty",
     "algebra",
     "block_count",

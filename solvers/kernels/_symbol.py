@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 __all__ = ["CONDITION_OPERATIONS", "LEAF_OPERATIONS", "Node", "Symbol", "Tape", "constant_value"]
 
@@ -46,6 +46,9 @@ class Tape:
     """
 
     __slots__ = ("_input_names", "_known", "_symbols", "_values", "operations")
+
+    kind: ClassVar[type[Symbol]]
+    """What stands for a node."""
 
     def __init__(self) -> None:
         """Start with no operations."""
@@ -132,7 +135,7 @@ class Tape:
         return [i for i, flag in enumerate(needed) if flag]
 
     def _append(self, key: object, operation: str, arguments: tuple[int, ...]) -> Symbol:
-        symbol = Symbol(self, len(self.operations))
+        symbol = self.kind(self, len(self.operations))
         self.operations.append((operation, arguments))
         self._symbols.append(symbol)
         self._known[key] = symbol
@@ -456,6 +459,9 @@ class Symbol:
             return a
         a._numeric(b)
         return self.tape.record("where", self, a, b)
+
+
+Tape.kind = Symbol
 
 
 def constant_value(x: object) -> float | None:

@@ -14,5 +14,14 @@ from __future__ import annotations
 from solvers.kernels._evaluate import evaluate, operation_count
 from solvers.kernels._reverse import reverse
 from solvers.kernels._symbol import Symbol, Tape, constant_value
+from solvers.kernels._torch_symbol import TorchTape
 
-__all__ = ["Symbol", "Tape", "constant_value", "evaluate", "operation_count", "reverse"]
+__all__ = [
+    "Symbol",
+    "Tape",
+    "TorchTape",
+    "constant_value",
+    "evaluate",
+    "operation_count",
+    "reverse",
+]

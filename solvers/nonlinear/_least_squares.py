@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -159,7 +159,11 @@ class LevenbergMarquardt:
             guess: Shape ``(E, N)``.
         """
         with torch.no_grad():
-            return problem.minimize(self, guess.to(torch.float64, copy=True))
+            solution, last = problem.minimize(self, guess.to(torch.float64, copy=True))
+        report = solution.report
+        is_lost = report.status == Status.NON_FINITE
+        report = replace(report, residual=report.residual.masked_fill(is_lost, torch.nan))
+        return Solution(value=solution.value, report=report), last
 
 
 def first_guess(problem: LeastSquaresProblem, start: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solvers.core import Report, SettingsError, Solution, Status
-from solvers.kernels import Symbol, Tape, emit_block, reverse
+from solvers.kernels import Symbol, TorchTape, emit_block, reverse
 from solvers.nonlinear._least_squares import LAMBDA_FIRST, LevenbergMarquardt, NormalEquations
 from solvers.nonlinear._least_squares_pointwise import PointwiseProblem
 from solvers.nonlinear._pointwise_sums import Family, Operation, Place, PointwiseSums
@@ -25,8 +25,9 @@ __all__ = ["CompiledProblem", "is_traceable"]
 class CompiledProblem(PointwiseProblem):
     """A point-wise problem whose residuals are traced; arguments as there, on the CPU.
 
-    Residuals must run on traced scalars: arithmetic operators and the functions of
-    ``solvers.kernels.scalar``, no branches on values.
+    Residuals must run on traced scalars: arithmetic operators, the functions of
+    ``solvers.kernels.scalar``, and those of torch that have a counterpart there; no branches on
+    values, no tensors beside the arguments.
 
     Raises:
         SettingsError: If a residual cannot be traced, or tensors are not on the CPU.
@@ -74,6 +75,9 @@ class CompiledProblem(PointwiseProblem):
         is_exact = (report[:, 5] > 0) | (status != Status.CONVERGED)
         last = NormalEquations(cost, vector, matrix) if bool(is_exact.all()) else None
         return Solution(value=w, report=ended), last
+
+    def check_residuals(self) -> None:
+        """Do nothing: what was traced is a function of single points."""
 
     def normal_equations(
         self, w: Tensor, items: Tensor, *, is_exact: bool = False
@@ -123,7 +127,7 @@ def _trace(residual: Callable[..., Any], features: int, data: int) -> Family:
     It is called every time, because what it holds may have changed; only its derivatives are kept,
     by the text of what it computes.
     """
-    tape = Tape()
+    tape = TorchTape()
     z, d, y = (
         tape.inputs(name, n) for name, n in zip("zdy", (features, data, features), strict=True)
     )

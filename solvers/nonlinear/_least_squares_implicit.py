@@ -57,8 +57,17 @@ class _CostGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        w, items = ctx.saved_tensors[:2]
-        return None, None, None, None, *ctx.problem.pull_back(w, cotangent, items)
+        w, items, *tensors = ctx.saved_tensors
+        # An item that failed has no cotangent, and its derivatives may not be finite.
+        live = cotangent.any(-1)
+        if bool(live.any()):
+            some = (
+                (w, cotangent, items)
+                if bool(live.all())
+                else (w[live], cotangent[live], items[live])
+            )
+            return None, None, None, None, *ctx.problem.pull_back(*some)
+        return None, None, None, None, *map(torch.zeros_like, tensors)
 
 
 def cost_gradient(
@@ -79,6 +88,9 @@ def cost_gradient(
     if items is None:
         items = torch.arange(problem.items, device=w.device)
     w = w.detach()
+    if not len(items):
+        n = w.shape[-1]
+        return _differentiable(problem, w, items, w), w.new_zeros(0, n, n)
     with torch.no_grad():
         at = problem.normal_equations(w, items, is_exact=True)
     return _differentiable(problem, w, items, at.gradient), at.matrix
@@ -154,22 +166,19 @@ def implicit_least_squares(
     w, report = solution.value.masked_fill(is_lost[:, None], 0.0), solution.report
     status = report.status.masked_fill(is_lost, int(Status.NON_FINITE))
     items = (status == Status.CONVERGED).nonzero()[:, 0]
-    if len(items):
-        if last is None:
-            gradient, hessian = cost_gradient(problem, w[items], items)
-        else:
-            gradient = _differentiable(problem, w[items], items, last.gradient[items])
-            hessian = last.matrix[items]
-        stepped, good = newton_step(w[items], gradient, hessian)
-        value = stepped if len(items) == len(w) else w.index_put((items,), stepped)
-        second = torch.where(good, int(Status.CONVERGED), int(Status.BREAKDOWN))
-        status = combine_status(status, status.index_put((items,), second))
+    if last is None:
+        gradient, hessian = cost_gradient(problem, w[items], items)
     else:
-        value = w
+        gradient = _differentiable(problem, w[items], items, last.gradient[items])
+        hessian = last.matrix[items]
+    stepped, good = newton_step(w[items], gradient, hessian)
+    value = stepped if len(items) == len(w) else w.index_put((items,), stepped)
+    second = torch.where(good, int(Status.CONVERGED), int(Status.BREAKDOWN))
+    status = combine_status(status, status.index_put((items,), second))
     report = Report(
         status=status,
         iterations=report.iterations,
-        residual=report.residual.masked_fill(is_lost, torch.inf),
+        residual=report.residual.masked_fill(is_lost, torch.nan),
         counts=report.counts,
     )
     solution = Solution(value=value, report=report)

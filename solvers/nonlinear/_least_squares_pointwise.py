@@ -23,8 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, check_positive
-from solvers.nonlinear._least_squares import LeastSquaresProblem, NormalEquations
+from solvers.core import SettingsError, ShapeError, Solution, check_positive
+from solvers.nonlinear._least_squares import (
+    LeastSquaresProblem,
+    LevenbergMarquardt,
+    NormalEquations,
+)
 
 __all__ = ["PointwiseProblem", "Residual", "gradients", "residual_rows"]
 
@@ -117,6 +121,23 @@ class PointwiseProblem(LeastSquaresProblem):
             z = torch.einsum("emkn,en->emk", phi, w)
             rows[name] = _residual(self.residuals[name], name, z, data)
         return rows
+
+    def minimize(
+        self, solver: LevenbergMarquardt, start: Tensor
+    ) -> tuple[Solution[Tensor], NormalEquations | None]:
+        """Run the iteration, if residuals are functions of single points."""
+        self.check_residuals()
+        return super().minimize(solver, start)
+
+    def check_residuals(self) -> None:
+        """Evaluate each residual at a point among others and alone.
+
+        Raises:
+            SettingsError: If the two differ.
+        """
+        for name, phi, data in self.families():
+            if self.items and phi.shape[1]:
+                _check_single(self.residuals[name], name, phi.detach()[:, :2].sum(-1), data)
 
     def normal_equations(
         self, w: Tensor, items: Tensor, *, is_exact: bool = False
@@ -232,6 +253,19 @@ def residual_rows(
                 "one number a point, or a tuple of such"
             )
     return [row.expand(shape) for row in rows]
+
+
+def _check_single(residual: Residual, name: str, z: Tensor, data: Sequence[Tensor]) -> None:
+    """Refuse a residual whose value at a point depends on what other points there are."""
+    points = z.shape[1]
+    among = _residual(residual, name, z, [one[:, :points].detach() for one in data])[0, 0]
+    alone = _residual(residual, name, z[:1, :1], [one[:1, :1].detach() for one in data])[0, 0]
+    if not torch.allclose(among, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
+        raise SettingsError(
+            f"residuals[{name!r}]: gave {among.tolist()} at a point among others and "
+            f"{alone.tolist()} at the same point alone, expected a function of single points "
+            "without randomness; take GeneralLeastSquares for others"
+        )
 
 
 def _residual(residual: Residual, name: str, z: Tensor, data: Sequence[Tensor]) -> Tensor:

@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def answer(question: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def answer(
+    question: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> dict[str, Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.delenv("PHYSIM_PEERS", raising=False)
-    arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(folder)]
+    arguments = ["-f", f"^{question}$", "--size", "tiny", "--output", str(folder), *more]
     assert importlib.import_module("run").main(arguments) == 0
     record: dict[str, Any] = json.loads((folder / f"{question}.json").read_text())
     return record
@@ -26,7 +28,7 @@ def answer(question: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 def test_least_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = answer("constraints_least_squares", tmp_path, monkeypatch)
     rows = {row["method"]: row for row in record["rows"]}
-    for name in ("tensors", "SciPy trf"):
+    for name in ("functions of torch", "torch residual", "tensors", "SciPy trf"):
         assert rows[name]["cost"] == pytest.approx(rows["kernel"]["cost"], rel=1e-6)
     assert rows["optimistix LM"]["note"].startswith("skipped")
     assert record["settings"]["gradient_error"] < 1e-6 < record["settings"]["gn"]
@@ -53,6 +55,16 @@ def test_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert rows["classical solver"]["predict"] > 0
     flow = {row["arm"]: row for row in record["rows"] if "navier" in row["system"]}
     assert flow["spectral, 32 x 32"]["trained"] < 0.15 < 0.5 < flow["initial field"]["trained"]
+
+
+def test_rows_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = ("--only", "constant: 4 .* held")
+    record = answer("constraints_systems", tmp_path, monkeypatch, *only)
+    assert [row["arm"] for row in record["rows"] if row.get("coefficients")] == [
+        "4 experts x 32, held"
+    ]
+    with pytest.raises(SystemExit):
+        answer("constraints_experts", tmp_path, monkeypatch, *only)
 
 
 def test_example(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_infeasible_and_not_a_number_are_named(backend):
     tensors = [value.requires_grad_() for value in (y, A, h)]
     (x,), report = layer(*tensors)
     assert report.status.tolist() == [0, Status.INFEASIBLE, Status.NON_FINITE, 0]
+    assert report.residual.isnan().tolist() == [False, False, True, False]
     x[report.converged].sum().backward()
     for value in tensors:
         assert (value.grad[1:3] == 0).all()
@@ -245,6 +246,7 @@ def test_a_parameter_against_its_declaration_is_the_matter_of_its_item(form, bac
     (x,), report = layer(given)
     ends = [Status.CONVERGED, Status.BREAKDOWN, Status.CONVERGED, Status.NON_FINITE]
     assert report.status.tolist() == ends
+    assert report.residual[3].isnan()
     (alone,), _ = layer(good)
     torch.testing.assert_close(x[0], alone, atol=1e-9, rtol=0)
     (slope,) = torch.autograd.grad(x.sum(), given)

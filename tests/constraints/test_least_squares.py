@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from constraints import GeneralLeastSquares, ImplicitLeastSquares
+from constraints import GeneralLeastSquares, ImplicitLeastSquares, MixtureOfExperts
+from constraints.experts import JetBasis, Partition, Rows
 from solvers.core import NotConvergedError, NumericalWarning, SettingsError, ShapeError, Status
 from solvers.core.testing import check_gradients
 from solvers.kernels import scalar
@@ -117,7 +118,7 @@ def test_failures_raise_warn_or_are_masked() -> None:
     cold = ImplicitLeastSquares(RESIDUALS).problem(features(), {"equation": [RATES]})
     at = cold.normal_equations(torch.zeros_like(w), torch.arange(2))
     assert (report.counts["cost"] <= at.cost).all()
-    assert not w.requires_grad
+    assert not torch.autograd.grad(w.sum(), given["equation"])[0].any()
 
 
 def test_a_kink_is_named_not_hidden() -> None:
@@ -157,7 +158,7 @@ def test_general_residuals() -> None:
         (lambda: ImplicitLeastSquares(RESIDUALS)(features()["start"]), SettingsError, "famil"),
         (lambda: ImplicitLeastSquares(start)(torch.ones(2, 3)), ShapeError, "E, m, k, N"),
         (lambda: ImplicitLeastSquares(RESIDUALS)(features()), SettingsError, "residual"),
-        (lambda: ImplicitLeastSquares(torch.sin, backend="kernel")(torch.ones(1, 1, 1, 1)),
+        (lambda: ImplicitLeastSquares(torch.sinh, backend="kernel")(torch.ones(1, 1, 1, 1)),
          SettingsError, "cannot be traced"),
         (GeneralLeastSquares(start, 2), ShapeError, "parameters"),
         (lambda: GeneralLeastSquares(lambda w, a: w.sum() - a, 2)(torch.ones(3)), ShapeError, "M"),
@@ -179,7 +180,7 @@ def test_a_first_guess_that_is_lost_is_the_matter_of_its_item(backend: Any) -> N
     guess[0, 3] = math.nan
     w, report = layer(features(), {"equation": [rates]}, start=guess)
     assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
-    assert report.residual[0].isinf()
+    assert report.residual[0].isnan()
     assert not w[0].any()
     torch.testing.assert_close(w[1], good[1], atol=1e-12, rtol=0)
     (slope,) = torch.autograd.grad(w.sum(), rates)
@@ -197,7 +198,47 @@ def test_lost_features_leave_nothing_known_of_the_fit(backend: Any) -> None:
     layer = ImplicitLeastSquares(RESIDUALS, backend=backend, on_failure="mask")
     _, report = layer(given, {"equation": [RATES]})
     assert report.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
-    assert report.residual[0].isinf()
+    assert report.residual[0].isnan()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_batch_without_a_solution_has_a_gradient_of_zero(backend: Any) -> None:
+    phi = torch.ones(2, 3, 2, 1, dtype=torch.float64, requires_grad=True)
+    for residual, ends in (
+        (lambda u, v: torch.sqrt(u) + v - math.nan, Status.NON_FINITE),
+        (lambda u, v: torch.atan2(u, v) - 1.0, Status.BREAKDOWN),  # no curvature at the origin
+    ):
+        layer = ImplicitLeastSquares(residual, backend=backend, on_failure="mask")
+        w, report = layer(phi)
+        assert report.status.tolist() == [ends, ends]
+        assert torch.autograd.grad(w.sum(), phi)[0].eq(0).all()
+    a = torch.full((2, 1), math.nan, dtype=torch.float64, requires_grad=True)
+    w, report = GeneralLeastSquares(lambda w, a: w - a, 1, on_failure="mask")(a)
+    assert not report.converged.any()
+    assert torch.autograd.grad(w.sum(), a)[0].eq(0).all()
+
+
+def test_a_residual_that_mixes_points_is_named_where_experts_are_held() -> None:
+    s = torch.linspace(0, 1, 20, dtype=torch.float64)
+    rows = {"fit": Rows(residual=lambda u, goal: u - u.mean() - goal, features=("u",))}
+    mixture = MixtureOfExperts(
+        JetBasis("x", 3, width=4), rows, Partition.boxes([0], [1], [2]), continuity={"x": ("u",)}
+    )
+    with pytest.raises(Exception, match="function of single points"):
+        mixture({"fit": s[:, None]}, {"fit": [torch.sin(s)[None]]})
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_residual_that_mixes_points_is_named(backend: Any) -> None:
+    phi = torch.rand(2, 5, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for residual in (
+        lambda u: u - u.mean(),
+        lambda u: u + torch.rand_like(u),
+        lambda u: u.flip(0),
+    ):
+        torch.manual_seed(0)
+        with pytest.raises(SettingsError, match="function of single points"):
+            ImplicitLeastSquares(residual, ridge=1e-3, backend=backend)(phi)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from solvers.nonlinear import (
     HybridProblem,
     LevenbergMarquardt,
     PointwiseProblem,
+    choose_problem,
     cost_gradient,
     implicit_least_squares,
     is_traceable,
@@ -356,9 +357,33 @@ def test_a_residual_that_changes_is_traced_again() -> None:
         assert w.item() == pytest.approx(goal)
 
 
+def test_functions_of_torch_are_traced() -> None:
+    def residual(u: Any, v: Any) -> Any:
+        return torch.where(v > 0.1, v, 0.0) * torch.exp(-u) + u.square().sqrt() - (v**2 + 1) ** 0.3
+
+    phi = {"b": inputs(2, 3)[0]["pair"]}
+    assert choose_problem({"b": residual}, {"b": (2, 0)}, phi.values()) is CompiledProblem
+    w, items = draw(2, 3, seed=1), torch.arange(2)
+    kinds = (PointwiseProblem, CompiledProblem, HybridProblem)
+    twin, *mine = (kind({"b": residual}, phi) for kind in kinds)
+    for problem in mine:
+        for is_exact in (False, True):
+            for a, b in zip(
+                problem.normal_equations(w, items, is_exact=is_exact),
+                twin.normal_equations(w, items, is_exact=is_exact),
+                strict=True,
+            ):
+                assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+        # Right after the exact equations their values are at hand.
+        (pulled,), (expected,) = (some.pull_back(w, w.flip(1), items) for some in (problem, twin))
+        assert torch.allclose(pulled, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_what_can_be_traced() -> None:
     assert is_traceable({"a": value}, {"a": (1, 0)})
-    assert not is_traceable({"a": torch.sin}, {"a": (1, 0)})
+    assert is_traceable({"a": torch.sin}, {"a": (1, 0)})
+    assert not is_traceable({"a": torch.sinh}, {"a": (1, 0)})
+    assert not is_traceable({"a": lambda u: u * torch.tensor(2.0)}, {"a": (1, 0)})
     assert not is_traceable({"a": lambda u: u if u > 0 else 0.0}, {"a": (1, 0)})
 
 

@@ -10,6 +10,7 @@ the equation have the magnitude of those of the conditions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,19 +99,28 @@ class DiffusionSorption:
         }
 
     @staticmethod
-    def points(count: int, *, seed: int = 0, edge: int = 128) -> Mapping[str, Tensor]:
-        """Points ``(x, t)``: random ones for the equation, regular ones for the conditions.
+    def points(
+        count: int, *, seed: int = 0, edge: int = 128, delta: float = 1e-2
+    ) -> Mapping[str, Tensor]:
+        r"""Points ``(x, t)``: random ones for the equation, regular ones for the conditions.
+
+        Half of the random ones are uniform in time, half in :math:`\sqrt{t + \delta}`: as the layer
+        at the boundary grows, where most of the error is.
 
         Args:
             count: Points inside.
             seed: Of the random points.
             edge: Points of each condition.
+            delta: Time from which on the layer is resolved, as in `SimilarityBasis`.
         """
         generator = torch.Generator().manual_seed(seed)
+        x, r = torch.rand(count, 2, generator=generator, dtype=torch.float64).unbind(1)
+        first, last = math.sqrt(delta), math.sqrt(1 + delta)
+        t = torch.where(torch.arange(count) % 2 == 0, r, (first + (last - first) * r) ** 2 - delta)
         s = (torch.arange(edge, dtype=torch.float64) + 0.5) / edge
         zero, one = torch.zeros_like(s), torch.ones_like(s)
         return {
-            "equation": torch.rand(count, 2, generator=generator, dtype=torch.float64),
+            "equation": torch.stack([x, t.clamp(0, 1)], 1),
             "initial": torch.stack([s, zero], 1),
             "left": torch.stack([zero, s], 1),
             "right": torch.stack([one, s], 1),
