@@ -7,13 +7,14 @@ no item waits for another. `PointwiseProblem` is its twin.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers.core import Report, SettingsError, Solution, Status
+from solvers.core import PerformanceWarning, Report, SettingsError, Solution, Status
 from solvers.kernels import Symbol, TorchTape, emit_block, reverse
 from solvers.nonlinear._least_squares import LAMBDA_FIRST, LevenbergMarquardt, NormalEquations
 from solvers.nonlinear._least_squares_pointwise import PointwiseProblem
@@ -119,6 +120,9 @@ def is_traceable(
 
 
 _traced: dict[tuple[str, int, int], Family] = {}
+_versions: dict[object, int] = {}
+_MANY_VERSIONS = 6
+"""Texts of one residual from which it looks as if a number in it changed from call to call."""
 
 
 def _trace(residual: Callable[..., Any], features: int, data: int) -> Family:
@@ -145,6 +149,7 @@ def _trace(residual: Callable[..., Any], features: int, data: int) -> Family:
         ) from error
     key = (text, features, data)
     if key not in _traced:
+        _count_version(residual)
         slopes = [slope for row in rows for slope in reverse([(row, 1.0)], z)]
         q = reverse([(half, 1.0)], z)
         curvature = [s for one in q for s in reverse([(one, 1.0)], z)]
@@ -155,6 +160,19 @@ def _trace(residual: Callable[..., Any], features: int, data: int) -> Family:
         cases = ([*rows, *slopes], [*q, *curvature, half], [*q, *pulled])
         _traced[key] = Family(len(rows), features, data, tuple(map(_store, cases)))
     return _traced[key]
+
+
+def _count_version(residual: Callable[..., Any]) -> None:
+    code = getattr(residual, "__code__", type(residual))
+    _versions[code] = _versions.get(code, 0) + 1
+    if _versions[code] == _MANY_VERSIONS:
+        warnings.warn(
+            f"residual {getattr(residual, '__name__', residual)!r}: compiled with "
+            f"{_MANY_VERSIONS} sets of numbers that it closes over; give what changes as data, "
+            "which needs no compiling",
+            PerformanceWarning,
+            stacklevel=2,
+        )
 
 
 def _store(values: Sequence[Any]) -> str:

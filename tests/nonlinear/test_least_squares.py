@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solvers.core import NonFiniteError, NotConvergedError, SettingsError, ShapeError, Status
+from solvers.core import (
+    NonFiniteError,
+    NotConvergedError,
+    PerformanceWarning,
+    SettingsError,
+    ShapeError,
+    Status,
+)
 from solvers.core.testing import check_gradients
 from solvers.kernels import scalar
 from solvers.nonlinear import (
@@ -355,6 +363,16 @@ def test_a_residual_that_changes_is_traced_again() -> None:
         holder["goal"] = goal
         w = LevenbergMarquardt().solve(CompiledProblem({"a": moving}, phi)).value
         assert w.item() == pytest.approx(goal)
+
+
+def test_a_residual_that_keeps_changing_is_said() -> None:
+    held = [lambda u, goal=goal: u - goal for goal in range(8)]
+    with pytest.warns(PerformanceWarning, match="give what changes as data"):
+        assert all([is_traceable({"a": residual}, {"a": (1, 0)}) for residual in held])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            assert is_traceable({"a": lambda u, k: u - k}, {"a": (1, 1)})
 
 
 def test_functions_of_torch_are_traced() -> None:
