@@ -110,7 +110,7 @@ def test_smoothed_radius_is_exact_to_rounding(ratio: float, gamma: float) -> Non
                 low = e
             else:
                 high = e
-    assert abs(excess - float(low)) <= 4e-15 * (float(low) + min(ratio, 1.0))
+    assert abs(excess - float(low)) <= 1e-14 * (float(low) + min(ratio, 1.0))
 
 
 @pytest.mark.parametrize("kappa", [None, 1e-3, 1.0])
