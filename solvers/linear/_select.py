@@ -22,10 +22,11 @@ from solvers.linear.krylov._minres import MINRES
 from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._poisson import PoissonOperator
-from solvers.linear.preconditioners._aggregation import AggregationMultigrid, is_torn
+from solvers.linear.preconditioners._aggregation import AggregationMultigrid
 from solvers.linear.preconditioners._algebraic import AlgebraicMultigrid
 from solvers.linear.preconditioners._jacobi import Jacobi
 from solvers.linear.preconditioners._multigrid import Multigrid
+from solvers.linear.preconditioners._torn import is_torn
 
 __all__ = ["as_operator", "choose_solver", "linear_solve"]
 

@@ -24,6 +24,7 @@ from solvers.linear.preconditioners._coarsening import (
 )
 from solvers.linear.preconditioners._jacobi import chebyshev_steps
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
+from solvers.linear.preconditioners._torn import TORN, TORN_PART
 
 __all__ = [
     "AggregationMultigrid",
@@ -31,7 +32,6 @@ __all__ = [
     "Graph",
     "ReferenceAggregation",
     "choose_rule",
-    "is_torn",
 ]
 
 LEAST_FACTOR = 0.4
@@ -39,8 +39,6 @@ LEAST_FACTOR = 0.4
 
 SLOW_COARSENING = 0.85
 """A level with more of the rows of the finer one than this part demands less of couplings."""
-
-_TORN, _TORN_PART = 1e5, 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,49 +226,8 @@ def choose_rule(graph: Graph) -> AggregationRule:
     first = graph.start[rows]
     weakest = np.minimum.reduceat(graph.coupling, first)
     strongest = np.maximum.reduceat(graph.coupling, first)
-    is_torn = np.count_nonzero(strongest > _TORN * weakest) > _TORN_PART * rows.size
-    return AggregationRule.galerkin() if is_torn else AggregationRule()
-
-
-def is_torn(operator: PoissonOperator) -> bool:
-    """Whether strong and weak couplings meet in many cells, as `choose_rule` asks of all rows.
-
-    Geometric coarse cells then join what does not belong together, everywhere. Some eight planes
-    stand for the grid.
-
-    Args:
-        operator: One system.
-    """
-    size = operator.domain[0]
-    step = max(1, size // 8)
-    seen = [coupling.detach()[1 : size - 1 : step] for coupling in operator.couplings]
-    if not any(c.numel() for c in seen):
-        return False
-    most = max(float(c.max()) for c in seen if c.numel())
-    least = min(float(torch.where(c > 0, c, torch.inf).min()) for c in seen if c.numel())
-    if not most > _TORN * least:
-        return False
-    planes = torch.arange(1, size - 1, step, device=operator.device)
-    shape = (len(planes), *operator.domain[1:])
-    strongest = torch.zeros(shape, dtype=operator.dtype, device=operator.device)
-    weakest = torch.full_like(strongest, torch.inf)
-    for axis, coupling in enumerate(operator.couplings):
-        c = coupling.detach()
-        sides = (c[planes - 1], c[planes])
-        for side in sides if axis == 0 else _both_sides(sides[1], axis, shape[axis]):
-            strongest = torch.maximum(strongest, side)
-            weakest = torch.minimum(weakest, torch.where(side > 0, side, torch.inf))
-    is_row = strongest > 0
-    torn = (strongest > _TORN * weakest) & is_row
-    return int(torn.sum()) > _TORN_PART * int(is_row.sum())
-
-
-def _both_sides(c: Tensor, axis: int, size: int) -> tuple[Tensor, Tensor]:
-    """Couplings of every cell to the one before and the one behind it, zero where there is none."""
-    if c.shape[axis] == size:
-        return c.roll(1, axis), c
-    nothing = c.new_zeros([*c.shape[:axis], 1, *c.shape[axis + 1 :]])
-    return torch.cat([nothing, c], axis), torch.cat([c, nothing], axis)
+    torn = np.count_nonzero(strongest > TORN * weakest)
+    return AggregationRule.galerkin() if torn > TORN_PART * rows.size else AggregationRule()
 
 
 class ReferenceAggregation(PreparedPreconditioner):
