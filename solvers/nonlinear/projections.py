@@ -44,7 +44,7 @@ _TINY = 1e-150
 """Keeps squares of lengths away from zero without changing one that means something."""
 
 _RADIUS_ITERATIONS = 2
-"""From a start within 4 % to rounding."""
+"""From a start within 4 % to three parts in 1e12."""
 
 
 @dataclass(frozen=True, slots=True)

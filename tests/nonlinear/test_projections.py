@@ -97,7 +97,7 @@ def test_smoothed_radius_solves_its_equation(length: float, bound: float, spread
 @given(
     ratio=st.floats(1e-6, 1e6) | st.floats(0.9, 1.1), gamma=st.floats(-16, 6).map(lambda x: 10**x)
 )
-def test_smoothed_radius_is_exact_to_rounding(ratio: float, gamma: float) -> None:
+def test_smoothed_radius_is_right_to_eleven_digits(ratio: float, gamma: float) -> None:
     """Beside the same root by bisection in 40 digits; rounding of the ratio is not ours."""
     excess = float(smooth_radius(scalar(ratio), scalar(1.0), scalar(gamma)).excess)
     with localcontext() as context:
@@ -110,7 +110,7 @@ def test_smoothed_radius_is_exact_to_rounding(ratio: float, gamma: float) -> Non
                 low = e
             else:
                 high = e
-    assert abs(excess - float(low)) <= 1e-14 * (float(low) + min(ratio, 1.0))
+    assert abs(excess - float(low)) <= 4e-12 * float(low) + 1e-14 * min(ratio, 1.0)
 
 
 @pytest.mark.parametrize("kappa", [None, 1e-3, 1.0])
