@@ -187,7 +187,7 @@ def _rows(case: Case, size: Size, seed: int) -> Iterator[Row]:
         row = _train(case, arm, size, seed, seen, solution)
         solved = max(solved, row["steps"] * SAMPLES) if name.startswith("hard") else solved
         yield {"system": case.name, "arm": name, **row}
-    for count in sorted({min(20, MOST_SNAPSHOTS[size]), min(solved, MOST_SNAPSHOTS[size])}):
+    for count in sorted({min(n, MOST_SNAPSHOTS[size]) for n in (20, solved or 20)}):
         known = case.draw(count, torch.Generator().manual_seed(seed))
         solutions, seconds = _timed(case.solve, known)
         places = (one if one.ndim > 1 else one[:, None] for one in (test, known))
