@@ -21,7 +21,7 @@ from constraints.systems import relative_errors
 from physim.cli._app import app
 from solvers.core import NotConvergedError
 
-SMALL = ("--functions", 8, "--width", 8, "--points", 128)
+SMALL = ("--functions", 8, "--width", 8, "--points", 256)
 FLOWS = ("--functions", 8, "--width", 4, "--points", 64, "--slabs", 4)
 
 
