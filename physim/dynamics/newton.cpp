@@ -102,8 +102,8 @@ const V margin = PRUNING * steps[1];
 @NEWTON:NODE@
 
 V cap[1] = {V(GAIN_CAP)}, last = V(__builtin_inf()), earlier = last;
-// What only serves an exact step, its gradient or its rescue, may be as far from the path as the last
-// step brings within the tolerance by far.
+// The path that only serves an exact step, for its gradient or its rescue: the last step squares the
+// deviation, so that it may be ten times the tolerance before.
 const double path_most = is_smooth ? PATH_TOLERANCE : 10.0 * PATH_TOLERANCE;
 V done = wanted ? zero : one, passed = zero, iterations = zero, lowest = zero;
 for (;;) {
