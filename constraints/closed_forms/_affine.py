@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from constraints._tensors import check_real
 from constraints.closed_forms._closed_form import AbstractClosedForm, Inputs
@@ -152,6 +153,9 @@ class AffineEquality(AbstractClosedForm):
             return self._per_item(*inputs)
         x, right = inputs
         point = x.to(torch.float64)
+        law = self._basis, self._inverse
+        if point.ndim == right.ndim == 2 and len(point) == len(right) and not _is_transformed():
+            return _Projection.apply(point, right, *law).to(x.dtype)  # type: ignore
         # x0 - V'(V x0 - c) with c = V x*: orthonormal rows leave no error to correct.
         gap = point @ self._basis.mT - right @ self._inverse.mT
         return (point - gap @ self._basis).to(x.dtype)
@@ -273,6 +277,33 @@ class AffineEquality(AbstractClosedForm):
         super()._load_from_state_dict(*args)
         if self.A is not None:
             self._factor()
+
+
+class _Projection(torch.autograd.Function):
+    """``x0 + V'(W b - V x0)`` of a batch, with one array of its size in each pass."""
+
+    @staticmethod
+    def forward(ctx: Any, point: Tensor, right: Tensor, basis: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(basis, inverse)
+        gap = (right @ inverse.mT).addmm_(point, basis.mT, alpha=-1)
+        return torch.addmm(point, gap, basis)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        basis, inverse = ctx.saved_tensors
+        to_point, to_right, _, _ = ctx.needs_input_grad
+        along = cotangent @ basis.mT
+        return (
+            torch.addmm(cotangent, along, basis, alpha=-1) if to_point else None,
+            along @ inverse if to_right else None,
+            None,
+            None,
+        )
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of functions or forward differentiation is under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

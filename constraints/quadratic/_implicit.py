@@ -50,16 +50,14 @@ class ProgramCall:
             Unknowns, shape ``(B, n)``.
         """
         Q, q, G, h, A, b = inputs
-        if torch.is_grad_enabled() and (
-            q.requires_grad
-            or h.requires_grad
-            or b.requires_grad
-            or Q.requires_grad
-            or G.requires_grad
-            or A.requires_grad
-        ):
-            x: Tensor = _Solve.apply(self, batch, *inputs)  # type: ignore[no-untyped-call]
-            return x
+        if torch.is_grad_enabled():
+            # Without gradients for them, matrices need no place among what is recorded.
+            wanted = (Q, G, A) if Q.requires_grad or G.requires_grad or A.requires_grad else ()
+            if wanted or q.requires_grad or h.requires_grad or b.requires_grad:
+                x: Tensor = _Solve.apply(  # type: ignore[no-untyped-call]
+                    self, inputs, batch, q, h, b, *wanted
+                )
+                return x
         return self.run(inputs, batch, differentiable=False)
 
     def run(self, inputs: Inputs, batch: int, *, differentiable: bool) -> Tensor:
@@ -78,14 +76,13 @@ class ProgramCall:
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: ProgramCall, batch: int, *inputs: Tensor) -> Tensor:
-        x = call.run(inputs, batch, differentiable=True)  # type: ignore[arg-type]
+    def forward(ctx: Any, call: ProgramCall, inputs: Inputs, batch: int, *wanted: Tensor) -> Tensor:
+        x = call.run(inputs, batch, differentiable=True)
         ctx.solved = call.solved
         Q, _, G, _, A, _ = inputs
-        _, _, to_Q, _, to_G, _, to_A, _ = ctx.needs_input_grad
         # Saved so that a change in place before the backward pass is found. Vectors do without x,
         # which may then be changed.
-        ctx.save_for_backward(x if to_Q or to_G or to_A else None, Q, G, A)
+        ctx.save_for_backward(x if len(wanted) > 3 else None, Q, G, A)
         return x.detach()
 
     @staticmethod
@@ -100,17 +97,24 @@ def _gradients(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     x, Q, G, A = ctx.saved_tensors
     solved: SolvedPrograms = ctx.solved
     to_q, to_h, to_b = solved.adjoint(cotangent)
-    _, _, needs_Q, needs_q, needs_G, needs_h, needs_A, needs_b = ctx.needs_input_grad
+    _, _, _, needs_q, needs_h, needs_b, *needs_matrices = ctx.needs_input_grad
     data = solved.data
-    return (
+    vectors = (
         None,
         None,
-        _products(0.5 * to_q, x, 0.5 * x, to_q, Q) if needs_Q else None,
+        None,
         _total(to_q, data.q) if needs_q else None,
-        _products(-to_h, x, solved.z, to_q, G) if needs_G else None,
         _total(to_h, data.h) if needs_h else None,
-        _products(-to_b, x, solved.y, to_q, A) if needs_A else None,
         _total(to_b, data.b) if needs_b else None,
+    )
+    if not needs_matrices:
+        return vectors
+    needs_Q, needs_G, needs_A = needs_matrices
+    return (
+        *vectors,
+        _products(0.5 * to_q, x, 0.5 * x, to_q, Q) if needs_Q else None,
+        _products(-to_h, x, solved.z, to_q, G) if needs_G else None,
+        _products(-to_b, x, solved.y, to_q, A) if needs_A else None,
     )
 
 

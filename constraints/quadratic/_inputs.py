@@ -45,13 +45,14 @@ def read_inputs(
         SettingsError: If types or devices differ, one of a pair is missing, or a tensor is inside
             of a `torch.func` transform.
     """
-    for value in (Q, q, G, h, A, b):
+    given = (Q, q, G, h, A, b)
+    for value in given:
         if (
             not isinstance(value, Tensor)
             or is_functorch_wrapped_tensor(value)
             or value.layout is not torch.strided
         ):
-            _check_kinds(Q, q, G, h, A, b)
+            _check_kinds(*given)
             break
     if G is None or h is None:
         _check_pair("G", G, "h", h)
@@ -59,19 +60,27 @@ def read_inputs(
     if A is None or b is None:
         _check_pair("A", A, "b", b)
         A, b = _no_rows(q)
+    inputs = (Q, q, G, h, A, b)
     batch = _common_batch((Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape), sum(cones))
-    dtype, device = q.dtype, q.device
-    for name, tensor in zip("QGhAb", (Q, G, h, A, b), strict=True):
-        if tensor.dtype is not dtype or tensor.device != device:
+    for one in inputs:
+        if one.dtype is not torch.float64 or not one.is_cpu:
+            return _agree(inputs), batch
+    return inputs, batch
+
+
+def _agree(inputs: Inputs) -> Inputs:
+    """Check that types and devices are those of q, and go to double precision."""
+    q = inputs[1]
+    for name, tensor in zip("QqGhAb", inputs, strict=True):
+        if tensor.dtype is not q.dtype or tensor.device != q.device:
             raise SettingsError(
-                f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on {device} "
+                f"{name}: got {tensor.dtype} on {tensor.device}, expected {q.dtype} on {q.device} "
                 f"as for q; convert it with {name}.to(q)"
             )
-    if dtype is torch.float64:
-        return (Q, q, G, h, A, b), batch
     if not q.is_floating_point():
         raise SettingsError(f"q: got type {q.dtype}, expected a floating-point type; use .double()")
-    return (Q.double(), q.double(), G.double(), h.double(), A.double(), b.double()), batch
+    Q, q, G, h, A, b = (tensor.double() for tensor in inputs)
+    return Q, q, G, h, A, b
 
 
 def _check_kinds(*given: object) -> None:

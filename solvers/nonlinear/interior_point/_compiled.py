@@ -54,10 +54,9 @@ class _Plan:
         threads: Among which the batch is split; none for an empty batch.
         fixed: First entries of the table.
         work: Numbers of scratch memory for all threads, whole cache lines each.
-        factor: Numbers that the backward pass takes over.
-        size: Numbers of all results: x, y, z, s, status, iterations and residual of all items.
-        endings: Where the last three begin.
-        points: Shapes, strides and places of x, y, z and s.
+        factor: Numbers that the backward pass takes over, whole cache lines.
+        points: Shapes of x, y, z and s.
+        places: Where y, z and s begin, and where s ends.
     """
 
     def __init__(
@@ -92,13 +91,9 @@ class _Plan:
             *(8 * work, *steps),
         )
         self.work = self.threads * work
-        self.factor = (columns**2 + columns + 2 * rows) * group * groups
-        widths = (n, p, m, m)
-        self.points = tuple(
-            ((batch, width), (width, 1), batch * sum(widths[:i])) for i, width in enumerate(widths)
-        )
-        self.endings = batch * sum(widths)
-        self.size = self.endings + 3 * batch
+        self.factor = _round_up((columns**2 + columns + 2 * rows) * group * groups, 8)
+        self.points = ((batch, n), (batch, p), (batch, m), (batch, m))
+        self.places = (0, batch * p, batch * (p + m), batch * (p + 2 * m))
 
 
 _plan = lru_cache(maxsize=256)(_Plan)
@@ -128,53 +123,66 @@ class CompiledInteriorPoint(SolvedPrograms):
         Q, q, G, h, A, b, cones, batch = data
         shapes = (Q.shape, q.shape, G.shape, h.shape, A.shape, b.shape)
         self._plan = plan = _plan(shapes, cones, batch, threads, layout)
-        # The memory and where its first whole cache line starts.
-        self._factor = _aligned(plan.factor) if differentiable else (None, 0)
-        self._out = out = torch.empty(plan.size, dtype=torch.float64)
+        self._start = plan.factor if differentiable else 0
+        self._kept, address = _aligned(self._start + plan.places[3])
+        self._factor = address if differentiable else 0
         self._addresses = (Q.data_ptr(), G.data_ptr(), h.data_ptr(), A.data_ptr(), b.data_ptr())
-        self.has_failures = self._run(Op.SOLVE, max_iterations, q.data_ptr(), out.data_ptr())
-        integers, shape, stride, start = out.view(torch.int64), (batch,), (1,), plan.endings
-        self.status = integers.as_strided(shape, stride, start)
-        self.iterations = integers.as_strided(shape, stride, start + batch)
-        self.residual = out.as_strided(shape, stride, start + 2 * batch)
-
-    @property
-    def x(self) -> Tensor:
-        """Unknowns."""
-        return self._out.as_strided(*self._plan.points[0])
+        self.x = x = torch.empty(plan.points[0], dtype=torch.float64)
+        self.status = status = torch.empty(batch, dtype=torch.int64)
+        self.iterations = iterations = torch.empty(batch, dtype=torch.int64)
+        self.residual = residual = torch.empty(batch, dtype=torch.float64)
+        self._ended = status
+        y, z, s = (address + 8 * (self._start + place) for place in plan.places[:3])
+        points = (x.data_ptr(), y, z, s)
+        endings = (iterations.data_ptr(), residual.data_ptr())
+        self.has_failures = self._run(Op.SOLVE, max_iterations, q.data_ptr(), points, endings)
 
     @property
     def y(self) -> Tensor:
         """Multipliers of the equalities."""
-        return self._out.as_strided(*self._plan.points[1])
+        return self._view(1)
 
     @property
     def z(self) -> Tensor:
         """Multipliers of the cones."""
-        return self._out.as_strided(*self._plan.points[2])
+        return self._view(2)
 
     @property
     def s(self) -> Tensor:
         """Slacks ``h - Gx``."""
-        return self._out.as_strided(*self._plan.points[3])
+        return self._view(3)
+
+    def _view(self, which: int) -> Tensor:
+        kept, (batch, width) = self._kept, self._plan.points[which]
+        skipped = (_round_up(kept.data_ptr(), 64) - kept.data_ptr()) // 8
+        start = skipped + self._start + self._plan.places[which - 1]
+        return kept.as_strided((batch, width), (width, 1), start)
 
     def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Solve the linearised optimality conditions with ``cotangent`` on the right."""
         g = cotangent if cotangent.is_contiguous() else cotangent.contiguous()
-        points = self._plan.points
-        out = torch.empty(points[3][2], dtype=torch.float64)
-        self._run(Op.ADJOINT, 0, g.data_ptr(), out.data_ptr())
-        return out.as_strided(*points[0]), out.as_strided(*points[2]), out.as_strided(*points[1])
+        x, y, z, _ = self._plan.points
+        to_q, to_b, to_h = (torch.empty(shape, dtype=torch.float64) for shape in (x, y, z))
+        points = (to_q.data_ptr(), to_b.data_ptr(), to_h.data_ptr(), 0)
+        self._run(Op.ADJOINT, 0, g.data_ptr(), points, (0, 0))
+        return to_q, to_h, to_b
 
-    def _run(self, op: Op, limit: int, linear: int, points: int) -> bool:
+    def _run(
+        self,
+        op: Op,
+        limit: int,
+        linear: int,
+        points: tuple[int, int, int, int],
+        endings: tuple[int, int],
+    ) -> bool:
         plan, scratch = self._plan, _scratch
         if plan.threads == 0:
             return False
         Q, G, h, A, b = self._addresses
-        work, endings = scratch.reserve(plan.work), self._out.data_ptr() + 8 * plan.endings
-        table = scratch.table
-        entries = (op, limit, Q, linear, G, h, A, b, work, points, endings, self._factor[1], 0)
-        _write(table, 0, *plan.fixed, *entries)
+        work, table = scratch.reserve(plan.work), scratch.table
+        data = (op, limit, Q, linear, G, h, A, b, work)
+        ended = self._ended.data_ptr()
+        _write(table, 0, *plan.fixed, *data, *points, ended, *endings, self._factor, 0)
         plan.kernel.launch_trusted(plan.threads, plan.threads, scratch.table_address)
         return table[Slot.FAILED] != 0
 

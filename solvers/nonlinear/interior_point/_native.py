@@ -55,8 +55,13 @@ class Slot(IntEnum):
     A = auto()
     B = auto()
     WORK = auto()
-    POINTS = auto()  # x, y, z and s of all items, one behind the other
-    ENDINGS = auto()  # status, iterations and residual of all items
+    X = auto()
+    Y = auto()
+    Z = auto()
+    S = auto()
+    STATUS = auto()
+    ITERATIONS = auto()
+    RESIDUAL = auto()
     FACTOR = auto()
     FAILED = auto()  # set to one where an item did not converge
 

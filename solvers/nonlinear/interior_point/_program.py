@@ -69,6 +69,7 @@ class SolvedPrograms(ABC):
 
     Attributes:
         data: The programs.
+        x: Unknowns, not recorded: a graph that keeps the solve must not keep itself.
         status: :class:`solvers.core.Status` of each item.
         iterations: Steps of each item.
         residual: Largest violation of the optimality conditions, relative to the data.
@@ -76,15 +77,11 @@ class SolvedPrograms(ABC):
     """
 
     data: ConeProgramData
+    x: Float[Tensor, "B n"]
     status: Int[Tensor, "B"]
     iterations: Int[Tensor, "B"]
     residual: Float[Tensor, "B"]
     has_failures: bool
-
-    @property
-    @abstractmethod
-    def x(self) -> Float[Tensor, "B n"]:
-        """Unknowns, a new tensor each time: a graph that keeps the solve must not keep itself."""
 
     @property
     @abstractmethod

@@ -6,11 +6,9 @@
     double *x, *y, *z, *s, *residual;
     long long *status, *iterations;
     Results(const long long* t) {
-      const L batch = t[SLOT_BATCH];
-      x = (double*)t[SLOT_POINTS]; y = x + batch * t[SLOT_N];
-      z = y + batch * t[SLOT_P]; s = z + batch * t[SLOT_M];
-      status = (long long*)t[SLOT_ENDINGS]; iterations = status + batch;
-      residual = (double*)(iterations + batch);
+      x = (double*)t[SLOT_X]; y = (double*)t[SLOT_Y]; z = (double*)t[SLOT_Z]; s = (double*)t[SLOT_S];
+      status = (long long*)t[SLOT_STATUS]; iterations = (long long*)t[SLOT_ITERATIONS];
+      residual = (double*)t[SLOT_RESIDUAL];
     }
   };
   static void carve(Work& w, E* p, L n, L rows) {
