@@ -75,7 +75,7 @@ class _Plan:
         group, side = (lanes, 4) if layout == "across" else (1, lanes)
         columns, rows = _round_up(n, side), _round_up(p + m, max(4, lanes))
         groups = -(-batch // group)
-        numbers = 2 * columns**2 + 2 * rows * columns + 8 * columns + 19 * rows
+        numbers = 2 * columns**2 + 2 * rows * columns + 8 * columns + 23 * rows
         work = _round_up(numbers * group, 8)
         axes = (2, 1, 2, 1, 2, 1)
         steps = [

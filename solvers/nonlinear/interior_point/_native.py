@@ -86,12 +86,14 @@ CONSTANTS: Final = {
 }
 POLISH_ROUNDS = 10
 PATIENCE = 8
+FEW = 4  # one over the part of the columns that a row with few entries reaches at most
 _MACROS = """\
 #define INLINED static inline __attribute__((always_inline))
 #define OUTLINED static __attribute__((noinline))
 #define FUSED _Pragma("clang fp contract(fast)")
 #define UNROLL _Pragma("unroll")
 typedef long long L;
+typedef void (*Turn)(V*);
 """
 
 
@@ -112,13 +114,13 @@ def interior_point_kernel(layout: Layout) -> Kernel:
     body = "".join(
         [
             _MACROS,
-            f"enum {{ {slots}, POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE} }};\n",
+            f"enum {{ {slots}, POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE}, FEW = {FEW} }};\n",
             *(f"constexpr double {name} = {value!r};\n" for name, value in CONSTANTS.items()),
             "struct InteriorPoint {\n",
             _halving("sum", "a + b", lanes),
             _halving("max", "a > b ? a : b", lanes),
             *texts,
-            "};\nInteriorPoint::run((const long long*)table, block);",
+            "};\nInteriorPoint::run((const long long*)table, block, vturn);",
         ]
     )
     return build_kernel(f"interior_point_{layout}", body, [("table", "double*")], lanes=lanes)

@@ -10,7 +10,11 @@
     E *h, *scale, *tolerance, *orthant, *cone, *unit;  // rows: data and masks
     E *z, *s, *dz, *ds, *rp, *t, *Rx, *kz, *ks, *kt, *lambda, *weight, *axis;
     S curvature, cost, penalty;  // largest entry of Q, one over it or over q, weight of active rows
+    Turn turn;                   // transposes a square of lanes
     Mask is_bent;                // whether the cost curves downwards along a direction
+    // Columns of a row of R from the first to the last that is not zero, and of the packed rows of
+    // Rs. Rows from `dense` on, a multiple of four, have few; those before count as full.
+    L dense, packed_dense, *low, *high, *packed_low, *packed_high;
   };
   INLINED V* vec(E* p) { return (V*)p; }
   INLINED E larger(E a, E b) { return a > b ? a : b; }
@@ -56,6 +60,10 @@
   }
 #define SECOND_ORDER(r, k) \
   for (L r = c.flat, at_ = 0, k = 0; at_ < c.count && (k = c.sizes[at_], true); at_++, r += k)
+
+// Vectors of columns in which row r is not zero; the first row of a cone stands for all of them.
+#define EACH_VECTOR(j, r) \
+  for (L j = w.low[r] / CHUNK, end_ = (w.high[r] + CHUNK - 1) / CHUNK; j < end_; j++)
 
   // Smallest eigenvalue of a over all cones.
   OUTLINED S smallest(const Work& w, const Cones& c, E* a) {
@@ -111,11 +119,11 @@
   OUTLINED void scale_rows(const Work& w, const Cones& c, L n) {
     for (L r = 0; r < c.flat; r++) {
       const V f = spread(w.weight[r]);
-      for (L j = 0; j < n / CHUNK; j++) vec(w.Rs + r*n)[j] = f * vec(w.R + r*n)[j];
+      EACH_VECTOR(j, r) vec(w.Rs + r*n)[j] = f * vec(w.R + r*n)[j];
     }
     SECOND_ORDER(r, k) {
       const V v0 = spread(w.weight[r]), unit = V(1.0) / spread(w.axis[r]), part = V(1.0) / (V(1.0) + v0);
-      for (L j = 0; j < n / CHUNK; j++) {
+      EACH_VECTOR(j, r) {
         const V head = vec(w.R + r*n)[j];
         V d = V(0.0);
         for (L i = 1; i < k; i++) d += spread(w.weight[r+i]) * vec(w.R + (r+i)*n)[j];
@@ -234,19 +242,25 @@
     if (c.count) { for (L r = 0; r < c.flat; r++) a[r] *= w.weight[r]; }
     else for (L i = 0; i < c.padded / CHUNK; i++) vec(a)[i] *= vec(w.weight)[i];
   }
+  INLINED void pack_span(Work& w, L r, L rows) {
+    w.packed_low[rows] = w.low[r];
+    w.packed_high[rows] = w.high[r];
+    w.packed_dense += r < w.dense;
+  }
   // Rs <- D^(1/2) R without the rows that are zero in every lane; the number of rows
-  OUTLINED L weigh_rows(const Work& w, const Cones& c, L n) {
+  OUTLINED L weigh_rows(Work& w, const Cones& c, L n) {
     L rows = 0;
+    w.packed_dense = 0;
     for (L r = 0; r < c.flat; r++) {
       if (!any(w.weight[r] > 0.0)) continue;
       const V f = spread(root(w.weight[r]));
-      for (L j = 0; j < n / CHUNK; j++) vec(w.Rs + rows*n)[j] = f * vec(w.R + r*n)[j];
-      rows++;
+      EACH_VECTOR(j, r) vec(w.Rs + rows*n)[j] = f * vec(w.R + r*n)[j];
+      pack_span(w, r, rows++);
     }
     SECOND_ORDER(r, k) {
       const V below = spread(root(w.weight[r])), above = spread(root(w.weight[r+1]));
       const V side = spread(root(w.axis[r]));
-      for (L j = 0; j < n / CHUNK; j++) {
+      EACH_VECTOR(j, r) {
         const V head = vec(w.R + r*n)[j];
         V d = V(0.0), f;
         for (L i = 1; i < k; i++) d += spread(w.axis[r+i]) * vec(w.R + (r+i)*n)[j];
@@ -254,7 +268,7 @@
         for (L i = 1; i < k; i++)
           vec(w.Rs + (rows+i)*n)[j] = spread(w.axis[r+i]) * f + side * vec(w.R + (r+i)*n)[j];
       }
-      rows += k;
+      for (L i = 0; i < k; i++) pack_span(w, r + i, rows++);
     }
     return rows;
   }

@@ -21,6 +21,8 @@
     E** high[] = {&w.h, &w.scale, &w.tolerance, &w.orthant, &w.cone, &w.unit, &w.z, &w.s, &w.dz,
                   &w.ds, &w.rp, &w.t, &w.Rx, &w.kz, &w.ks, &w.kt, &w.lambda, &w.weight, &w.axis};
     for (E** a : high) { *a = p; p += rows; }
+    L** spans[] = {&w.low, &w.high, &w.packed_low, &w.packed_high};
+    for (L** a : spans) { *a = (L*)p; p += rows; }
   }
   static Cones describe(const long long* t) {
     Cones c;
@@ -32,16 +34,12 @@
     return c;
   }
   // ---- data: rows to length one (a cone keeps one length), cost to a Hessian of size one ----
-  static void load(E* to, const double* from, L step, L size, const long long* t, L first) {
+  static void load(const Work& w, E* to, const double* from, L step, L size, const long long* t,
+                   L first) {
     const double* item[GROUP];
     for (int l = 0; l < GROUP; l++)
       item[l] = from + (first + l < t[SLOT_BATCH] ? first + l : t[SLOT_BATCH] - 1) * step;
-    for (L i = 0; i < size; i++) {
-      E a = E(0.0);
-      UNROLL
-      for (int l = 0; l < GROUP; l++) put(&a, l, item[l][i]);
-      to[i] = a;
-    }
+    gather(w.turn, to, item, size);
   }
   // k rows from r on, by one factor.
   INLINED void normalize(Work& w, L n, L r, L k) {
@@ -53,22 +51,44 @@
       for (L j = 0; j < n / CHUNK; j++) vec(w.R + i*n)[j] *= spread(f);
     }
   }
+  static void find_spans(Work& w, const Cones& c, L n) {
+    for (L r = 0; r < c.padded; r++) {
+      L low = 0, high = n;
+      while (low < n && !any(w.R[r*n + low] != 0.0)) low++;
+      while (high > low && !any(w.R[r*n + high-1] != 0.0)) high--;
+      w.low[r] = low; w.high[r] = high;
+    }
+    SECOND_ORDER(r, k) {
+      L low = n, high = 0;
+      for (L i = r; i < r + k; i++) {
+        if (w.low[i] == n) continue;
+        low = w.low[i] < low ? w.low[i] : low;
+        high = w.high[i] > high ? w.high[i] : high;
+      }
+      for (L i = r; i < r + k; i++) { w.low[i] = low; w.high[i] = high; }
+    }
+    w.dense = c.padded;
+    while (w.dense > 0 && FEW * (w.high[w.dense-1] - w.low[w.dense-1]) <= n) w.dense--;
+    w.dense = up(w.dense, 4);
+    for (L r = 0; r < w.dense; r++) { w.low[r] = 0; w.high[r] = n; }
+  }
   static void load_matrices(Work& w, const long long* t, const Cones& c, L n, L first) {
     const L d = t[SLOT_N];
     zero(w.K, n * n); zero(w.R, c.padded * n); zero(w.scale, c.padded); zero(w.U, n * n);
-    load(w.U, reals(t, SLOT_Q), t[SLOT_Q_STEP], d * d, t, first);
+    load(w, w.U, reals(t, SLOT_Q), t[SLOT_Q_STEP], d * d, t, first);
     w.curvature = max_abs(w.U, n * n);
     const E half = 0.5 * (w.curvature > 0.0 ? 1.0 / w.curvature : S(1.0));
     for (L i = 0; i < d; i++)
       for (L j = 0; j < d; j++) w.K[i*n + j] = half * (w.U[i*d + j] + w.U[j*d + i]);
     for (L i = d; i < n; i++) w.K[i*n + i] = E(1.0);
-    load(w.Rs, reals(t, SLOT_A), t[SLOT_A_STEP], c.p * d, t, first);
-    load(w.Rs + c.p * d, reals(t, SLOT_G), t[SLOT_G_STEP], (c.rows - c.p) * d, t, first);
+    load(w, w.Rs, reals(t, SLOT_A), t[SLOT_A_STEP], c.p * d, t, first);
+    load(w, w.Rs + c.p * d, reals(t, SLOT_G), t[SLOT_G_STEP], (c.rows - c.p) * d, t, first);
     for (L r = 0; r < c.rows; r++)
       for (L j = 0; j < d; j++) w.R[r*n + j] = w.Rs[r*d + j];
     zero(w.Rs, c.padded * n);  // padding stays so
     for (L r = 0; r < c.flat; r++) normalize(w, n, r, 1);
     SECOND_ORDER(r, k) normalize(w, n, r, k);
+    find_spans(w, c, n);
     for (L r = 0; r < c.padded; r++) {
       w.orthant[r] = E(r >= c.p && r < c.flat ? 1.0 : 0.0);
       w.cone[r] = E(r >= c.p && r < c.rows ? 1.0 : 0.0);
@@ -82,24 +102,65 @@
     for (L i = 0; i < n / CHUNK; i++) vec(w.dx)[i] = 1.0 / vec(w.inverse)[i];
     w.is_bent = max_abs(w.dx, n) > 1e30;
   }
-  static void store(const E* a, double* to, L size, const long long* t, L first) {
-    for (int l = 0; l < GROUP && first + l < t[SLOT_BATCH]; l++)
-      for (L i = 0; i < size; i++) to[(first + l) * size + i] = lane(a[i], l);
+  static void store(const Work& w, const E* a, double* to, L size, const long long* t, L first) {
+    const L left = t[SLOT_BATCH] - first;
+    scatter(w.turn, a, to + first * size, size, left < GROUP ? left : GROUP);
   }
   // Rows of a back in the user's units, a / scale or a * scale / cost.
   static void store_rows(Work& w, const Cones& c, E* a, bool dual, double* y, double* z,
                          const long long* t, L first) {
     for (L r = 0; r < c.rows; r++)
       w.kt[r] = dual ? a[r] * w.scale[r] / E(w.cost) : a[r] / w.scale[r];
-    if (y) store(w.kt, y, c.p, t, first);
-    store(w.kt + c.p, z, c.rows - c.p, t, first);
+    if (y) store(w, w.kt, y, c.p, t, first);
+    store(w, w.kt + c.p, z, c.rows - c.p, t, first);
+  }
+  // ---- products with the rows ----
+  // y = M x
+  static void times_rows(const Work& w, const Cones& c, L n, const E* M_, const E* x, E* y) {
+    FUSED
+    times(M_, w.dense, n, x, y);
+    for (L r = w.dense; r < c.padded; r++) {
+      E a = E(0.0);
+      for (L j = w.low[r]; j < w.high[r]; j++) a += M_[r*n + j] * x[j];
+      y[r] = a;
+    }
+  }
+  // y += M' z
+  static void add_transposed_rows(const Work& w, const Cones& c, L n, const E* M_, const E* z,
+                                  E* y) {
+    FUSED
+    add_transposed(M_, w.dense, n, z, y);
+    for (L r = w.dense; r < c.padded; r++)
+      for (L j = w.low[r]; j < w.high[r]; j++) y[j] += M_[r*n + j] * z[r];
+  }
+  // U'U = K + shift I + Rs'Rs
+  static void factor_rows(Work& w, L n, L dense, L rows, const L* low, const L* high) {
+    FUSED
+    if (dense >= rows) {
+      factor(w.K, n, w.Rs, rows, w.U, w.inverse, SHIFT);
+      return;
+    }
+    copy(w.U, w.K, n * n);
+    for (L r = dense; r < rows; r++) {
+      const E* g = w.Rs + r * n;
+      for (L i = low[r]; i < high[r]; i++)
+        for (L j = i; j < high[r]; j++) w.U[i*n + j] += g[i] * g[j];
+    }
+    factor(w.U, n, w.Rs, dense, w.U, w.inverse, SHIFT);
+  }
+  static void factor_all(Work& w, const Cones& c, L n) {
+    factor_rows(w, n, w.dense, c.rows, w.low, w.high);
+  }
+  static void factor_active(Work& w, const Cones& c, L n) {
+    const L rows = weigh_rows(w, c, n);
+    factor_rows(w, n, w.packed_dense, rows, w.packed_low, w.packed_high);
   }
   // ---- residuals ----
   static void products(Work& w, const Cones& c, L n, E* x, E* z) {
     times(w.K, n, n, x, w.Kx);
     zero(w.Rtz, n);
-    add_transposed(w.R, c.padded, n, z, w.Rtz);
-    times(w.R, c.padded, n, x, w.Rx);
+    add_transposed_rows(w, c, n, w.R, z, w.Rtz);
+    times_rows(w, c, n, w.R, x, w.Rx);
   }
   // Relative to what has to cancel; zero data are measured absolutely.
   static S stationarity(Work& w, L n, E* residual, S size) { return max_abs(residual, n) / size; }
@@ -133,12 +194,12 @@
       // Where all are good, the factor of a point nearby refines as well as their own.
       const bool far = round == 0 || any(neither(idle | good));
       if (far && (find_active(w, c, w.ks, w.kz) || round == 0))
-        factor(w.K, n, w.Rs, weigh_rows(w, c, n), w.U, w.inverse, SHIFT);
+        factor_active(w, c, n);
       copy(w.kt, w.t, c.padded);
       weigh(w, c, w.kt);
-      add_transposed(w.R, c.padded, n, w.kt, w.dx);
+      add_transposed_rows(w, c, n, w.R, w.kt, w.dx);
       substitute(w.U, w.inverse, n, w.dx);
-      times(w.R, c.padded, n, w.dx, w.Rx);
+      times_rows(w, c, n, w.R, w.dx, w.Rx);
       for (L i = 0; i < c.padded / CHUNK; i++) {
         const V g = vec(w.Rx)[i] - vec(w.t)[i];
         vec(w.Rx)[i] = g;
@@ -152,7 +213,7 @@
     good = good & wanted;
     if (c.count && any(good)) {
       find_active(w, c, w.ks, w.kz);
-      factor(w.K, n, w.Rs, weigh_rows(w, c, n), w.U, w.inverse, SHIFT);
+      factor_active(w, c, n);
     }
     return good;
   }
@@ -171,15 +232,15 @@
       w.weight[r] = r < c.p ? root(w.penalty) : r < c.rows ? E(1.0) : E(0.0);
     for (L r = 0; r < c.rows; r++) {
       const V f = spread(w.weight[r]);
-      for (L j = 0; j < n / CHUNK; j++) vec(w.Rs + r*n)[j] = f * vec(w.R + r*n)[j];
+      EACH_VECTOR(j, r) vec(w.Rs + r*n)[j] = f * vec(w.R + r*n)[j];
     }
-    factor(w.K, n, w.Rs, c.rows, w.U, w.inverse, SHIFT);
+    factor_all(w, c, n);
     for (L i = 0; i < n / CHUNK; i++) vec(w.x)[i] = -vec(w.q)[i];
     for (L i = 0; i < c.padded / CHUNK; i++)
       vec(w.t)[i] = vec(w.weight)[i] * vec(w.weight)[i] * vec(w.h)[i];
-    add_transposed(w.R, c.padded, n, w.t, w.x);
+    add_transposed_rows(w, c, n, w.R, w.t, w.x);
     substitute(w.U, w.inverse, n, w.x);
-    times(w.R, c.padded, n, w.x, w.Rx);
+    times_rows(w, c, n, w.R, w.x, w.Rx);
     for (L i = 0; i < c.padded / CHUNK; i++) {
       const V f = vec(w.weight)[i], v = f * f * (vec(w.h)[i] - vec(w.Rx)[i]);
       vec(w.s)[i] = v * vec(w.cone)[i];
@@ -195,16 +256,16 @@
     FUSED
     find_scaling(w, c);
     scale_rows(w, c, n);
-    factor(w.K, n, w.Rs, c.rows, w.U, w.inverse, SHIFT);
+    factor_all(w, c, n);
     scale(w, c, w.rp, true);
     S length = S(1.0), target = S(0.0);
     for (int phase = 0; phase < (c.degree > 0 ? 2 : 1); phase++) {
       complementarity(w, c, phase == 1, target);
       for (L i = 0; i < c.padded / CHUNK; i++) vec(w.Rx)[i] = vec(w.t)[i] - vec(w.rp)[i];
       for (L i = 0; i < n / CHUNK; i++) vec(w.dx)[i] = -vec(w.rd)[i];
-      add_transposed(w.Rs, c.padded, n, w.Rx, w.dx);
+      add_transposed_rows(w, c, n, w.Rs, w.Rx, w.dx);
       substitute(w.U, w.inverse, n, w.dx);
-      times(w.Rs, c.padded, n, w.dx, w.dz);
+      times_rows(w, c, n, w.Rs, w.dx, w.dz);
       for (L i = 0; i < c.padded / CHUNK; i++) {
         const V d = vec(w.dz)[i] - vec(w.Rx)[i];
         vec(w.dz)[i] = d;
@@ -249,7 +310,7 @@
       vec(w.kz)[i] = up + (V(1.0) - vec(w.cone)[i]) * d;
     }
     zero(w.kx, n);
-    add_transposed(w.R, c.padded, n, w.kz, w.kx);
+    add_transposed_rows(w, c, n, w.R, w.kz, w.kx);
     const S gain = -dot(w.h, w.kz, c.padded);
     return (gain > 0.0) & (max_abs(w.kx, n) * FAR * (1.0 + max_abs(w.x, n)) < gain);
   }
@@ -258,9 +319,9 @@
     const L first = group * GROUP, rest = c.rows - c.p;
     const int limit = (int)t[SLOT_LIMIT];
     zero(w.q, n); zero(w.h, c.padded); zero(w.axis, c.padded); zero(w.tolerance, c.padded);
-    load(w.q, reals(t, SLOT_LINEAR), t[SLOT_LINEAR_STEP], t[SLOT_N], t, first);
-    load(w.h, reals(t, SLOT_B), t[SLOT_B_STEP], c.p, t, first);
-    load(w.h + c.p, reals(t, SLOT_H), t[SLOT_H_STEP], rest, t, first);
+    load(w, w.q, reals(t, SLOT_LINEAR), t[SLOT_LINEAR_STEP], t[SLOT_N], t, first);
+    load(w, w.h, reals(t, SLOT_B), t[SLOT_B_STEP], c.p, t, first);
+    load(w, w.h + c.p, reals(t, SLOT_H), t[SLOT_H_STEP], rest, t, first);
     // Without curvature the cost is measured by its slope.
     const S slope = max_abs(w.q, n);
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : slope > 0.0 ? 1.0 / slope : S(1.0);
@@ -347,7 +408,7 @@
     zero(w.kx, n); zero(w.kz, c.padded);
     take(lost, w.x, w.kx, n); take(lost, w.s, w.kz, c.padded); take(lost, w.z, w.kz, c.padded);
     const Results to(t);
-    store(w.x, to.x, t[SLOT_N], t, first);
+    store(w, w.x, to.x, t[SLOT_N], t, first);
     store_rows(w, c, w.z, true, to.y, to.z, t, first);
     store_rows(w, c, w.s, false, nullptr, to.s, t, first);
     for (int l = 0; l < GROUP && first + l < t[SLOT_BATCH]; l++) {
@@ -366,7 +427,7 @@
     Work k = w;
     k.weight = inverse + n; k.axis = k.weight + c.padded;
     zero(w.q, n); zero(w.kx, n); zero(w.kz, c.padded); zero(w.t, c.padded);
-    load(w.q, reals(t, SLOT_LINEAR), t[SLOT_N], t[SLOT_N], t, first);
+    load(w, w.q, reals(t, SLOT_LINEAR), t[SLOT_N], t[SLOT_N], t, first);
     // Any unit of cost will do where there is no curvature.
     w.cost = w.curvature > 0.0 ? 1.0 / w.curvature : S(1.0);
     for (L i = 0; i < n / CHUNK; i++) vec(w.q)[i] *= spread(w.cost);
@@ -380,10 +441,10 @@
           vec(w.t)[i] = (vec(w.orthant)[i] + (V(1.0) - vec(w.cone)[i])) * -vec(w.Rx)[i];
         copy(w.kt, w.t, c.padded);
         weigh(k, c, w.kt);
-        add_transposed(w.R, c.padded, n, w.kt, w.dx);
+        add_transposed_rows(w, c, n, w.R, w.kt, w.dx);
       }
       substitute(U, inverse, n, w.dx);
-      times(w.R, c.padded, n, w.dx, w.Rx);
+      times_rows(w, c, n, w.R, w.dx, w.Rx);
       for (L i = 0; i < c.padded / CHUNK; i++) vec(w.Rx)[i] -= vec(w.t)[i];
       weigh(k, c, w.Rx);
       for (L i = 0; i < n / CHUNK; i++) vec(w.kx)[i] += vec(w.dx)[i];
@@ -400,13 +461,14 @@
     take(good, w.x, w.kx, n); take(good, w.z, w.kz, c.padded);
     // Right-hand sides enter the conditions with the other sign.
     for (L i = 0; i < c.padded / CHUNK; i++) vec(w.z)[i] = -vec(w.z)[i];
-    store(w.x, to.x, t[SLOT_N], t, first);
+    store(w, w.x, to.x, t[SLOT_N], t, first);
     store_rows(w, c, w.z, true, to.y, to.z, t, first);
   }
-  static void run(const long long* t, L block) {
+  static void run(const long long* t, L block, Turn turn) {
     const Cones c = describe(t);
     const L n = up(t[SLOT_N], SIDE), groups = (t[SLOT_BATCH] + GROUP - 1) / GROUP;
     Work w;
+    w.turn = turn;
     carve(w, (E*)(t[SLOT_WORK] + block * t[SLOT_WORK_STEP]), n, c.padded);
     const bool shared = !t[SLOT_Q_STEP] && !t[SLOT_G_STEP] && !t[SLOT_A_STEP];
     const L from = groups * block / t[SLOT_BLOCKS], to = groups * (block + 1) / t[SLOT_BLOCKS];

@@ -15,6 +15,34 @@
   INLINED void put(E* p, int l, double a) { ((double*)p)[l] = a; }
   INLINED double lane(V a, int l) { return a[l]; }
 
+  // to[i] = element i of each problem
+  OUTLINED void gather(Turn turn, E* to, const double* const* item, L size) {
+    L i = 0;
+    for (; i + LANES <= size; i += LANES) {
+      V a[LANES];
+      UNROLL
+      for (int l = 0; l < LANES; l++) __builtin_memcpy(&a[l], item[l] + i, sizeof(V));
+      turn(a);
+      UNROLL
+      for (int l = 0; l < LANES; l++) to[i+l] = a[l];
+    }
+    for (; i < size; i++)
+      for (int l = 0; l < LANES; l++) put(to + i, l, item[l][i]);
+  }
+  // The reverse, for the first problems.
+  OUTLINED void scatter(Turn turn, const E* from, double* to, L size, L problems) {
+    L i = 0;
+    for (; i + LANES <= size; i += LANES) {
+      V a[LANES];
+      UNROLL
+      for (int l = 0; l < LANES; l++) a[l] = from[i+l];
+      turn(a);
+      for (L l = 0; l < problems; l++) __builtin_memcpy(to + l*size + i, &a[l], sizeof(V));
+    }
+    for (; i < size; i++)
+      for (L l = 0; l < problems; l++) to[l*size + i] = from[i][l];
+  }
+
   // y = M x
   OUTLINED void times(const E* __restrict M_, L rows, L n, const E* __restrict x, E* __restrict y) {
     FUSED
@@ -41,7 +69,7 @@
   }
   // 4 rows and 4 columns of K + G'G - U'U, as many columns at once as the registers hold sums of.
   enum { COLUMNS = LANES < 8 ? 2 : 4 };
-  INLINED void accumulate(L i, L j, L n, const E* __restrict K, const E* __restrict G, L rows,
+  INLINED void accumulate(L i, L j, L n, const E* K, const E* __restrict G, L rows,
                           const E* __restrict U, V* c) {
     FUSED
     UNROLL
@@ -76,7 +104,7 @@
     }
   }
   // One tile of U, 4 rows and 4 columns; `first` is the diagonal tile.
-  INLINED void tile(bool first, L i, L j, L n, const E* __restrict K, const E* __restrict G,
+  INLINED void tile(bool first, L i, L j, L n, const E* K, const E* __restrict G,
                     L rows, E* __restrict U, E* __restrict inverse, V* corner, double shift) {
     FUSED
     V c[16];
@@ -108,7 +136,7 @@
     }
   }
   // U'U = K + shift I + G'G
-  OUTLINED void factor(const E* __restrict K, L n, const E* __restrict G, L rows,
+  OUTLINED void factor(const E* K, L n, const E* __restrict G, L rows,
                        E* __restrict U, E* __restrict inverse, double shift) {
     for (L i = 0; i < n; i += 4) {
       V corner[16];

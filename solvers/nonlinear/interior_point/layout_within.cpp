@@ -15,6 +15,12 @@
   INLINED bool neither(bool a) { return !a; }
   INLINED void put(E* p, int, double a) { *p = a; }
   INLINED double lane(double a, int) { return a; }
+  OUTLINED void gather(Turn, E* to, const double* const* item, L size) {
+    for (L i = 0; i < size; i++) to[i] = item[0][i];
+  }
+  OUTLINED void scatter(Turn, const E* from, double* to, L size, L) {
+    for (L i = 0; i < size; i++) to[i] = from[i];
+  }
 
   // y = M x; rows a multiple of 4
   OUTLINED void times(const E* __restrict M, L rows, L n, const E* __restrict x, E* __restrict y) {
@@ -45,7 +51,7 @@
     }
   }
   // One tile of U: LANES rows, one or two vectors of columns; `first` is the diagonal tile.
-  INLINED void tile(bool first, bool two, L i, L j, L n, const E* __restrict K,
+  INLINED void tile(bool first, bool two, L i, L j, L n, const E* K,
                     const E* __restrict G, L rows, E* __restrict U, E* __restrict inverse,
                     double* corner, double shift) {
     FUSED
@@ -92,7 +98,7 @@
     }
   }
   // U'U = K + shift I + G'G
-  OUTLINED void factor(const E* __restrict K, L n, const E* __restrict G, L rows,
+  OUTLINED void factor(const E* K, L n, const E* __restrict G, L rows,
                        E* __restrict U, E* __restrict inverse, double shift) {
     for (L i = 0; i < n; i += LANES) {
       double corner[LANES * LANES] __attribute__((aligned(64)));
