@@ -49,6 +49,8 @@
     return sum(m);
   }
   INLINED E tail_dot(const E* a, const E* b, L k) {
+    // Without a loop for the cones of contacts.
+    if (k == 3) return a[1] * b[1] + a[2] * b[2];
     E d = E(0.0);
     for (L i = 1; i < k; i++) d += a[i] * b[i];
     return d;

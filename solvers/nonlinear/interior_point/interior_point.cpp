@@ -72,20 +72,32 @@
     w.dense = up(w.dense, 4);
     for (L r = 0; r < w.dense; r++) { w.low[r] = 0; w.high[r] = n; }
   }
-  static void load_matrices(Work& w, const long long* t, const Cones& c, L n, L first) {
-    const L d = t[SLOT_N];
-    zero(w.K, n * n); zero(w.R, c.padded * n); zero(w.scale, c.padded); zero(w.U, n * n);
+  static void load_cost(Work& w, const long long* t, L n, L first) {
+    const L d = t[SLOT_N], numbers = up(d * d, CHUNK);
+    for (L i = d * d; i < numbers; i++) w.U[i] = E(0.0);
     load(w, w.U, reals(t, SLOT_Q), t[SLOT_Q_STEP], d * d, t, first);
-    w.curvature = max_abs(w.U, n * n);
+    w.curvature = max_abs(w.U, numbers);
     const E half = 0.5 * (w.curvature > 0.0 ? 1.0 / w.curvature : S(1.0));
+    if (d < n) zero(w.K, n * n);
     for (L i = 0; i < d; i++)
-      for (L j = 0; j < d; j++) w.K[i*n + j] = half * (w.U[i*d + j] + w.U[j*d + i]);
+      for (L j = i; j < d; j++)
+        w.K[i*n + j] = w.K[j*n + i] = half * (w.U[i*d + j] + w.U[j*d + i]);
     for (L i = d; i < n; i++) w.K[i*n + i] = E(1.0);
-    load(w, w.Rs, reals(t, SLOT_A), t[SLOT_A_STEP], c.p * d, t, first);
-    load(w, w.Rs + c.p * d, reals(t, SLOT_G), t[SLOT_G_STEP], (c.rows - c.p) * d, t, first);
-    for (L r = 0; r < c.rows; r++)
-      for (L j = 0; j < d; j++) w.R[r*n + j] = w.Rs[r*d + j];
-    zero(w.Rs, c.padded * n);  // padding stays so
+  }
+  static void load_rows(Work& w, const long long* t, const Cones& c, L n, L first) {
+    const L d = t[SLOT_N];
+    // Without padded columns the rows can go where they belong.
+    E* to = d < n ? w.Rs : w.R;
+    load(w, to, reals(t, SLOT_A), t[SLOT_A_STEP], c.p * d, t, first);
+    load(w, to + c.p * d, reals(t, SLOT_G), t[SLOT_G_STEP], (c.rows - c.p) * d, t, first);
+    if (d < n) {
+      zero(w.R, c.rows * n);
+      for (L r = 0; r < c.rows; r++)
+        for (L j = 0; j < d; j++) w.R[r*n + j] = w.Rs[r*d + j];
+    }
+    // Padding stays so.
+    const L start = c.rows * n, rest = (c.padded - c.rows) * n;
+    zero(w.R + start, rest); zero(w.Rs + start, rest); zero(w.scale, c.padded);
     for (L r = 0; r < c.flat; r++) normalize(w, n, r, 1);
     SECOND_ORDER(r, k) normalize(w, n, r, k);
     find_spans(w, c, n);
@@ -470,11 +482,12 @@
     Work w;
     w.turn = turn;
     carve(w, (E*)(t[SLOT_WORK] + block * t[SLOT_WORK_STEP]), n, c.padded);
-    const bool shared = !t[SLOT_Q_STEP] && !t[SLOT_G_STEP] && !t[SLOT_A_STEP];
+    const bool own_cost = t[SLOT_Q_STEP], own_rows = t[SLOT_G_STEP] || t[SLOT_A_STEP];
     const L from = groups * block / t[SLOT_BLOCKS], to = groups * (block + 1) / t[SLOT_BLOCKS];
     for (L group = from; group < to; group++) {
-      const bool is_new = group == from || !shared;
-      if (is_new) load_matrices(w, t, c, n, group * GROUP);
+      const bool is_new = group == from || own_cost;
+      if (is_new) load_cost(w, t, n, group * GROUP);
+      if (group == from || own_rows) load_rows(w, t, c, n, group * GROUP);
       if (is_new && t[SLOT_OP] == 0) find_curvature(w, t, n);
       if (t[SLOT_OP] == 0) solve(w, t, c, n, group);
       else adjoint(w, t, c, n, group);
