@@ -107,6 +107,7 @@ def interior_point_kernel(layout: Layout) -> Kernel:
     """Compile the native text for a layout, or load it from the cache of kernels."""
     folder, lanes = Path(__file__).parent, kernel_lanes()
     slots = ", ".join(f"SLOT_{slot.name} = {slot.value}" for slot in Slot)
+    counts = f"POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE}, FEW = {FEW}"
     texts = [
         (folder / name).read_text()
         for name in (f"layout_{layout}.cpp", "cones.cpp", "interior_point.cpp")
@@ -114,7 +115,7 @@ def interior_point_kernel(layout: Layout) -> Kernel:
     body = "".join(
         [
             _MACROS,
-            f"enum {{ {slots}, POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE}, FEW = {FEW} }};\n",
+            f"enum {{ {slots}, {counts} }};\n",
             *(f"constexpr double {name} = {value!r};\n" for name, value in CONSTANTS.items()),
             "struct InteriorPoint {\n",
             _halving("sum", "a + b", lanes),

@@ -49,17 +49,12 @@ class ReferenceInteriorPoint(SolvedPrograms):
             status = iterations = torch.zeros(0, dtype=torch.int64, device=x.device)
             residual = x.new_zeros(0)
         lost = (status == Status.NON_FINITE)[:, None]
-        self._x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
+        self.x, s, z = (a.masked_fill(lost, 0.0) for a in (x, s, z))
         self._slacks, self._duals = s / self._scale, z * self._scale / self._cost
         self.status, self.iterations = status, iterations
         self.residual = residual.masked_fill(lost[:, 0], torch.nan)
         self._good = (status == Status.CONVERGED)[:, None]
         self.has_failures = not bool(self._good.all())
-
-    @property
-    def x(self) -> Tensor:
-        """Unknowns."""
-        return self._x.detach()
 
     @property
     def y(self) -> Tensor:
