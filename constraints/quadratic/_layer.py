@@ -48,7 +48,8 @@ class ConeProgram(nn.Module):
     finite differences move one entry of Q at a time. Where a row is weakly active the gradient is
     that of one side. Items that failed get zero gradients. Once differentiable.
 
-    Cost: per step of an item about :math:`n^3/3 + n^2 (m + p)` multiplications, 4 to 10 steps.
+    Cost: per step of an item about :math:`n^3/3 + n^2 (m + p)` multiplications, 4 to 10 steps. Rows
+    of G that touch a few neighbours, as bounds do, cost next to nothing if they come last.
     Rows and cost are equilibrated; unknowns are not, so choose their units alike. Unknowns in the
     hundreds are the limit of this dense method.
 
