@@ -110,7 +110,7 @@ def interior_point_kernel(layout: Layout) -> Kernel:
     counts = f"POLISH_ROUNDS = {POLISH_ROUNDS}, PATIENCE = {PATIENCE}, FEW = {FEW}"
     texts = [
         (folder / name).read_text()
-        for name in (f"layout_{layout}.cpp", "cones.cpp", "interior_point.cpp")
+        for name in (f"layout_{layout}.cpp", "cones.cpp", "rows.cpp", "interior_point.cpp")
     ]
     body = "".join(
         [
