@@ -411,9 +411,9 @@ class Simulator:
     def energy(
         self, state: State, control: Tensor | Sequence[float] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Kinetic energy plus potential energy of gravity and springs [J]."""
+        """Kinetic energy plus potential energy of gravity and springs, servos not among them [J]."""
         data, velocity = self._node(state, control)
-        return self._queries.energy(data.q, velocity, data.numbers)
+        return self._queries.energy(data.q, velocity, data.numbers, self._own_parameters)
 
     def momentum(
         self, state: State, control: Tensor | Sequence[float] | None = None
