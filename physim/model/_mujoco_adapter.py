@@ -73,6 +73,7 @@ _ARRAYS: tuple[tuple[str, int, str], ...] = (
     ("nsensor", 2, "sensor_interval"),
     ("nkey", 0, "key_time key_qpos key_qvel key_ctrl"),
     ("nq", 0, "qpos0 qpos_spring"),
+    ("ntree", 0, "tree_sleep_policy"),
 )
 _KINDS = {
     "joint": ("mjtJoint", "jnt_type"),
@@ -104,7 +105,7 @@ _NAMED = {
 _OPTIONS = ("timestep", "gravity", "magnetic", "density", "viscosity", "disableactuator")
 _SIZES = (
     "nq nv nu nbody njnt ngeom nsite ncam npair nexclude ntendon neq nkey nmocap nsensor nflex "
-    "nskin"
+    "nskin ntree"
 ).split()
 _ADVICE = {
     "mjMINVAL": "Give the body a shape with mass or an <inertial> with positive mass and inertia.",
@@ -126,7 +127,8 @@ class CompiledModel:
         sizes: ``nq``, ``nv``, ``nbody`` and the other counts.
         arrays: Arrays by MuJoCo's names, absent ones of older versions as zeros; ``jnt_stiffness``
             and ``dof_damping`` hold the linear coefficient, ``jnt_has_polynomial``,
-            ``dof_has_polynomial`` say where there are higher ones.
+            ``dof_has_polynomial`` say where there are higher ones, ``tree_asleep`` what the file
+            puts to sleep.
         kinds: Kinds as lower-case words, per ``"joint"``, ``"shape"``, ``"equality"``,
             ``"transmission"``, ``"dynamics"``, ``"gain"``, ``"bias"``, ``"site"``, ``"camera"``,
             ``"sensor"``, ``"sensor object"``, ``"sensor reference"``, ``"sensor data"``.
@@ -241,6 +243,8 @@ def _copy(mujoco: Any, spec: Any, compiled: Any, notes: tuple[str, ...]) -> Comp
         linear, more = _linear(getattr(compiled, key))
         higher = np.asarray(getattr(compiled, polynomial, np.zeros((sizes[count], 1))))
         arrays[key], arrays[flag] = linear, more | np.any(higher != 0, axis=1)
+    asleep = getattr(getattr(mujoco, "mjtSleepPolicy", None), "mjSLEEP_INIT", -1)
+    arrays["tree_asleep"] = arrays.pop("tree_sleep_policy") == int(asleep)
     for array in arrays.values():
         array.flags.writeable = False
     counts = np.asarray(

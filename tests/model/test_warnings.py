@@ -145,6 +145,12 @@ DYNAMIC = {
         "option override",
         "override",
     ),
+    "sleep": (
+        ON_FLOOR.format(BALL).replace('name="b"', 'name="b" sleep="init"'),
+        '<option><flag sleep="enable"/></option>',
+        "option sleep",
+        "awake here (1)",
+    ),
     "ball limit": (
         f'<body><joint name="j" type="ball" range="0 1"/>{BALL}</body>',
         '<compiler angle="radian"/>',
