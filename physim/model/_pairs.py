@@ -4,7 +4,8 @@ A pair of shapes is a candidate if the contact bits of one meet the affinity bit
 their bodies are not welded together, not both at rest forever, not parent and child (the world and
 what is welded to it excepted), and not excluded by name. Pairs that the file lists itself pass all
 these filters, and are left out if their shapes cannot move against each other, since such contact
-has no effect. Source: MuJoCo documentation, "Computation", section "Collision detection: selection".
+has no effect. Source: MuJoCo documentation, "Computation", section "Collision detection:
+selection".
 """
 
 from __future__ import annotations
