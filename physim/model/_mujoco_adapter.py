@@ -114,6 +114,9 @@ _ADVICE = {
     "range[0]": "Give the lower bound first.",
     "Schema violation": "Check the spelling of the element or attribute and where it stands.",
     "plane only allowed": "Attach the plane to the world, or use a box.",
+    "no decoder found": "Convert the mesh to .stl or .obj.",
+    "Error opening file": "Check the name, and meshdir or texturedir of <compiler>.",
+    "axis too small": "Give the axis a length; it need not be 1.",
     "nesting is too deep": "Nest fewer elements.",
 }
 
