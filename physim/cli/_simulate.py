@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _OUTPUT = (".npz", ".h5", ".hdf5")
+_SECONDS = 5.0
 _VIEW = (".html", ".htm", ".png", ".svg", ".pdf")
 
 
@@ -98,6 +99,7 @@ def simulate(
     import physim
     from physim.cli._report import describe_run, show_run, write_json
     from physim.cli._simulation import fingerprint, simulate_in_chunks
+    from physim.cli._size import check_size
     from physim.cli._start import lifted
 
     with warnings.catch_warnings(record=True) as caught:
@@ -112,6 +114,9 @@ def simulate(
             threads=threads or _useful_threads(batch),
         )
         simulator = build() if smoothing is None else build(smoothing=smoothing)
+        # The length of a file of controls is known once it is read.
+        seconds = duration or (_SECONDS if controls in ("zero", "random") else 0.0)
+        check_size(loaded, steps=seconds / simulator.timestep, batch=batch)
         if not math.isfinite(height):
             raise SettingsError(f"--height is {height}, expected a finite number of metres")
         start = simulator.initial_state(batch=batch, q=lifted(loaded, height))
@@ -194,7 +199,7 @@ def _controls(
 
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise SettingsError(f"--duration is {duration}, expected a positive time in seconds")
-    wanted = 5.0 if duration is None else duration
+    wanted = _SECONDS if duration is None else duration
     steps = max(1, round(wanted / timestep))
     if kind == "zero":
         return None, steps

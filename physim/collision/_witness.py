@@ -23,6 +23,9 @@ Witness = tuple[Scalar, Vector, Vector]
 RIM_ROUNDING = 1e-6
 """Radius, relative to the rim's, of the rounding that keeps an upright cylinder smooth."""
 
+_TIE = 1e-12
+"""Distance [m] by which axes are taken to lie above one another, so that meeting ones can part."""
+
 
 def world_point(pose: Pose, local: Sequence[Scalar]) -> Vector:
     """A point given in link axes, in the world."""
@@ -83,7 +86,7 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     """Capsules (spheres are capsules without length): ends (3 + 3) and radius of a, then of b.
 
     Closest points of two segments (Ericson 2005, section 5.1.9), with the division guarded for
-    parallel axes. The contact point is the middle of the gap.
+    parallel axes. The contact point is the middle of the gap. Axes that meet are parted upwards.
     """
     start_a, end_a = world_point(a, numbers[0:3]), world_point(a, numbers[3:6])
     start_b, end_b = world_point(b, numbers[7:10]), world_point(b, numbers[10:13])
@@ -101,8 +104,8 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     s = _unit(sc.divide(sc.subtract(sc.multiply(ab, t), a_off), sc.add(aa, 1e-200)))
     near_a = la.vadd(start_a, la.vscale(along_a, s))
     near_b = la.vadd(start_b, la.vscale(along_b, t))
-    apart = la.vsub(near_a, near_b)
-    distance = sc.sqrt(sc.add(la.dot(apart, apart), 1e-24))
+    apart = la.vadd(la.vsub(near_a, near_b), [0, 0, _TIE])
+    distance = sc.sqrt(sc.add(la.dot(apart, apart), _TIE**4))
     normal = la.vscale(apart, sc.reciprocal(distance))
     gap = sc.subtract(distance, sc.add(radius_a, radius_b))
     middle = sc.add(radius_b, sc.multiply(0.5, gap))

@@ -11,6 +11,7 @@ from torch import Tensor
 from physim.dynamics._inputs import (
     as_rows,
     batch_rows,
+    check_quaternions,
     check_rotation,
     normalise_quaternions,
     report_overlap,
@@ -53,10 +54,11 @@ def make_initial_state(
     q_rows = batch_rows("q", q_rows, simulator.model.nq, batch)
     v_rows = batch_rows("v", v_rows, simulator.model.nv, batch)
     tree = simulator.mechanism.tree
+    names = [joint.name for joint in simulator.model.joints]
+    check_quaternions(tree, names, q_rows)
     state = State(q=normalise_quaternions(tree, q_rows).clone(), v=v_rows.clone())
     check_finite("q", state.q)
     check_finite("v", state.v)
-    names = [joint.name for joint in simulator.model.joints]
     check_rotation(tree, names, state.v, simulator.timestep)
     if at == "node":
         data, _ = simulator._data(state, control, None)

@@ -237,6 +237,18 @@ def normalise_quaternions(tree: Tree, q: Tensor) -> Tensor:
     return torch.cat([*pieces, q[:, last:]], dim=-1) if pieces else q
 
 
+def check_quaternions(tree: Tree, names: Sequence[str], q: Tensor) -> None:
+    """Refuse quaternions of free and ball joints that are zero, which are no rotation."""
+    for joint, start, _ in rotation_spans(tree):
+        is_zero = (q[:, start : start + 4].detach() == 0).all(-1)
+        if bool(is_zero.any()):
+            raise SettingsError(
+                f"q: the quaternion of joint {names[joint]!r} of item {int(is_zero.nonzero()[0])}, "
+                f"entries {start} to {start + 3}, is zero; expected (w, x, y, z), such as "
+                "(1, 0, 0, 0) for no rotation"
+            )
+
+
 def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float) -> None:
     """Refuse free and ball joints that turn by 90 degrees or more within a step."""
     for joint, _, start in rotation_spans(tree):

@@ -200,8 +200,10 @@ class Queries:
             error = defect.abs().amax(-1) / scale
         return v, error < tolerance
 
-    def energy(self, q: Tensor, v_node: Tensor, numbers: Tensor) -> Tensor:
-        """Kinetic plus potential energy of gravity and springs (B,) [J]."""
+    def energy(
+        self, q: Tensor, v_node: Tensor, numbers: Tensor, parameters: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Kinetic plus potential energy of gravity and of the joints' own springs (B,) [J]."""
         matrix = self.mass_matrix(q, numbers)
         kinetic = 0.5 * torch.einsum("bi,bij,bj->b", v_node, matrix, v_node)
         values = Numbers(self.mechanism.layout, list(numbers.unbind(-1)))
@@ -212,9 +214,10 @@ class Queries:
         gravity = numbers[..., self.mechanism.layout.slot("gravity")]
         height = (centers * gravity[..., None, :]).sum(-1)
         potential = -(mass * height).sum(-1)
+        # The numbers' springs are those of the servos too, which work and do not store.
         for dof, coordinate in self.mechanism.tree.scalar_dofs:
-            stretch = q[:, coordinate] - values.dof("spring_reference", dof)
-            potential = potential + 0.5 * values.dof("stiffness", dof) * stretch**2
+            stretch = q[:, coordinate] - parameters["spring_reference"][..., coordinate]
+            potential = potential + 0.5 * parameters["stiffness"][..., dof] * stretch**2
         return kinetic + potential
 
     def momentum(self, q: Tensor, v_node: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

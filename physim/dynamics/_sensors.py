@@ -327,7 +327,8 @@ def _kinetic_energy(reading: Reading, sensor: Sensor) -> Tensor:
 
 def _potential_energy(reading: Reading, sensor: Sensor) -> Tensor:
     still, gravity = reading.still, reading.number("gravity")
-    energy = reading.queries.energy(reading.q, torch.zeros_like(reading.v), reading.numbers)
+    rest = torch.zeros_like(reading.v)
+    energy = reading.queries.energy(reading.q, rest, reading.numbers, reading.parameters)
     for body, placement in enumerate(reading.simulator.mechanism.tree.placements):
         if placement.link < 0:
             height = (still.center[:, body] * gravity).sum(-1)

@@ -206,8 +206,8 @@ class Simulator:
         Raises:
             ShapeError: If a shape is wrong.
             NonFiniteError: If a number is not finite.
-            SettingsError: If a rotation per step is beyond the integrator, or shapes overlap and
-                ``on_penetration="raise"``.
+            SettingsError: If a quaternion is zero, a rotation per step is beyond the integrator,
+                or shapes overlap and ``on_penetration="raise"``.
         """
         return make_initial_state(
             self, batch, q=q, v=v, keyframe=keyframe, at=at, control=control,
@@ -411,9 +411,9 @@ class Simulator:
     def energy(
         self, state: State, control: Tensor | Sequence[float] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Kinetic energy plus potential energy of gravity and springs [J]."""
+        """Kinetic energy plus potential energy of gravity and joint springs, not of servos [J]."""
         data, velocity = self._node(state, control)
-        return self._queries.energy(data.q, velocity, data.numbers)
+        return self._queries.energy(data.q, velocity, data.numbers, self._own_parameters)
 
     def momentum(
         self, state: State, control: Tensor | Sequence[float] | None = None

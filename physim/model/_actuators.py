@@ -166,12 +166,19 @@ def _deviations(
     joint = joints[compiled["actuator_trnid"][owner, 0]]
     reflected = compiled["actuator_armature"][owner] or compiled["actuator_damping"][owner]
     varies = np.any(compiled["actuator_gainprm"][owner, 1:3] != 0)
+    follows = compiled.kinds["bias"][owner] == "affine" and np.any(
+        compiled["actuator_biasprm"][owner, 1:3] != 0
+    )
     messages = {
         "the activation filter is left out; the control acts without delay.": (
             compiled.kinds["dynamics"][owner] != "none"
         ),
         "the gain depends on length or rate; only its constant part is used.": (
             compiled.kinds["gain"][owner] == "affine" and varies
+        ),
+        f"its feedback of position and velocity is left out on a {joint.kind} joint; its control "
+        "acts as that of a motor. Feed back by a policy, or use hinges in series.": (
+            joint.kind in ("ball", "free") and follows
         ),
         "the control delay is left out.": compiled["actuator_delay"][owner] > 0,
         "the damping is nonlinear; only its linear coefficient is used.": np.any(

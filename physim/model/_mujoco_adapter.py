@@ -73,6 +73,7 @@ _ARRAYS: tuple[tuple[str, int, str], ...] = (
     ("nsensor", 2, "sensor_interval"),
     ("nkey", 0, "key_time key_qpos key_qvel key_ctrl"),
     ("nq", 0, "qpos0 qpos_spring"),
+    ("ntree", 0, "tree_sleep_policy"),
 )
 _KINDS = {
     "joint": ("mjtJoint", "jnt_type"),
@@ -104,7 +105,7 @@ _NAMED = {
 _OPTIONS = ("timestep", "gravity", "magnetic", "density", "viscosity", "disableactuator")
 _SIZES = (
     "nq nv nu nbody njnt ngeom nsite ncam npair nexclude ntendon neq nkey nmocap nsensor nflex "
-    "nskin"
+    "nskin ntree"
 ).split()
 _ADVICE = {
     "mjMINVAL": "Give the body a shape with mass or an <inertial> with positive mass and inertia.",
@@ -113,6 +114,9 @@ _ADVICE = {
     "range[0]": "Give the lower bound first.",
     "Schema violation": "Check the spelling of the element or attribute and where it stands.",
     "plane only allowed": "Attach the plane to the world, or use a box.",
+    "no decoder found": "Convert the mesh to .stl or .obj.",
+    "Error opening file": "Check the name, and meshdir or texturedir of <compiler>.",
+    "axis too small": "Give the axis a length; it need not be 1.",
     "nesting is too deep": "Nest fewer elements.",
 }
 
@@ -126,7 +130,8 @@ class CompiledModel:
         sizes: ``nq``, ``nv``, ``nbody`` and the other counts.
         arrays: Arrays by MuJoCo's names, absent ones of older versions as zeros; ``jnt_stiffness``
             and ``dof_damping`` hold the linear coefficient, ``jnt_has_polynomial``,
-            ``dof_has_polynomial`` say where there are higher ones.
+            ``dof_has_polynomial`` say where there are higher ones, ``tree_asleep`` what the file
+            puts to sleep.
         kinds: Kinds as lower-case words, per ``"joint"``, ``"shape"``, ``"equality"``,
             ``"transmission"``, ``"dynamics"``, ``"gain"``, ``"bias"``, ``"site"``, ``"camera"``,
             ``"sensor"``, ``"sensor object"``, ``"sensor reference"``, ``"sensor data"``.
@@ -241,6 +246,8 @@ def _copy(mujoco: Any, spec: Any, compiled: Any, notes: tuple[str, ...]) -> Comp
         linear, more = _linear(getattr(compiled, key))
         higher = np.asarray(getattr(compiled, polynomial, np.zeros((sizes[count], 1))))
         arrays[key], arrays[flag] = linear, more | np.any(higher != 0, axis=1)
+    asleep = getattr(getattr(mujoco, "mjtSleepPolicy", None), "mjSLEEP_INIT", -1)
+    arrays["tree_asleep"] = arrays.pop("tree_sleep_policy") == int(asleep)
     for array in arrays.values():
         array.flags.writeable = False
     counts = np.asarray(

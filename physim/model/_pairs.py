@@ -3,7 +3,8 @@
 A pair of shapes is a candidate if the contact bits of one meet the affinity bits of the other,
 their bodies are not welded together, not both at rest forever, not parent and child (the world and
 what is welded to it excepted), and not excluded by name. Pairs that the file lists itself pass all
-these filters. Source: MuJoCo documentation, "Computation", section "Collision detection:
+these filters, and are left out if their shapes cannot move against each other, since such contact
+has no effect. Source: MuJoCo documentation, "Computation", section "Collision detection:
 selection".
 """
 
@@ -103,6 +104,7 @@ def find_candidates(compiled: CompiledModel) -> list[Candidate]:
     if compiled.disabled & {"contact", "constraint"}:
         return []
     kinds = compiled.kinds["shape"]
+    movable = _movable(compiled)
     explicit = [
         _ordered(
             kinds,
@@ -121,9 +123,11 @@ def find_candidates(compiled: CompiledModel) -> list[Candidate]:
             margin=float(compiled["pair_margin"][k]),
         )
         for k in range(compiled.sizes["npair"])
+        if movable[compiled["pair_geom1"][k], compiled["pair_geom2"][k]]
     ]
     taken = {(candidate.geom_a, candidate.geom_b) for candidate in explicit}
-    filtered = [_dynamic(compiled, int(a), int(b)) for a, b in np.argwhere(_allowed(compiled))]
+    allowed = np.argwhere(_allowed(compiled) & movable)
+    filtered = [_dynamic(compiled, int(a), int(b)) for a, b in allowed]
     return explicit + [
         candidate for candidate in filtered if (candidate.geom_a, candidate.geom_b) not in taken
     ]
@@ -144,8 +148,16 @@ def moving_bodies(compiled: CompiledModel) -> NDArray[np.bool_]:
     return moving
 
 
+def _movable(compiled: CompiledModel) -> NDArray[np.bool_]:
+    """Table of geom pairs that joints move against each other, shape ``(ngeom, ngeom)``."""
+    body = np.asarray(compiled["geom_bodyid"], dtype=np.int64)
+    group = np.asarray(compiled["body_weldid"], dtype=np.int64)[body]
+    moving = moving_bodies(compiled)[body]
+    return np.asarray((group[:, None] != group[None, :]) & (moving[:, None] | moving[None, :]))
+
+
 def _allowed(compiled: CompiledModel) -> NDArray[np.bool_]:
-    """Upper triangular table of geom pairs that pass every filter, shape ``(ngeom, ngeom)``."""
+    """Upper triangular table of geom pairs that pass every other filter."""
     body = np.asarray(compiled["geom_bodyid"], dtype=np.int64)
     contype = np.asarray(compiled["geom_contype"], dtype=np.int64)
     affinity = np.asarray(compiled["geom_conaffinity"], dtype=np.int64)
@@ -153,9 +165,8 @@ def _allowed(compiled: CompiledModel) -> NDArray[np.bool_]:
     weld = np.asarray(compiled["body_weldid"], dtype=np.int64)
     weld_parent = weld[np.asarray(compiled["body_parentid"])[weld]]
     group, group_parent = weld[body], weld_parent[body]
-    moving = moving_bodies(compiled)[body]
 
-    allowed = (bits != 0) & (group[:, None] != group[None, :]) & (moving[:, None] | moving[None, :])
+    allowed = bits != 0
     if "filterparent" not in compiled.disabled:
         related = (group[:, None] == group_parent[None, :]) | (
             group_parent[:, None] == group[None, :]

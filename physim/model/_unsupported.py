@@ -207,6 +207,9 @@ def _globals(compiled: CompiledModel, bodies: Sequence[str]) -> Iterator[ModelWa
         yield _changed(
             "option " + " and ".join(fluid), "forces of the surrounding fluid are left out."
         )
+    asleep = int(compiled["tree_asleep"].sum()) if "sleep" in compiled.enabled else 0
+    if asleep:
+        yield _changed("option sleep", f"what the file puts to sleep is awake here ({asleep}).")
     if compiled.sizes["nflex"]:
         yield _changed(
             "flex", f"deformable objects are left out (flexes: {compiled.sizes['nflex']})."

@@ -272,6 +272,9 @@ def test_failure_after_the_ladder_exits_with_1(
     [
         (["--duration", "-1"], "--duration"),
         (["--duration", "nan"], "--duration"),
+        (["--duration", "1e12"], "shorter --duration"),
+        (["--duration", "1e300", "--timestep", "1e-300"], "shorter --duration"),
+        (["--batch", str(10**10)], "smaller --batch"),
         (["--timestep", "0"], "timestep"),
         (["--controls", "nothing.csv"], "is no file"),
         (["--controls", "random", "--hold", "0"], "--hold"),

@@ -77,7 +77,7 @@ def test_a_model_that_cannot_move_is_refused() -> None:
         ({"batch": 4, "q": torch.ones(3, 11)}, ShapeError, "q has 3 rows"),
         ({"v": torch.full((9,), torch.nan)}, NonFiniteError, "v"),
         ({"q": torch.full((11,), torch.inf)}, NonFiniteError, "q"),
-        ({"q": torch.zeros(11)}, NonFiniteError, "q"),
+        ({"q": torch.zeros(11)}, SettingsError, "quaternion of joint 'root' of item 0.* is zero"),
         ({"v": torch.zeros(9, dtype=torch.complex128)}, SettingsError, "v is torch.complex128"),
         ({"batch": 0}, SettingsError, "batch"),
         ({"at": "middle"}, SettingsError, "at"),

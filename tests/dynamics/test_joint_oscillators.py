@@ -80,6 +80,14 @@ def test_spring_slider_swings_like_the_closed_form(
     torch.testing.assert_close(q, amplitude * torch.cos(phase), atol=1e-8, rtol=0)
 
 
+def test_a_servo_stores_no_energy(simulator: Callable[..., Simulator]) -> None:
+    servo = '<actuator><position joint="j" kp="40" kv="2"/></actuator></mujoco>'
+    held = SLIDER.replace("<joint", '<joint name="j"').replace("</mujoco>", servo)
+    sim = simulator(held, timestep=0.01)
+    start = sim.initial_state(q=[0.2], v=[3.0], at="node")
+    assert float(sim.energy(start)) == pytest.approx(0.5 * 3.0**2 + 0.5 * 100 * 0.2**2, rel=1e-9)
+
+
 @pytest.mark.parametrize("timestep", [0.05, 0.01])
 def test_pendulum_rests_on_its_limit(simulator: Callable[..., Simulator], timestep: float) -> None:
     sim = simulator(LIMITED, timestep=timestep)

@@ -88,3 +88,14 @@ def test_humanoid_standup_starts_in_the_floor_and_is_recovered(
     # Thrown out, it would fly; pushed out, its trunk stays near the floor.
     assert (trajectory.q[:, 0, 2] - height).max() <= 0.1
     assert torch.isfinite(trajectory.q).all()
+
+
+def test_balls_in_one_place_part_and_clear(simulator: Callable[..., Simulator]) -> None:
+    ball = '<body><freejoint/><geom size="0.1" mass="1"/></body>'
+    text = f"<mujoco><worldbody>{ball}{ball}</worldbody></mujoco>"
+    sim = simulator(text, timestep=0.04, backend="reference")
+    start = sim.initial_state(on_penetration="ignore")
+    assert float(sim.contact_gaps(start)) == pytest.approx(-0.2, abs=1e-9)
+    motion = sim.rollout(start, steps=50)
+    assert bool(motion.report.converged.all())
+    assert float(sim.contact_gaps(motion.state(-1))) > -1e-6

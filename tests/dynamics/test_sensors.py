@@ -64,6 +64,7 @@ ROBOT = f"""<mujoco><option magnetic="0.1 -0.4 0.3" timestep="0.005"/>
 <actuator>
   <motor name="motor" joint="elbow" gear="3" ctrlrange="-1 1"/>
   <position name="servo" joint="slide" kp="20" kv="2" gear="2" forcerange="-4 4"/>
+  <position name="hold" joint="elbow" kp="7" kv="1"/>
   <general name="spin" joint="wrist" gear="1 2 3 0 0 0" gainprm="2"/>
 </actuator>
 <sensor>

@@ -46,6 +46,7 @@ BROKEN = {
         body('<joint/><inertial pos="0 0 0" mass="1" diaginertia="1 1 5"/>'),
         "balanceinertia",
     ),
+    "no axis": (body(f'<joint axis="0 0 0"/>{BALL}'), "Give the axis a length"),
     "limit": (body(f'<joint name="j" range="1 -1"/>{BALL}'), "limit of joint 'j'.*1.*-1|range"),
     "equal limit": (body(f'<joint name="j" range="10 10"/>{BALL}'), "limit of joint 'j'"),
     "forced limit": (body(f'<joint name="j" limited="true" range="1 1"/>{BALL}'), "'j'"),

@@ -149,3 +149,22 @@ def test_unsupported_pairs_are_counted_not_simulated(wrap: Callable[..., str]) -
     assert warning.element == "pairs box-box"
     assert warning.message.startswith("3 pairs")
     assert warning.changes_dynamics
+
+
+@pytest.mark.parametrize("twin", ["left", "right", "wall", "rock", "floor"])
+def test_listed_pairs_that_cannot_move_against_each_other_feel_nothing(
+    wrap: Callable[..., str], twin: str
+) -> None:
+    other = {"wall": "rock", "rock": "floor", "floor": "ground"}.get(twin, "middle")
+    ball = '<geom name="{}" size=".1" pos="{} 0 0"/>'
+    world = (
+        '<geom name="floor" type="plane" size="1 1 1"/><geom name="ground" type="plane" '
+        'size="1 1 1"/><geom name="wall" size=".1"/><body><geom name="rock" size=".2"/></body>'
+        f'<body pos="0 0 9"><freejoint/>{ball.format("middle", 0)}{ball.format("left", 0.1)}'
+        f"<body>{ball.format('right', -0.1)}</body></body>"
+    )
+    listed = f'<contact><pair geom1="{twin}" geom2="{other}"/></contact>'
+    model = load(wrap(world, listed))
+    assert not model.warnings
+    assert not any(pair.explicit for pair in model.pairs)
+    assert model.pairs == load(wrap(world)).pairs

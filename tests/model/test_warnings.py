@@ -113,6 +113,18 @@ DYNAMIC = {
         "actuator 'a'",
         "gain depends",
     ),
+    "servo of a ball": (
+        f'<body><joint name="j" type="ball"/>{BALL}</body>',
+        actuator('<position name="a" joint="j" kp="2" gear="1 0 0"/>'),
+        "actuator 'a'",
+        "feedback of position and velocity is left out on a ball joint",
+    ),
+    "damper of a free body": (
+        ON_FLOOR.format(BALL).replace("<freejoint/>", '<freejoint name="j"/>'),
+        actuator('<velocity name="a" joint="j" kv="2" gear="1 0 0"/>'),
+        "actuator 'a'",
+        "feedback of position and velocity is left out on a free joint",
+    ),
     "user bias": (
         BODY,
         actuator('<general name="a" joint="j" biastype="user"/>'),
@@ -132,6 +144,12 @@ DYNAMIC = {
         '<option><flag override="enable"/></option>',
         "option override",
         "override",
+    ),
+    "sleep": (
+        ON_FLOOR.format(BALL).replace('name="b"', 'name="b" sleep="init"'),
+        '<option><flag sleep="enable"/></option>',
+        "option sleep",
+        "awake here (1)",
     ),
     "ball limit": (
         f'<body><joint name="j" type="ball" range="0 1"/>{BALL}</body>',
