@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from physim.collision import _witness as witness
 from physim.collision._hidden import pruned
+from physim.collision._sides import SIDES, Placed, parts_between
 from physim.model.tree import body_positions, quaternion_to_matrix, rotate, snap
 from solvers.core import SettingsError
 
@@ -33,24 +35,35 @@ WITNESS: dict[str, Callable[..., witness.Witness]] = {
     "ellipsoid": witness.plane_ellipsoid,
     "rim": witness.plane_rim,
     "segments": witness.segment_segment,
+    "ball_box": witness.ball_box,
+    "box_ball": witness.box_ball,
+    "ball_cylinder": witness.ball_cylinder,
+    "cylinder_ball": witness.cylinder_ball,
 }
-WIDTH = {"ball": 8, "ellipsoid": 19, "rim": 11, "segments": 14}
+WIDTH = {"ball": 8, "ellipsoid": 19, "rim": 11} | {
+    kind: a.width + b.width for kind, (a, b) in SIDES.items()
+}
 MINIMUM_FRICTION = 1e-9
 """Friction coefficients are kept above this, so that the friction cone has an interior."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One possible contact: links a and b (-1 is the world), the pair, the primitive's place.
+    """One possible contact.
 
-    ``shapes`` are the model's shapes on either side.
+    Attributes:
+        link_a: Link on one side.
+        link_b: Link on the other; -1 is the world.
+        pair: The model's pair.
+        shapes: The model's shapes on either side.
+        parts: Which part of either shape is meant, where it has several.
     """
 
     link_a: int
     link_b: int
     pair: int
-    feature: int
     shapes: tuple[int, int]
+    parts: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,20 +95,26 @@ class ContactGroup:
     @property
     def is_between_links(self) -> bool:
         """True if both sides may move."""
-        return self.kind == "segments"
+        return self.kind in SIDES
 
     def witness(self, a: Any, b: Any, numbers: Sequence[Scalar]) -> witness.Witness:
         """Gap, normal and point of one candidate (see `physim.collision._witness`)."""
         return WITNESS[self.kind](a, b, numbers)
 
-    def ball(self, pose: Any, numbers: Sequence[Scalar]) -> tuple[list[Scalar], Scalar]:
-        """Centre and radius of a ball around one shape of a candidate between links.
+    @property
+    def side_width(self) -> int:
+        """Numbers of side a of a candidate between links; those of side b follow them."""
+        return SIDES[self.kind][0].width
+
+    def ball(self, side: int, pose: Any, numbers: Sequence[Scalar]) -> tuple[list[Scalar], Scalar]:
+        """Centre and radius of a ball around one side of a candidate between links.
 
         Args:
-            pose: Of the shape's link.
-            numbers: The first half of the candidate's for side a, the second for side b.
+            side: 0 for side a, 1 for side b.
+            pose: Of that side's link.
+            numbers: From that side's first on.
         """
-        return witness.capsule_ball(pose, numbers)
+        return SIDES[self.kind][side].ball(pose, numbers)
 
     def numbers(self, tree: Tree, model: Model, places: Places, p: Parameters) -> list[Tensor]:
         """Columns of the flat vector, one tensor (..., width) per candidate."""
@@ -143,17 +162,6 @@ def _plane(
     return normal, (center * normal).sum(-1, keepdim=True)
 
 
-def capsule_ends(
-    tree: Tree, model: Model, places: Places, p: Parameters, index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ends (..., 3) of a capsule's axis (equal for a sphere) and its radius (..., 1)."""
-    shape = model.shapes[index]
-    rotation, center = shape_frame(tree, model, places, p, shape)
-    size = p["shape_size"][..., index, :]
-    reach = rotation[:, 2] * size[..., 1:2] if shape.kind == "capsule" else 0 * center
-    return center + reach, center - reach, size[..., 0:1]
-
-
 def _ball_numbers(
     tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
 ) -> list[Tensor]:
@@ -163,13 +171,13 @@ def _ball_numbers(
     size = p["shape_size"][..., shape.index, :]
     radius = size[..., 0:1]
     if shape.kind == "capsule":
-        sign = 1.0 if item.feature == 0 else -1.0
+        sign = 1.0 if item.parts[0] == 0 else -1.0
         center = center + sign * size[..., 1:2] * rotation[:, 2]
     elif shape.kind == "box":
-        corner = _constant([1.0 if item.feature >> k & 1 else -1.0 for k in range(3)], size)
+        corner = _constant([1.0 if item.parts[0] >> k & 1 else -1.0 for k in range(3)], size)
         center, radius = center + (size * corner) @ rotation.T, torch.zeros_like(radius)
     elif shape.kind == "cylinder":
-        quarter, end = item.feature % 4, 1.0 if item.feature < 4 else -1.0
+        quarter, end = item.parts[0] % 4, 1.0 if item.parts[0] < 4 else -1.0
         around = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarter]
         local = torch.cat([around[0] * radius, around[1] * radius, end * size[..., 1:2]], dim=-1)
         center, radius = center + local @ rotation.T, torch.zeros_like(radius)
@@ -193,7 +201,7 @@ def _rim_numbers(
     normal, offset = _plane(tree, model, places, p, pair)
     rotation, center = shape_frame(tree, model, places, p, shape)
     size = p["shape_size"][..., shape.index, :]
-    sign = 1.0 if item.feature == 0 else -1.0
+    sign = 1.0 if item.parts[0] == 0 else -1.0
     return [
         normal,
         offset,
@@ -203,13 +211,17 @@ def _rim_numbers(
     ]
 
 
-def _segment_numbers(
-    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate
+def _between_numbers(
+    tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair, item: Candidate, kind: str
 ) -> list[Tensor]:
     del pair
     columns: list[Tensor] = []
-    for index in item.shapes:
-        columns += capsule_ends(tree, model, places, p, index)
+    for side, index, part in zip(SIDES[kind], item.shapes, item.parts, strict=True):
+        shape = model.shapes[index]
+        rotation, center = shape_frame(tree, model, places, p, shape)
+        size = p["shape_size"][..., index, :]
+        placed = Placed(kind=shape.kind, rotation=rotation, center=center, size=size)
+        columns += side.numbers(placed, part)
     return columns
 
 
@@ -217,15 +229,12 @@ _NUMBERS: dict[str, Callable[..., list[Tensor]]] = {
     "ball": _ball_numbers,
     "ellipsoid": _ellipsoid_numbers,
     "rim": _rim_numbers,
-    "segments": _segment_numbers,
+    **{kind: partial(_between_numbers, kind=kind) for kind in SIDES},
 }
 
 
-def _features(model: Model, pair: Pair) -> list[tuple[str, int]]:
-    """Primitives (kind, place) of a pair."""
-    if model.shapes[pair.shape_a].kind != "plane":
-        return [("segments", 0)]
-    kind = model.shapes[pair.shape_b].kind
+def _parts_on_plane(kind: str) -> list[tuple[str, int]]:
+    """Primitives of a shape that meet a plane: kind, part."""
     if kind == "sphere":
         return [("ball", 0)]
     if kind == "capsule":
@@ -235,6 +244,26 @@ def _features(model: Model, pair: Pair) -> list[tuple[str, int]]:
     if kind == "cylinder":
         return [("rim", 0), ("rim", 1), *[("ball", place) for place in range(8)]]
     return [("ellipsoid", 0)]
+
+
+def _candidates(model: Model, index: int, links: tuple[int, int]) -> list[tuple[str, Candidate]]:
+    """All candidates of a pair, with their kinds; ``links`` carry its shapes."""
+    pair = model.pairs[index]
+    shapes = (pair.shape_a, pair.shape_b)
+    kinds = (model.shapes[shapes[0]].kind, model.shapes[shapes[1]].kind)
+    if kinds[0] == "plane":
+        return [
+            (kind, Candidate(links[1], -1, index, shapes[::-1], (part, 0)))
+            for kind, part in _parts_on_plane(kinds[1])
+        ]
+    # The world stands on side b, and of two moving shapes the rounder one on side a.
+    is_turned = links[0] < 0 or (links[1] >= 0 and kinds[0] in ("box", "cylinder"))
+    if is_turned:
+        links, shapes, kinds = links[::-1], shapes[::-1], kinds[::-1]
+    return [
+        (kind, Candidate(*links, index, shapes, (part_a, part_b)))
+        for kind, part_a, part_b in parts_between(*kinds)
+    ]
 
 
 def build_groups(
@@ -267,17 +296,10 @@ def build_groups(
             tree.placements[model.shapes[s].body].link if model.shapes[s].body >= 0 else -1
             for s in (pair.shape_a, pair.shape_b)
         )
-        for kind, feature in _features(model, pair):
-            if kind == "segments":
-                swap = link_a < 0
-                sides = (link_b, link_a) if swap else (link_a, link_b)
-                on = (pair.shape_b, pair.shape_a) if swap else (pair.shape_a, pair.shape_b)
-                candidate = Candidate(sides[0], sides[1], index, int(swap), on)
-            else:
-                candidate = Candidate(link_b, -1, index, feature, (pair.shape_b, pair.shape_a))
+        for kind, candidate in _candidates(model, index, (link_a, link_b)):
             if candidate.link_a >= 0:
                 normal = None
-                if kind != "segments":
+                if kind not in SIDES:
                     x, y, z = _plane(tree, model, places, p, pair)[0].tolist()
                     normal = (x, y, z)
                 members.setdefault((kind, normal), []).append(candidate)

@@ -22,7 +22,8 @@ Witness = tuple[Scalar, Vector, Vector]
 
 RIM_ROUNDING = 1e-6
 """Radius, relative to the rim's, of the rounding that keeps an upright cylinder smooth."""
-
+TINY = 1e-24
+"""Square of a distance that counts as none [m^2]."""
 _TIE = 1e-12
 """Distance [m] by which axes are taken to lie above one another, so that meeting ones can part."""
 
@@ -112,12 +113,130 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     return gap, normal, la.vadd(near_b, la.vscale(normal, middle))
 
 
-def capsule_ball(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
+def ball_box(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
+    """Ball in a box: centre (3) and radius of a; centre (3), half sizes (3), axes (9) of b.
+
+    Outside, the normal comes from the nearest point of the box; a centre that is inside leaves
+    through the nearest face.
+    """
+    center, radius = world_point(a, numbers[0:3]), numbers[3]
+    middle, half = world_point(b, numbers[4:7]), numbers[7:10]
+    turn = la.matmul(b[0], [list(numbers[10 + 3 * i : 13 + 3 * i]) for i in range(3)])
+    axes = la.transpose(turn)
+    local = la.matvec(axes, la.vsub(center, middle))
+    beyond = [sc.subtract(x, _within(x, h)) for x, h in zip(local, half, strict=True)]
+    depth = [sc.subtract(h, sc.absolute(x)) for x, h in zip(local, half, strict=True)]
+    least = sc.minimum(sc.minimum(depth[0], depth[1]), depth[2])
+    inward = [
+        sc.where(sc.less(least, d), 0.0, sc.where(sc.less(x, 0.0), -1.0, 1.0))
+        for x, d in zip(local, depth, strict=True)
+    ]
+    # Of faces that are equally near the first one counts.
+    taken = sc.absolute(inward[0])
+    for k in (1, 2):
+        inward[k] = sc.multiply(inward[k], sc.subtract(1.0, taken))
+        taken = sc.add(taken, sc.absolute(inward[k]))
+    return _leave(center, radius, turn, beyond, least, inward)
+
+
+def ball_cylinder(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
+    """Ball in a cylinder: centre (3), radius of a; centre (3), axis (3), radius, half length of b.
+
+    As `ball_box`, in the plane through the axis and the ball's centre.
+    """
+    center, radius = world_point(a, numbers[0:3]), numbers[3]
+    middle, axis = world_point(b, numbers[4:7]), la.matvec(b[0], numbers[7:10])
+    wide, half = numbers[10], numbers[11]
+    away = la.vsub(center, middle)
+    along = la.dot(axis, away)
+    across = la.vsub(away, la.vscale(axis, along))
+    reach = sc.sqrt(sc.add(la.dot(across, across), TINY))
+    outward = la.vscale(across, sc.reciprocal(reach))
+    beyond = [
+        sc.subtract(reach, sc.minimum(reach, wide)),
+        sc.subtract(along, _within(along, half)),
+    ]
+    side, end = sc.subtract(wide, reach), sc.subtract(half, sc.absolute(along))
+    through_side = sc.less(side, end)
+    up = sc.where(sc.less(along, 0.0), -1.0, 1.0)
+    inward = [sc.where(through_side, 1.0, 0.0), sc.where(through_side, 0.0, up)]
+    turn = la.transpose([outward, axis])
+    return _leave(center, radius, turn, beyond, sc.minimum(side, end), inward)
+
+
+def box_ball(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
+    """`ball_box` with the sides exchanged: numbers of the box, then of the ball."""
+    return _exchanged(ball_box(b, a, [*numbers[15:19], *numbers[:15]]))
+
+
+def cylinder_ball(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
+    """`ball_cylinder` with the sides exchanged: numbers of the cylinder, then of the ball."""
+    return _exchanged(ball_cylinder(b, a, [*numbers[8:12], *numbers[:8]]))
+
+
+def _leave(
+    center: Vector,
+    radius: Scalar,
+    turn: list[Vector],
+    beyond: Vector,
+    depth: Scalar,
+    inward: Vector,
+) -> Witness:
+    """Witness of a ball and a solid, from where the ball's centre is to the solid.
+
+    As on a plane, the contact point is on the ball.
+
+    Args:
+        center: Of the ball.
+        radius: Of the ball.
+        turn: Directions, as columns, that the rest is given in.
+        beyond: From the nearest point of the solid to the centre; zero inside.
+        depth: How far below the nearest face the centre is; read inside.
+        inward: Outward normal of that face.
+    """
+    squared = la.dot(beyond, beyond)
+    is_outside = sc.greater(squared, TINY)
+    distance = sc.sqrt(sc.add(squared, TINY))
+    per_distance = sc.reciprocal(distance)
+    local = [
+        sc.where(is_outside, sc.multiply(x, per_distance), y)
+        for x, y in zip(beyond, inward, strict=True)
+    ]
+    normal = la.matvec(turn, local)
+    gap = sc.subtract(sc.where(is_outside, distance, sc.negative(depth)), radius)
+    return gap, normal, la.vsub(center, la.vscale(normal, radius))
+
+
+def _exchanged(found: Witness) -> Witness:
+    gap, normal, point = found
+    return gap, [sc.negative(x) for x in normal], point
+
+
+def ball_around_ball(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
+    """Centre and radius of a ball, in the world."""
+    return world_point(pose, numbers[0:3]), numbers[3]
+
+
+def ball_around_segment(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
     """Centre and radius of the ball around a capsule: ends (3 + 3) and radius of the capsule."""
     start, end, radius = numbers[0:3], numbers[3:6], numbers[6]
     middle = la.vscale(la.vadd(start, end), 0.5)
     half = la.vscale(la.vsub(start, end), 0.5)
     return world_point(pose, middle), sc.add(radius, sc.sqrt(la.dot(half, half)))
+
+
+def ball_around_box(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
+    """Centre and radius of the ball around a box: centre (3), half sizes (3)."""
+    return world_point(pose, numbers[0:3]), sc.sqrt(la.dot(numbers[3:6], numbers[3:6]))
+
+
+def ball_around_cylinder(pose: Pose, numbers: Sequence[Scalar]) -> tuple[Vector, Scalar]:
+    """Centre and radius of the ball around a cylinder: centre, axis, radius, half length."""
+    return world_point(pose, numbers[0:3]), sc.sqrt(la.dot(numbers[6:8], numbers[6:8]))
+
+
+def _within(x: Scalar, half: Scalar) -> Scalar:
+    return sc.minimum(sc.maximum(x, sc.negative(half)), half)
 
 
 def _unit(x: Scalar) -> Scalar:

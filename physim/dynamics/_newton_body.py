@@ -14,6 +14,7 @@ from physim.dynamics._weights import Weights
 if TYPE_CHECKING:
     from physim.model.tree import Tree
 
+_Part = tuple[int, int]
 _FIELDS = (
     ("node", NODE_SIZE),
     ("at", POINTS_SIZE),
@@ -128,7 +129,7 @@ lowest = vmin(lowest, gap[0]);
 }
 
 _BALLS = """
-for (int s = 0; s < {count}; ++s) {{
+for (int s = {first}; s < {last}; ++s) {{
   const V* const pose = {pose} + 12 * ball_link{g}[s];
   const V* const k = num + ball_numbers{g}[s];
   V* const ball = balls{g} + 4 * s;
@@ -158,7 +159,7 @@ def newton_records(mechanism: Mechanism) -> str:
         lines += [
             f"int slot_of{g}[{group.count}], list{g}[{group.count}], listed{g} = 0;",
             f"int busy{g}[{group.count}], busied{g} = 0;",
-            f"V balls{g}[{4 * max(len(_shapes(mechanism, group)), 1)}];",
+            f"V balls{g}[{4 * max(len(_balls(mechanism, group)), 1)}];",
             f"constexpr bool BETWEEN{g} = {str(group.is_between_links).lower()};",
             f"constexpr int SIZE{g} = {record_size(group)};",
             f"constexpr int ROWS{g} = {_PLAIN}, CHANGE{g} = {_PLAIN + 54};",
@@ -166,32 +167,35 @@ def newton_records(mechanism: Mechanism) -> str:
     return "\n".join(lines)
 
 
-def _shapes(mechanism: Mechanism, group: ContactGroup) -> dict[int, tuple[int, int]]:
-    """Shapes of candidates between links: link, and where numbers of the shape stand."""
-    found: dict[int, tuple[int, int]] = {}
+def _balls(mechanism: Mechanism, group: ContactGroup) -> dict[_Part, tuple[int, int, int]]:
+    """Parts of shapes between links: side, link, and where numbers of the part stand."""
+    found: dict[_Part, tuple[int, int, int]] = {}
     if group.is_between_links:
         links, first = len(mechanism.tree.links), mechanism.layout.offsets[group.name]
-        half = (group.width - 1) // 2
         for i, item in enumerate(group.candidates):
             at = first + group.width * i
-            found.setdefault(item.shapes[0], (item.link_a, at))
-            found.setdefault(item.shapes[1], (item.link_b % (links + 1), at + half))
-    return found
+            for side, link in enumerate((item.link_a, item.link_b % (links + 1))):
+                part = (item.shapes[side], item.parts[side])
+                found.setdefault(part, (side, link, at + side * group.side_width))
+    return dict(sorted(found.items(), key=lambda ball: ball[1][0]))
 
 
 def ball_tables(mechanism: Mechanism) -> str:
     """Where the balls around shapes come from, and which of them each candidate has."""
     lines = []
     for g, group in enumerate(mechanism.groups):
-        shapes = _shapes(mechanism, group)
-        order = {shape: place for place, shape in enumerate(shapes)}
+        balls = _balls(mechanism, group)
+        order = {part: place for place, part in enumerate(balls)}
         sides = [
-            [order[item.shapes[side]] if shapes else 0 for item in group.candidates]
+            [
+                order[item.shapes[side], item.parts[side]] if balls else 0
+                for item in group.candidates
+            ]
             for side in (0, 1)
         ]
         lines += [
-            _integers(f"ball_link{g}", [link for link, _ in shapes.values()]),
-            _integers(f"ball_numbers{g}", [place for _, place in shapes.values()]),
+            _integers(f"ball_link{g}", [link for _, link, _ in balls.values()]),
+            _integers(f"ball_numbers{g}", [place for _, _, place in balls.values()]),
             _integers(f"ball_a{g}", sides[0]),
             _integers(f"ball_b{g}", sides[1]),
         ]
@@ -239,11 +243,14 @@ def axis_tables(moves: Sequence[int], axes: Sequence[int]) -> str:
 
 def ball_loop(mechanism: Mechanism, pose: str, kinds: Sequence[Mapping[str, str]]) -> str:
     """Balls around the shapes of all kinds of candidates between links."""
-    return "".join(
-        _BALLS.format(count=len(_shapes(mechanism, group)), g=g, pose=pose, block=kinds[g]["BALL"])
-        for g, group in enumerate(mechanism.groups)
-        if group.is_between_links
-    )
+    text = ""
+    for g, group in enumerate(mechanism.groups):
+        sides = [side for side, _, _ in _balls(mechanism, group).values()]
+        second = sides.count(0)
+        for name, first, last in (("BALL_A", 0, second), ("BALL_B", second, len(sides))):
+            if last > first:
+                text += _BALLS.format(first=first, last=last, g=g, pose=pose, block=kinds[g][name])
+    return text
 
 
 def _integers(name: str, values: Sequence[int]) -> str:

@@ -61,7 +61,8 @@ class NewtonContacts:
         rows = self._velocity_rows(Tape(), 0)
         self.axes = [axis for axis in range(3) if axis == 2 or not is_still(rows[axis])]
         self.blocks = {
-            "BALL": self.ball() if group.is_between_links else "",
+            "BALL_A": self.ball(0) if group.is_between_links else "",
+            "BALL_B": self.ball(1) if group.is_between_links else "",
             "NODE": node,
             "GAP": self.gap(),
             "NORMAL": self.normal(),
@@ -93,12 +94,12 @@ class NewtonContacts:
     def _point(self, tape: Tape) -> Vector:
         return self._exchange.load(tape, "node")[11:14]
 
-    def ball(self) -> str:
-        """Ball around a shape."""
-        tape = Tape()
-        half = (self.group.width - 1) // 2
+    def ball(self, side: int) -> str:
+        """Ball around one side of a candidate."""
+        tape, first = Tape(), self.group.side_width
+        count = self.group.width - 1 - first if side else first
         pose = self.structure.read_pose(tape, "pose")
-        center, radius = self.group.ball(pose, tape.inputs("k", half))
+        center, radius = self.group.ball(side, pose, tape.inputs("k", count))
         return emit_block([("ball", i, x) for i, x in enumerate([*center, radius])])
 
     def node(self) -> str:

@@ -59,11 +59,13 @@ def is_supported(kind_a: str, kind_b: str) -> bool:
         kind_b: Kind of the other.
 
     Returns:
-        True for a plane with any convex primitive, and for spheres and capsules among themselves.
+        True for a plane with any convex primitive, for spheres and capsules among themselves and
+        with boxes, and for spheres with cylinders.
     """
-    if "plane" in (kind_a, kind_b):
+    kinds = {kind_a, kind_b}
+    if "plane" in kinds:
         return (kind_b if kind_a == "plane" else kind_a) in _ON_PLANE
-    return kind_a in _ROUND and kind_b in _ROUND
+    return (kinds <= _ROUND | {"box"} and kinds != {"box"}) or kinds == {"sphere", "cylinder"}
 
 
 def split_supported(

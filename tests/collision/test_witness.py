@@ -32,11 +32,23 @@ BALL = '<body><freejoint/><geom name="other" type="sphere" size="0.15" pos="0 0.
 ROD = '<body><freejoint/><geom name="other" type="capsule" size="0.1 0.25" {}/></body>'.format(
     'euler="30 0 10"'
 )
+CRATE = '<body><freejoint/><geom name="other" type="box" size="0.2 0.25 0.3" {}/></body>'.format(
+    'pos="0.03 0 0.02" euler="-20 30 10"'
+)
+CAN = '<body><freejoint/><geom name="other" type="cylinder" size="0.2 0.25" {}/></body>'.format(
+    'pos="0.03 0 0.02" euler="-20 30 10"'
+)
 COUPLES = {
     "sphere-sphere": (SHAPES["sphere"], BALL),
     "sphere-capsule": (SHAPES["sphere"], ROD),
     "capsule-sphere": (SHAPES["capsule"], BALL),
     "capsule-capsule": (SHAPES["capsule"], ROD),
+    "sphere-box": (SHAPES["sphere"], CRATE),
+    "box-sphere": (SHAPES["box"], BALL),
+    "capsule-box": (SHAPES["capsule"], CRATE),
+    "box-capsule": (SHAPES["box"], ROD),
+    "sphere-cylinder": (SHAPES["sphere"], CAN),
+    "cylinder-sphere": (SHAPES["cylinder"], BALL),
 }
 SCENES = {
     **{f"plane-{k}": SCENE.format(world=PLANE, shape=v, more="") for k, v in SHAPES.items()},
@@ -61,19 +73,26 @@ def test_distance_between_bodies_is_mujocos(pairs: Callable[[str], Pairs], name:
     scene = pairs(SCENES[name])
     a, b = (scene.reference.geom(n).id for n in ("shape", "other"))
     separated = 0
-    for q in poses(20, 2, 0.6):
+    # Axes of capsules that are inside a box push with their ends only.
+    deepest = -0.1 if name in ("capsule-box", "box-capsule") else -1.0
+    for q in poses(30, 2, 0.6):
         now = scene.move(q)
         ends = np.zeros(6)
         distance = mujoco.mj_geomDistance(scene.reference, scene.data, a, b, 10.0, ends)
-        _, _, gap, normal, point = closest(scene.evaluate(now))
+        if distance <= deepest:
+            continue
+        group, _, gap, normal, point = closest(scene.evaluate(now))
         assert gap == pytest.approx(distance, abs=1e-6)
+        side = 1.0 if group.candidates[0].link_a == 0 else -1.0
         if distance > 0.01:
             separated += 1
-            # From the second shape to the first, and through the middle of the gap.
+            # From side b to side a, through a point between both surfaces.
             expected = (ends[:3] - ends[3:]) / np.linalg.norm(ends[:3] - ends[3:])
-            np.testing.assert_allclose(normal, expected, atol=1e-5)
-            middle = 0.5 * (ends[:3] + ends[3:])
-            np.testing.assert_allclose(point, middle, atol=1e-5)
+            np.testing.assert_allclose(side * normal, expected, atol=1e-5)
+            if group.kind == "segments":
+                np.testing.assert_allclose(point, 0.5 * (ends[:3] + ends[3:]), atol=1e-5)
+            ways = [np.linalg.norm(point - end) for end in (ends[:3], ends[3:])]
+            assert sum(ways) == pytest.approx(distance, abs=1e-5)
     assert separated >= 5
 
 
