@@ -113,8 +113,8 @@ class AggregationMultigrid:
     rows of the finer one, whatever the geometry of the strong couplings is: channels, sheets,
     grids stretched in all directions, noise. Pairs stay apart whose coupling is less than 0.03 of
     one inside them: neither the smoother nor a common aggregate would move the stiffer one. The
-    transfer is constant on an aggregate, couplings are scaled by `AggregationRule`, and the smoother
-    is that of `Multigrid`. The cycle is symmetric. The V-cycle is positive definite by
+    transfer is constant on an aggregate, couplings are scaled by `AggregationRule`, and the
+    smoother is that of `Multigrid`. The cycle is symmetric. The V-cycle is positive definite by
     construction, and so is the W-cycle of Galerkin sums; that of the default rule has been on
     everything it was tried on.
 
