@@ -139,15 +139,13 @@ def test_the_w_cycle_lifts_no_error_twofold(build: Any) -> None:
 
 
 def test_noise_of_contrast_1e6(residual_of: Residual) -> None:
-    """Single systems take 35 to 70 steps, as the pairs happen to fall."""
-    counts = []
-    for seed in range(3):
+    """Islands of strong cells share no aggregate with others before they are one row."""
+    for seed in range(4):
         A = binary(28, seed)
         b = white(A)
         solution = linear_solve(A, b, ConjugateGradient(preconditioner=AggregationMultigrid()))
-        counts.append(int(solution.iterations))
+        assert int(solution.iterations) <= 30
         assert residual_of(A, solution.value, b) <= 1.01e-8
-    assert sum(counts) / len(counts) <= 60
 
 
 def test_on_a_uniform_grid_the_rule_beats_sums_of_couplings() -> None:

@@ -16,6 +16,7 @@ from solvers.linear.operators._poisson import PoissonOperator
 from solvers.linear.preconditioners._aggregation import (
     LEAST_FACTOR,
     SLOW_COARSENING,
+    STIFF_PART,
     AggregationRule,
     Graph,
     choose_rule,
@@ -144,6 +145,7 @@ class _At(IntEnum):
     COUPLING = auto()
     WHOLE = auto()
     EXCESS = auto()
+    INSIDE = auto()
     PARENT = auto()
     COUNT = auto()
     ENTRIES = auto()
@@ -152,6 +154,7 @@ class _At(IntEnum):
     NEW_COUPLING = auto()
     NEW_WHOLE = auto()
     NEW_EXCESS = auto()
+    NEW_INSIDE = auto()
     INTEGERS = auto()
     REALS = auto()
 
@@ -186,6 +189,7 @@ class _Build:
                 "coupling": graph.coupling,
                 "whole": graph.whole,
                 "excess": graph.excess,
+                "inside": 0 if graph.inside is None else graph.inside,
             }
         for name, value in places.items():
             address = value.ctypes.data if isinstance(value, np.ndarray) else value
@@ -213,8 +217,8 @@ class _Build:
         self, graph: Graph, rule: AggregationRule, strong: float, known: _Pairs | None
     ) -> tuple[Graph, _Pairs]:
         """The graph of pairs of pairs; pairs that are known are not sought again."""
+        graph.whole, graph.inside = graph.coupling, None
         first = known.first if known else self._match_enough(graph, strong, rule.join)
-        graph.whole = graph.coupling
         graph = self._contract(graph, *first, rule)
         parent, second = first[0], None
         if known:
@@ -240,7 +244,7 @@ class _Build:
 
     def _match(self, graph: Graph, strong: float, join: float) -> tuple[Array, int]:
         parent = _integers(graph.rows)
-        numbers = np.array([strong, join])
+        numbers = np.array([strong, join, STIFF_PART])
         result = self._run(
             _Step.MATCH,
             graph,
@@ -254,7 +258,8 @@ class _Build:
     def _contract(self, graph: Graph, parent: Array, count: int, rule: AggregationRule) -> Graph:
         most = len(graph.to)
         start, to = _integers(count + 1), _integers(most)
-        coupling, whole, excess = _reals(most), _reals(most), _reals(count)
+        coupling, whole = _reals(most), _reals(most)
+        excess, inside = _reals(count), _reals(count)
         numbers = [rule.scale, rule.far, rule.diagonal, rule.imbalance, rule.size, rule.excess]
         result = self._run(
             _Step.CONTRACT,
@@ -268,11 +273,13 @@ class _Build:
             new_coupling=coupling,
             new_whole=whole,
             new_excess=excess,
+            new_inside=inside,
             integers=_integers(2 * count + graph.rows),
             reals=_reals(count + 2 * most),
         )
         entries = int(result[0])
-        return Graph(start, to[:entries], coupling[:entries], whole[:entries], excess[:count])
+        parts = to[:entries], coupling[:entries], whole[:entries], excess[:count]
+        return Graph(start, *parts, inside[:count])
 
     def slice(self, graph: Graph) -> _SparseLevel:
         """The couplings in slices; at least one row has no entries."""

@@ -37,6 +37,13 @@ __all__ = [
 LEAST_FACTOR = 0.4
 """Part of a coupling that one pairing leaves at least."""
 
+STIFF_PART = 0.03
+"""A pair of pairs needs a coupling of this part of those inside.
+
+An island of strong couplings that is several rows of a level stands still under its smoother; only
+an aggregate of its own moves it.
+"""
+
 SLOW_COARSENING = 0.85
 """A level with more of the rows of the finer one than this part demands less of couplings."""
 
@@ -104,10 +111,12 @@ class AggregationMultigrid:
 
     Pairs of strongly coupled rows are paired once more, so that a level has about a quarter of the
     rows of the finer one, whatever the geometry of the strong couplings is: channels, sheets,
-    grids stretched in all directions, noise. The transfer is constant on an aggregate, couplings
-    are scaled by `AggregationRule`, and the smoother is that of `Multigrid`. The cycle is
-    symmetric. The V-cycle is positive definite by construction, and so is the W-cycle of Galerkin
-    sums; that of the default rule has been on everything it was tried on.
+    grids stretched in all directions, noise. Pairs stay apart whose coupling is less than 0.03 of
+    one inside them: neither the smoother nor a common aggregate would move the stiffer one. The
+    transfer is constant on an aggregate, couplings are scaled by `AggregationRule`, and the
+    smoother is that of `Multigrid`. The cycle is symmetric. The V-cycle is positive definite by
+    construction, and so is the W-cycle of Galerkin sums; that of the default rule has been on
+    everything it was tried on.
 
     With `ConjugateGradient`, float64 on the CPU, and a grid without periodic axes the whole
     iteration is one compiled call, and the finest level has no matrix. Other grids, and symmetric
@@ -192,6 +201,7 @@ class Graph:
         coupling: Couplings, those of two rows equal.
         whole: What they would be without any scaling since the level above.
         excess: Excess.
+        inside: Largest coupling inside every row since the level above; None on a level itself.
     """
 
     start: np.ndarray[Any, Any]
@@ -199,6 +209,7 @@ class Graph:
     coupling: np.ndarray[Any, Any]
     whole: np.ndarray[Any, Any]
     excess: np.ndarray[Any, Any]
+    inside: np.ndarray[Any, Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -358,6 +369,7 @@ def pair_rows(graph: Graph, strong: float, join: float) -> tuple[np.ndarray[Any,
     """
     start, to, c = graph.start.tolist(), graph.to.tolist(), graph.coupling.tolist()
     rows = range(graph.rows)
+    inside = [0.0] * graph.rows if graph.inside is None else graph.inside.tolist()
     strongest = [max(c[start[i] : start[i + 1]], default=0.0) for i in rows]
     pair = [-1] * graph.rows
     count = 0
@@ -368,6 +380,7 @@ def pair_rows(graph: Graph, strong: float, join: float) -> tuple[np.ndarray[Any,
         for q in range(start[i], start[i + 1]):
             j = to[q]
             is_strong = c[q] >= strong * max(strongest[i], strongest[j])
+            is_strong &= c[q] >= STIFF_PART * max(inside[i], inside[j])
             if pair[j] < 0 and c[q] > best * 1.00001 and is_strong:
                 best, other = c[q], j
         if other >= 0:
@@ -382,7 +395,8 @@ def pair_rows(graph: Graph, strong: float, join: float) -> tuple[np.ndarray[Any,
             total += c[q]
             if c[q] > best * 1.00001 and pair[to[q]] >= 0:
                 best, other = c[q], to[q]
-        if other >= 0 and best >= join * total:
+        stiff = max(strongest[other], inside[i], inside[other])
+        if other >= 0 and best >= max(join * total, STIFF_PART * stiff):
             parent[i] = pair[other]
         else:
             parent[i] = count
@@ -399,7 +413,7 @@ def _contract(
         if own >= 0:
             members[own].append(i)
     start, to, coupling, whole, ring = [0], [], [], [], []
-    excess = np.zeros(count)
+    excess, held = np.zeros(count), np.zeros(count)
     for own, rows in enumerate(members):
         sums: dict[int, list[float]] = {}
         inside = 0.0
@@ -407,7 +421,7 @@ def _contract(
             for q in range(graph.start[i], graph.start[i + 1]):
                 other = int(parent[graph.to[q]])
                 if other == own:
-                    inside = float(graph.coupling[q])
+                    inside = max(inside, float(graph.coupling[q]))
                     continue
                 entry = sums.setdefault(other, [0.0, 0.0, 0.0])
                 entry[min(place, 1)] += float(graph.coupling[q])
@@ -422,6 +436,7 @@ def _contract(
             whole.append(galerkin)
             ring.append(abs(near - rest) / (2 * total * inside) * through if is_pair else 0.0)
         start.append(len(to))
+        held[own] = inside
         values = graph.excess[rows]
         excess[own] = values.sum()
         if is_pair and excess[own] > 0:
@@ -429,7 +444,7 @@ def _contract(
             series = abs(values[0] - values[1]) / (2 * inside) * through
             excess[own] /= 1 + rule.scale * rule.excess * series
     result = Graph(
-        np.array(start), np.array(to, dtype=int), np.array(coupling), np.array(whole), excess
+        np.array(start), np.array(to, dtype=int), np.array(coupling), np.array(whole), excess, held
     )
     if rule.scale > 0 and to:
         result.coupling = _in_series(result, np.array(ring), rule)

@@ -6,6 +6,7 @@ struct Aggregation {
     int n;
     const int *start, *to;  // entries of every row; columns
     const float *c, *whole, *e;  // couplings, their Galerkin values, excess
+    const float* inside;         // largest coupling inside every row; may be null
   };
   struct Gate { float s, far, diagonal, imbalance, size, excess, least; };
 
@@ -38,10 +39,15 @@ struct Aggregation {
     out[1] = k;
   }
 
+  static inline float larger(float a, float b) { return a > b ? a : b; }
+  static inline float inside(const Graph& g, int i, int j) {
+    return g.inside ? larger(g.inside[i], g.inside[j]) : 0.f;
+  }
   // Pairs: each row in turn takes its strongest free neighbour, if the coupling is strong for both;
   // a row left over joins the pair of its strongest neighbour, if that coupling carries most of its
-  // diagonal. A row without couplings is in no aggregate: -1.
-  static int match(const Graph& g, float theta, float join, float* strongest, int* pair, int* m) {
+  // diagonal. A row without couplings is in no aggregate: -1. Neither binds a row by less than `stiff`
+  // times what is inside it, nor what joins a pair by less than that part of the coupling there.
+  static int match(const Graph& g, float theta, float join, float stiff, float* strongest, int* pair, int* m) {
     for (int i = 0; i < g.n; i++) {
       float s = 0.f;
       for (int q = g.start[i]; q < g.start[i+1]; q++) s = g.c[q] > s ? g.c[q] : s;
@@ -56,7 +62,8 @@ struct Aggregation {
       for (int q = g.start[i]; q < g.start[i+1]; q++) {
         const int j = g.to[q];
         const float most = strongest[i] > strongest[j] ? strongest[i] : strongest[j];
-        if (pair[j] < 0 && g.c[q] > best * 1.00001f && g.c[q] >= theta * most) { best = g.c[q]; other = j; }
+        if (pair[j] < 0 && g.c[q] > best * 1.00001f && g.c[q] >= theta * most
+            && g.c[q] >= stiff * inside(g, i, j)) { best = g.c[q]; other = j; }
       }
       if (other >= 0) pair[i] = pair[other] = count++;
     }
@@ -69,20 +76,20 @@ struct Aggregation {
         sum += g.c[q];
         if (g.c[q] > best * 1.00001f && pair[g.to[q]] >= 0) { best = g.c[q]; other = g.to[q]; }
       }
-      if (other >= 0 && best >= join * sum) m[i] = pair[other];
+      if (other >= 0 && best >= join * sum && best >= stiff * larger(strongest[other], inside(g, i, other)))
+        m[i] = pair[other];
       else if (g.start[i+1] > g.start[i]) m[i] = count++;
     }
     return count;
   }
 
-  static inline float larger(float a, float b) { return a > b ? a : b; }
   static inline float magnitude(float a) { return a < 0.f ? -a : a; }
   static inline float power(float a, float p) { return p == 1.f ? a : a > 0.f ? __builtin_powf(a, p) : 0.f; }
   // Entries of the graph of the aggregates; `share` is what a coupling has through the first member,
   // `ring` its series resistance inside the aggregate.
   static int contract(const Graph& g, const int* m, int count, const Gate& k, int* first, int* next,
                       int* place, float* diagonal, float* share, float* ring, int* start, int* to,
-                      float* c, float* whole, float* e) {
+                      float* c, float* whole, float* e, float* held) {
     for (int I = 0; I < count; I++) first[I] = place[I] = -1;
     for (int i = g.n - 1; i >= 0; i--)
       if (m[i] >= 0) { next[i] = first[m[i]]; first[m[i]] = i; }
@@ -95,7 +102,7 @@ struct Aggregation {
         (i == head ? own : others) += g.e[i];
         for (int q = g.start[i]; q < g.start[i+1]; q++) {
           const int J = m[g.to[q]];
-          if (J == I) { inside = g.c[q]; continue; }
+          if (J == I) { inside = larger(inside, g.c[q]); continue; }
           int p = place[J];
           if (p < begin || p >= end || to[p] != J) {
             p = place[J] = end++;
@@ -118,6 +125,7 @@ struct Aggregation {
         ring[p] = is_pair ? half / inside * power(through, k.far) : 0.f;
       }
       e[I] = own + others;
+      held[I] = inside;
       if (is_pair && e[I] > 0.f && k.s * k.excess > 0.f) {
         const float far = most[own > others], through = far < e[I] ? far / e[I] : 1.f;
         e[I] /= 1.f + 0.5f * magnitude(own - others) / inside * k.s * k.excess * power(through, k.far);
@@ -186,7 +194,7 @@ const long long* const a = (const long long*)table;
 const double* const n = (const double*)a[AT_NUMBERS];
 const Aggregation::Graph g = {(int)a[AT_ROWS], (const int*)a[AT_START], (const int*)a[AT_TO],
                               (const float*)a[AT_COUPLING], (const float*)a[AT_WHOLE],
-                              (const float*)a[AT_EXCESS]};
+                              (const float*)a[AT_EXCESS], (const float*)a[AT_INSIDE]};
 long long* const out = (long long*)a[AT_RESULT];
 int* const start = (int*)a[AT_NEW_START];
 int* const to = (int*)a[AT_NEW_TO];
@@ -202,7 +210,7 @@ if (a[AT_OP] == STEP_GRID) {
   const unsigned char* d8 = row[5] ? (const unsigned char*)(base + row[17]) : nullptr;
   Aggregation::from_grid(row, cell, d8, parent, start, to, c, e, out);
 } else if (a[AT_OP] == STEP_MATCH) {
-  out[0] = Aggregation::match(g, (float)n[0], (float)n[1], reals, ints, parent);
+  out[0] = Aggregation::match(g, (float)n[0], (float)n[1], (float)n[2], reals, ints, parent);
 } else if (a[AT_OP] == STEP_CONTRACT) {
   const int count = (int)a[AT_COUNT];
   const long long entries = a[AT_ENTRIES];
@@ -210,7 +218,7 @@ if (a[AT_OP] == STEP_GRID) {
                                   (float)n[5], (float)n[6]};
   out[0] = Aggregation::contract(g, parent, count, gate, ints, ints + count, ints + count + g.n, reals,
                                  reals + count, reals + count + entries, start, to, c,
-                                 (float*)a[AT_NEW_WHOLE], e);
+                                 (float*)a[AT_NEW_WHOLE], e, (float*)a[AT_NEW_INSIDE]);
 } else {
   Aggregation::slice(g, a[AT_COUNT], start, to, c, e, reals);
 }
