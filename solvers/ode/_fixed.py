@@ -147,6 +147,11 @@ def _march(
                 raise ShapeError(
                     f"function: gave {got} for states {tuple(y.shape)}, expected the same shape"
                 )
+            if is_mapped(slope):
+                raise SettingsError(
+                    "function: gave a tensor of vmap, where no item can be left behind; give the "
+                    "batch to integrate_steps"
+                )
             if weight:
                 moved = moved + weight * h * slope
         is_good = is_good & torch.isfinite(moved).reshape(batch, math.prod(y.shape[1:])).all(1)

@@ -23,7 +23,6 @@ from solvers.core import (
     check_count,
     check_finite,
     check_positive,
-    is_mapped,
     open_progress,
 )
 from solvers.ode._events import follow_event
@@ -32,6 +31,7 @@ from solvers.ode._implicit import RadauMethod
 from solvers.ode._replay import replay
 from solvers.ode._rest import resting_points
 from solvers.ode._search import March, Path
+from solvers.ode._transforms import refuse_transforms
 
 __all__ = ["Integral", "integrate"]
 
@@ -105,8 +105,8 @@ def integrate(
 
     Raises:
         NotConvergedError: If an item fails and ``on_failure="raise"``; it carries the result.
-        SettingsError: If times do not rise or fall, a setting is out of range, or this is inside
-            ``torch.vmap``.
+        SettingsError: If times do not rise or fall or want a gradient, a setting is out of range,
+            or this is inside ``torch.vmap`` or forward mode.
         ShapeError: If shapes do not fit.
 
     Gradients: of the numbers that were computed, with the lengths of steps fixed, with respect to
@@ -162,16 +162,12 @@ class _Problem:
         times: Tensor | Sequence[float],
         events: Function | Sequence[Function],
     ) -> None:
-        if not isinstance(y0, Tensor) or y0.ndim == 0 or not y0.numel():
+        if not isinstance(y0, Tensor) or y0.ndim == 0 or 0 in y0.shape[y0.ndim > 1 :]:
             raise ShapeError(
                 f"y0: got {tuple(y0.shape) if isinstance(y0, Tensor) else type(y0).__name__}, "
                 "expected a tensor (B, ...) of a batch, or (n,) of a single item"
             )
-        if is_mapped(y0):
-            raise SettingsError(
-                "y0: got a tensor inside vmap, where steps cannot depend on values; give the batch "
-                "to integrate, whose items take steps of their own"
-            )
+        refuse_transforms("y0", y0)
         if y0.is_complex():
             raise SettingsError(
                 f"y0: got {y0.dtype}, expected real numbers; integrate torch.view_as_real(y0), "
@@ -181,7 +177,7 @@ class _Problem:
         self.is_single = y0.ndim == 1
         self.shape = y0.shape if self.is_single else y0.shape[1:]
         self.function = function
-        self.y = y0.reshape(1 if self.is_single else len(y0), -1)
+        self.y = y0[None] if self.is_single else y0.flatten(1)
         self.times = _check_times(times, len(self.y), y0.device)
         given = [events] if callable(events) else events
         if not isinstance(given, Sequence) or not all(map(callable, given)):
@@ -230,6 +226,7 @@ class _Problem:
                 f"function: gave {value.dtype} for states of {arguments[1].dtype}, expected the "
                 "same; convert its numbers, or y0"
             )
+        refuse_transforms("function", value)
         for number, event in enumerate(events):
             sign = event(*arguments)
             if not isinstance(sign, Tensor) or sign.numel() != len(self.y):
@@ -242,11 +239,17 @@ class _Problem:
                     f"events: number {number} gave {sign.dtype}, expected real numbers that pass "
                     "zero, such as y[:, 0] - level"
                 )
+            refuse_transforms("events", sign)
 
 
 def _check_times(
     times: Tensor | Sequence[float], batch: int, device: torch.device
 ) -> Float[Tensor, "t b"]:
+    if isinstance(times, Tensor) and times.requires_grad:
+        raise SettingsError(
+            "times: want a gradient, which is not there; detach them, or let the function depend "
+            "on a length of time T: lambda s, y: T * f(T * s, y) from s = 0 to 1"
+        )
     try:
         given = torch.as_tensor(times, dtype=torch.float64, device=device).detach()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -20,6 +20,7 @@ __all__ = ["March", "Path"]
 Method = ExplicitMethod | RadauMethod
 _RUNNING, _HANDED_OVER = -1, -2
 _PATIENCE = 15
+_NEARLY_BOUND = 1.0
 _ROUNDING = 16 * torch.finfo(torch.float64).eps
 
 
@@ -105,7 +106,8 @@ class March:
 
         Args:
             method: Method of the steps.
-            hands_over: Leave stiff items to the next method instead of going on.
+            hands_over: Leave to the next method what is bound by stability, or nearly so where
+                the steps left would not take it to the end.
         """
         self.status[self.status == _HANDED_OVER] = _RUNNING
         if not bool(self.is_active.any()):
@@ -151,6 +153,11 @@ class March:
             previous = torch.where(good, ratio, previous)
             was_rejected = active & ~good
             is_bound = step.stiffness > method.stability
+            if hands_over:
+                # What would not arrive at this length may be held up by a mode that has died out.
+                left = self._max_steps - self.accepted - self.rejected
+                is_far = (self._stop - self.t).abs() > left * h.abs()
+                is_bound |= is_far & (step.stiffness > _NEARLY_BOUND)
             stiff_for = torch.where(good, torch.where(is_bound, stiff_for + 1, 0), stiff_for)
             self._judge(step, h, active & ~good, hit, stiff_for, hands_over)
             share = ((self.t - self._stop) / self._span).abs().nan_to_num()

@@ -221,5 +221,48 @@ def test_times_are_numbers(times: Any) -> None:
 
 
 def test_inside_vmap_is_refused() -> None:
-    with pytest.raises(SettingsError, match="inside vmap"):
+    with pytest.raises(SettingsError, match="y0: .* inside vmap"):
         torch.vmap(lambda y: integrate(pendulum, y, [0.0, 1.0]).value)(torch.ones(3, 2).double())
+    start = torch.ones(2, 1).double()
+    for solve, words in ((integrate, "inside vmap"), (integrate_steps, "of vmap")):
+        with pytest.raises(SettingsError, match=f"function: .* {words}"):
+            torch.vmap(lambda k, f=solve: f(lambda t, y: -k * y, start, [0.0, 1.0]).value)(
+                double(1.0, 2.0)
+            )
+
+
+def test_forward_mode_is_refused_instead_of_a_tangent_of_zero() -> None:
+    one = double(1.0)
+    with pytest.raises(SettingsError, match="y0: .*forward mode.*reverse mode"):
+        torch.func.jvp(lambda y: integrate(lambda t, y: -y, y, [0.0, 1.0]).value, (one,), (one,))
+    with pytest.raises(SettingsError, match="function: .*forward mode"):
+        torch.func.jvp(
+            lambda k: integrate(lambda t, y: -k * y, one, [0.0, 1.0]).value, (one,), (one,)
+        )
+
+
+def test_times_that_want_a_gradient_are_refused() -> None:
+    with pytest.raises(SettingsError, match="times: want a gradient.*T \\* f"):
+        integrate(pendulum, double(0.1, 0.0)[None], double(0.0, 1.0).requires_grad_())
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    empty = torch.ones(0, 2, dtype=torch.float64, requires_grad=True)
+    result = integrate(pendulum, empty, [0.0, 0.5, 1.0], events=lambda t, y: y[:, 0])
+    assert result.value.shape == (3, 0, 2)
+    assert result.status.shape == result.event_time.shape == (0,)
+    result.value.sum().backward()
+    assert empty.grad is not None
+
+
+def test_auto_arrives_where_a_dead_mode_holds_explicit_steps_up_below_their_bound() -> None:
+    def settles(t: Tensor, y: Tensor) -> Tensor:
+        return -100 * (y - torch.cos(t)) - torch.sin(t)
+
+    settings: dict[str, Any] = {"max_steps": 300, "on_failure": "mask"}
+    start, times = double(1.0)[None], [0.0, 20.0]
+    explicit = integrate(settles, start, times, method="dopri5", **settings)
+    assert int(explicit.status) == Status.MAX_ITERATIONS
+    auto = integrate(settles, start, times, **settings)
+    assert int(auto.status) == Status.CONVERGED
+    assert abs(float(auto.value[-1]) - math.cos(20.0)) < 1e-6
