@@ -213,8 +213,14 @@ class _Problem:
 
     def _check_once(self, events: Sequence[Function]) -> None:
         """Evaluate everything once, to speak of shapes before the march."""
-        arguments = self._arguments(self.times[0], self.y.detach())
+        start = self.y.detach()
+        arguments = self._arguments(self.times[0], start.clone())
         value = self.function(*arguments)
+        if not torch.allclose(arguments[1].reshape(start.shape), start, 0.0, 0.0, equal_nan=True):
+            raise SettingsError(
+                "function: changed the states that it was given; return new rates, such as "
+                "-y instead of y.neg_()"
+            )
         if not isinstance(value, Tensor) or value.shape != arguments[1].shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ShapeError(

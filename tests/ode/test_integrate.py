@@ -246,6 +246,16 @@ def test_times_that_want_a_gradient_are_refused() -> None:
         integrate(pendulum, double(0.1, 0.0)[None], double(0.0, 1.0).requires_grad_())
 
 
+def test_a_function_that_changes_its_states_is_refused_and_the_start_stays() -> None:
+    start = double(1.0, 2.0)[None]
+    with pytest.raises(SettingsError, match="function: changed the states"):
+        integrate(lambda t, y: y.neg_(), start, [0.0, 1.0])
+    assert start.tolist() == [[1.0, 2.0]]
+    lost = double(math.nan, 1.0)[:, None]
+    result = integrate(lambda t, y: -y, lost, [0.0, 1.0], on_failure="mask")
+    assert int(result.status[1]) == Status.CONVERGED
+
+
 def test_an_empty_batch_stays_empty() -> None:
     empty = torch.ones(0, 2, dtype=torch.float64, requires_grad=True)
     result = integrate(pendulum, empty, [0.0, 0.5, 1.0], events=lambda t, y: y[:, 0])
