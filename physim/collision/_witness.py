@@ -127,16 +127,16 @@ def ball_box(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     beyond = [sc.subtract(x, _within(x, h)) for x, h in zip(local, half, strict=True)]
     depth = [sc.subtract(h, sc.absolute(x)) for x, h in zip(local, half, strict=True)]
     least = sc.minimum(sc.minimum(depth[0], depth[1]), depth[2])
-    inward = [
+    way_out = [
         sc.where(sc.less(least, d), 0.0, sc.where(sc.less(x, 0.0), -1.0, 1.0))
         for x, d in zip(local, depth, strict=True)
     ]
     # Of faces that are equally near the first one counts.
-    taken = sc.absolute(inward[0])
+    taken = sc.absolute(way_out[0])
     for k in (1, 2):
-        inward[k] = sc.multiply(inward[k], sc.subtract(1.0, taken))
-        taken = sc.add(taken, sc.absolute(inward[k]))
-    return _leave(center, radius, turn, beyond, least, inward)
+        way_out[k] = sc.multiply(way_out[k], sc.subtract(1.0, taken))
+        taken = sc.add(taken, sc.absolute(way_out[k]))
+    return _leave(center, radius, turn, beyond, least, way_out)
 
 
 def ball_cylinder(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
@@ -159,9 +159,9 @@ def ball_cylinder(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     side, end = sc.subtract(wide, reach), sc.subtract(half, sc.absolute(along))
     through_side = sc.less(side, end)
     up = sc.where(sc.less(along, 0.0), -1.0, 1.0)
-    inward = [sc.where(through_side, 1.0, 0.0), sc.where(through_side, 0.0, up)]
+    way_out = [sc.where(through_side, 1.0, 0.0), sc.where(through_side, 0.0, up)]
     turn = la.transpose([outward, axis])
-    return _leave(center, radius, turn, beyond, sc.minimum(side, end), inward)
+    return _leave(center, radius, turn, beyond, sc.minimum(side, end), way_out)
 
 
 def box_ball(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
@@ -180,7 +180,7 @@ def _leave(
     turn: list[Vector],
     beyond: Vector,
     depth: Scalar,
-    inward: Vector,
+    way_out: Vector,
 ) -> Witness:
     """Witness of a ball and a solid, from where the ball's centre is to the solid.
 
@@ -192,7 +192,7 @@ def _leave(
         turn: Directions, as columns, that the rest is given in.
         beyond: From the nearest point of the solid to the centre; zero inside.
         depth: How far below the nearest face the centre is; read inside.
-        inward: Outward normal of that face.
+        way_out: Outward normal of that face.
     """
     squared = la.dot(beyond, beyond)
     is_outside = sc.greater(squared, TINY)
@@ -200,7 +200,7 @@ def _leave(
     per_distance = sc.reciprocal(distance)
     local = [
         sc.where(is_outside, sc.multiply(x, per_distance), y)
-        for x, y in zip(beyond, inward, strict=True)
+        for x, y in zip(beyond, way_out, strict=True)
     ]
     normal = la.matvec(turn, local)
     gap = sc.subtract(sc.where(is_outside, distance, sc.negative(depth)), radius)
