@@ -127,15 +127,14 @@ def ball_box(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     beyond = [sc.subtract(x, _within(x, h)) for x, h in zip(local, half, strict=True)]
     depth = [sc.subtract(h, sc.absolute(x)) for x, h in zip(local, half, strict=True)]
     least = sc.minimum(sc.minimum(depth[0], depth[1]), depth[2])
-    way_out = [
-        sc.where(sc.less(least, d), 0.0, sc.where(sc.less(x, 0.0), -1.0, 1.0))
-        for x, d in zip(local, depth, strict=True)
-    ]
+    signs = [sc.where(sc.less(x, 0.0), -1.0, 1.0) for x in local]
     # Of faces that are equally near the first one counts.
-    taken = sc.absolute(way_out[0])
-    for k in (1, 2):
-        way_out[k] = sc.multiply(way_out[k], sc.subtract(1.0, taken))
-        taken = sc.add(taken, sc.absolute(way_out[k]))
+    is_x, is_y = (sc.less_equal(d, least) for d in depth[:2])
+    way_out = [
+        sc.where(is_x, signs[0], 0.0),
+        sc.where(is_x, 0.0, sc.where(is_y, signs[1], 0.0)),
+        sc.where(is_x, 0.0, sc.where(is_y, 0.0, signs[2])),
+    ]
     return _leave(center, radius, turn, beyond, least, way_out)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from physim.model.tree import Tree
 
 _Part = tuple[int, int]
+"""A shape of the model, and which of its parts."""
 _FIELDS = (
     ("node", NODE_SIZE),
     ("at", POINTS_SIZE),
