@@ -18,7 +18,7 @@ from torch import Tensor
 
 from physim.collision import _witness as witness
 from physim.collision._hidden import pruned
-from physim.collision._sides import SIDES, Placed, parts_between
+from physim.collision._sides import SIDES, Placed, end_ball, parts_between
 from physim.model.tree import body_positions, quaternion_to_matrix, rotate, snap
 from solvers.core import SettingsError
 
@@ -154,6 +154,13 @@ def shape_frame(
     return _constant(snap(rotation @ local), position), center
 
 
+def _placed(tree: Tree, model: Model, places: Places, p: Parameters, index: int) -> Placed:
+    shape = model.shapes[index]
+    rotation, center = shape_frame(tree, model, places, p, shape)
+    size = p["shape_size"][..., index, :]
+    return Placed(kind=shape.kind, rotation=rotation, center=center, size=size)
+
+
 def _plane(
     tree: Tree, model: Model, places: Places, p: Parameters, pair: Pair
 ) -> tuple[Tensor, Tensor]:
@@ -167,12 +174,11 @@ def _ball_numbers(
 ) -> list[Tensor]:
     shape = model.shapes[pair.shape_b]
     normal, offset = _plane(tree, model, places, p, pair)
-    rotation, center = shape_frame(tree, model, places, p, shape)
-    size = p["shape_size"][..., shape.index, :]
+    placed = _placed(tree, model, places, p, shape.index)
+    rotation, center, size = placed.rotation, placed.center, placed.size
     radius = size[..., 0:1]
-    if shape.kind == "capsule":
-        sign = 1.0 if item.parts[0] == 0 else -1.0
-        center = center + sign * size[..., 1:2] * rotation[:, 2]
+    if shape.kind in ("sphere", "capsule"):
+        center, radius = end_ball(placed, item.parts[0])
     elif shape.kind == "box":
         corner = _constant([1.0 if item.parts[0] >> k & 1 else -1.0 for k in range(3)], size)
         center, radius = center + (size * corner) @ rotation.T, torch.zeros_like(radius)
@@ -217,11 +223,7 @@ def _between_numbers(
     del pair
     columns: list[Tensor] = []
     for side, index, part in zip(SIDES[kind], item.shapes, item.parts, strict=True):
-        shape = model.shapes[index]
-        rotation, center = shape_frame(tree, model, places, p, shape)
-        size = p["shape_size"][..., index, :]
-        placed = Placed(kind=shape.kind, rotation=rotation, center=center, size=size)
-        columns += side.numbers(placed, part)
+        columns += side.numbers(_placed(tree, model, places, p, index), part)
     return columns
 
 

@@ -49,7 +49,7 @@ class Primitive:
     ball: Callable[[witness.Pose, Sequence[Scalar]], tuple[list[Scalar], Scalar]]
 
 
-def _ball(shape: Placed, part: int) -> list[Tensor]:
+def end_ball(shape: Placed, part: int) -> list[Tensor]:
     """A sphere, or the upper (0) or lower (1) end of a capsule."""
     center = shape.center
     if shape.kind == "capsule":
@@ -84,7 +84,7 @@ def _cylinder(shape: Placed, part: int) -> list[Tensor]:
     return [shape.center, shape.rotation[:, 2], shape.size[..., 0:2]]
 
 
-_BALL = Primitive(4, _ball, witness.ball_around_ball)
+_BALL = Primitive(4, end_ball, witness.ball_around_ball)
 _SEGMENT = Primitive(7, _segment, witness.ball_around_segment)
 _BOX = Primitive(15, _box, witness.ball_around_box)
 _CYLINDER = Primitive(8, _cylinder, witness.ball_around_cylinder)
