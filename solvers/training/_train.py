@@ -225,8 +225,8 @@ class _Run:
         if is_over:
             return self._spent(limits)
         if self._is_overfitting and not self.objective.can_resample:
-            self._look(evaluation, limits)
-            return Status.STALLED
+            ended = self._look(evaluation, limits)
+            return Status.STALLED if ended is None else ended
         phase = self.phases[self.phase]
         is_flat = self.plateau.update(evaluation.loss)
         is_through = phase.steps is not None and self.phase_step >= phase.steps
@@ -236,7 +236,9 @@ class _Run:
             display.note(f"{self.phases[self.phase + 1].name} from step {self.step}")
             self._enter(self.phase + 1)
             return None
-        self._look(evaluation, limits)
+        ended = self._look(evaluation, limits)
+        if ended is not None:
+            return ended
         return self._spent(limits) if is_through else Status.STALLED
 
     def look_back(self, limits: Limits) -> Status | None:
