@@ -59,7 +59,10 @@ def end_ball(shape: Placed, part: int) -> list[Tensor]:
 
 
 def _segment(shape: Placed, part: int) -> list[Tensor]:
-    """A capsule, a sphere as one without length, or an edge of a box as one without radius."""
+    """A capsule, a sphere or an end as one without length, an edge of a box as one without radius.
+
+    Parts of a capsule: 0 is all of it, 1 and 2 are its upper and lower end.
+    """
     if shape.kind == "box":
         axis, corner = part // 4, part % 4
         along, *across = (shape.rotation[:, (axis + k) % 3] for k in range(3))
@@ -68,9 +71,10 @@ def _segment(shape: Placed, part: int) -> list[Tensor]:
         for k, direction in enumerate(across):
             middle = middle + (1.0 if corner >> k & 1 else -1.0) * half[1 + k] * direction
         return [middle + half[0] * along, middle - half[0] * along, torch.zeros_like(half[0])]
+    if shape.kind == "sphere" or part:
+        center, radius = end_ball(shape, part - 1)
+        return [center, center, radius]
     reach = shape.rotation[:, 2] * shape.size[..., 1:2]
-    if shape.kind == "sphere":
-        reach = 0 * shape.center
     return [shape.center + reach, shape.center - reach, shape.size[..., 0:1]]
 
 
@@ -91,6 +95,7 @@ _CYLINDER = Primitive(8, _cylinder, witness.ball_around_cylinder)
 
 SIDES = {
     "segments": (_SEGMENT, _SEGMENT),
+    "crossing": (_SEGMENT, _SEGMENT),
     "ball_box": (_BALL, _BOX),
     "box_ball": (_BOX, _BALL),
     "ball_cylinder": (_BALL, _CYLINDER),
@@ -99,11 +104,12 @@ SIDES = {
 """Both sides of each kind of pair between links; the world can only be the second."""
 
 
-def parts_between(kind_a: str, kind_b: str) -> list[tuple[str, int, int]]:
+def parts_between(kind_a: str, kind_b: str, *, can_lie: bool) -> list[tuple[str, int, int]]:
     """Parts of two shapes that may touch each other: kind of pair, part of each shape.
 
     A ball meets a solid in one point. A capsule meets a box with one of its ends, or with an edge
-    of the box.
+    of the box; another capsule where their axes are closest, and with all four ends if one can
+    lie on the other, as that closest point then jumps from end to end.
     """
     if kind_b in ("box", "cylinder"):
         ends = range(2 if kind_a == "capsule" else 1)
@@ -113,5 +119,10 @@ def parts_between(kind_a: str, kind_b: str) -> list[tuple[str, int, int]]:
         return found
     if kind_a in ("box", "cylinder"):
         mirror = {"segments": "segments", f"ball_{kind_a}": f"{kind_a}_ball"}
-        return [(mirror[kind], a, b) for kind, b, a in parts_between(kind_b, kind_a)]
+        return [
+            (mirror[kind], a, b) for kind, b, a in parts_between(kind_b, kind_a, can_lie=can_lie)
+        ]
+    if can_lie and kind_a == kind_b == "capsule":
+        ends = ((1, 0), (2, 0), (0, 1), (0, 2))
+        return [("crossing", 0, 0), *[("segments", a, b) for a, b in ends]]
     return [("segments", 0, 0)]

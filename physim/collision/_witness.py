@@ -24,6 +24,8 @@ RIM_ROUNDING = 1e-6
 """Radius, relative to the rim's, of the rounding that keeps an upright cylinder smooth."""
 TINY = 1e-24
 """Square of a distance that counts as none [m^2]."""
+ALIKE = 1e-3
+"""Sine squared of the angle below which crossing capsules leave the contact to their ends."""
 _TIE = 1e-12
 """Distance [m] by which axes are taken to lie above one another, so that meeting ones can part."""
 
@@ -89,6 +91,24 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     Closest points of two segments (Ericson 2005, section 5.1.9), with the division guarded for
     parallel axes. The contact point is the middle of the gap. Axes that meet are parted upwards.
     """
+    return _closest(a, b, numbers)[0]
+
+
+def crossing_capsules(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
+    r"""`segment_segment` of capsules whose ends are candidates too, as one can lie on the other.
+
+    Their closest point jumps from end to end where they are nearly parallel; a force there would
+    lift an end that is elsewhere. The ends therefore come first, by a margin of
+    :math:`\epsilon (r_a + r_b) / (1 + \sin^2 \theta / \epsilon)^2` with :math:`\epsilon` = `ALIKE`.
+    """
+    (gap, normal, point), alike = _closest(a, b, numbers)
+    radii = sc.add(numbers[6], numbers[13])
+    margin = sc.multiply(ALIKE, sc.multiply(sc.multiply(alike, alike), radii))
+    return sc.add(gap, margin), normal, point
+
+
+def _closest(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> tuple[Witness, Scalar]:
+    """Witness of two capsules, and how alike their directions are: 1 / (1 + sin^2 / ALIKE)."""
     start_a, end_a = world_point(a, numbers[0:3]), world_point(a, numbers[3:6])
     start_b, end_b = world_point(b, numbers[7:10]), world_point(b, numbers[10:13])
     radius_a, radius_b = numbers[6], numbers[13]
@@ -110,7 +130,9 @@ def segment_segment(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:
     normal = la.vscale(apart, sc.reciprocal(distance))
     gap = sc.subtract(distance, sc.add(radius_a, radius_b))
     middle = sc.add(radius_b, sc.multiply(0.5, gap))
-    return gap, normal, la.vadd(near_b, la.vscale(normal, middle))
+    alike = sc.multiply(ALIKE, product)
+    alike = sc.divide(alike, sc.add(sc.add(sc.maximum(area, 0.0), alike), 1e-200))
+    return (gap, normal, la.vadd(near_b, la.vscale(normal, middle))), alike
 
 
 def ball_box(a: Pose, b: Pose, numbers: Sequence[Scalar]) -> Witness:

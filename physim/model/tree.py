@@ -97,6 +97,12 @@ class Tree:
                 linear[joint.v + k] = joint.kind == "slide" or (joint.kind == "free" and k < 3)
         return tuple(linear)
 
+    def root(self, link: int) -> int:
+        """The link at the foot of a link's tree; -1 for the world."""
+        while link >= 0 and self.links[link].parent >= 0:
+            link = self.links[link].parent
+        return link
+
 
 def snap(matrix: np.ndarray) -> np.ndarray:
     """Round entries that are 0 or +-1 up to rounding, so that they vanish from the equations."""

@@ -217,16 +217,14 @@ class _Run:
             self.step += 1
             self.phase_step += 1
             self._is_overfitting = self._is_overfit(limits)
-        is_over = self._is_over(limits)
-        if is_over or self._is_record_due(limits):
+        if self._is_over(limits):
+            return self._end(evaluation, limits, self._spent(limits))
+        if self._is_overfitting and not self.objective.can_resample:
+            return self._end(evaluation, limits, Status.STALLED)
+        if self._is_record_due(limits):
             ended = self._look(evaluation, limits)
             if ended is not None:
                 return ended
-        if is_over:
-            return self._spent(limits)
-        if self._is_overfitting and not self.objective.can_resample:
-            ended = self._look(evaluation, limits)
-            return Status.STALLED if ended is None else ended
         phase = self.phases[self.phase]
         is_flat = self.plateau.update(evaluation.loss)
         is_through = phase.steps is not None and self.phase_step >= phase.steps
@@ -236,10 +234,13 @@ class _Run:
             display.note(f"{self.phases[self.phase + 1].name} from step {self.step}")
             self._enter(self.phase + 1)
             return None
+        status = self._spent(limits) if is_through else Status.STALLED
+        return self._end(evaluation, limits, status)
+
+    def _end(self, evaluation: Evaluation, limits: Limits, status: Status) -> Status:
+        """End with a status, unless the last record shows that what was asked for is met."""
         ended = self._look(evaluation, limits)
-        if ended is not None:
-            return ended
-        return self._spent(limits) if is_through else Status.STALLED
+        return status if ended is None else ended
 
     def look_back(self, limits: Limits) -> Status | None:
         """Record the last step, if an interruption came before that."""

@@ -1,4 +1,4 @@
-"""Gradients of balls and capsules that hit faces, edges and rims of boxes and cylinders."""
+"""Gradients of balls and capsules that hit each other, and faces, edges and rims of solids."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ SCENES = {
         HELD.format("cylinder", "0.1 0.1", "0 0 0")
         + FREE.format("0 -0.12192 0.12192", "sphere", "0.03", ""),
         ((0.2, 1.0, -1.0, 0.5, 0.3, 0.2),),
+    ),
+    "rod across a free rod": (
+        FREE.format("0 0 0", "capsule", "0.04 0.2", 'zaxis="1 0 0.1"')
+        + FREE.format("0.03 0.02 0.0845", "capsule", "0.04 0.2", 'zaxis="1 2 0.1"'),
+        ((0.1, 0.0, 0.2, 0.3, -0.2, 0.1), FALL),
     ),
     "box on a ball": (
         HELD.format("sphere", "0.07", "0.03 0.02 -0.121")

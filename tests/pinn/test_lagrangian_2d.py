@@ -388,7 +388,7 @@ def test_two_branches_train_and_come_back_from_a_file(tmp_path: Path) -> None:
     solver = LagrangianPINN(problems.Swirl(), TwoBranchMLP(8, 2, 1), points=200)
     assert solver.pinn.parameter_count == (4 * 8 + 9 * 8 + 9 * 2) + (4 * 8 + 9)
     first, _ = solver.collocation.loss_and_gradient(solver.initial())
-    result = solver.fit(10, steps=60, on_failure="mask")
+    result = solver.fit(60, steps=60, on_failure="mask")
     assert result.history[-1]["loss"] < 0.1 * first
     again = load(result.save(tmp_path / "swirl.safetensors"), problems.Swirl())
     x = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)

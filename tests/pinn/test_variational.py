@@ -411,10 +411,10 @@ class TestRefused:
 
     def test_running_away_is_reported(self) -> None:
         """A bound that only steeper fields break passes the check and is seen in training."""
-        problem = on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 40 * u * u, ZERO)
+        problem = on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 400 * u * u, ZERO)
         solver = DeepRitz.__new__(DeepRitz)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("solvers.pinn.variational._ritz.check_energy", lambda *_: None)
             solver.__init__(problem, **QUICK)  # type: ignore[misc]
-        result = solver.fit(10, steps=40, on_failure="mask")
+        result = solver.fit(60, steps=40, on_failure="mask")
         assert int(result.report.status) == Status.UNBOUNDED

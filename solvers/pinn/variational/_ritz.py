@@ -256,8 +256,9 @@ class DeepRitz(Trainer[RitzResult]):
         yield self.objective(theta, measure=measure)
 
     def _judge(self, theta: Tensor, report: Report) -> Report:
-        """Tell an energy that went to minus infinity."""
-        if self._watched.energy(theta) < _BOTTOMLESS * (1.0 + self._first):
+        """Tell an energy that went to minus infinity, maybe at the trained points alone."""
+        energy = min(self._watched.energy(theta), self.functional.energy(theta))
+        if energy < _BOTTOMLESS * (1.0 + self._first):
             return replace(report, status=torch.tensor(int(Status.UNBOUNDED)))
         return report
 
