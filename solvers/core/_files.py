@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from solvers.core._errors import SettingsError
@@ -30,8 +31,8 @@ def check_output(name: str, path: str | os.PathLike[str], endings: Sequence[str]
         The path.
 
     Raises:
-        SettingsError: If the ending is not allowed, the folder does not exist, or a folder has this
-            name.
+        SettingsError: If the ending is not allowed, the folder does not exist or takes no files, or
+            a folder has this name.
 
     Example:
         >>> check_output("path", "motion.npz", (".npz", ".h5")).name
@@ -48,7 +49,20 @@ def check_output(name: str, path: str | os.PathLike[str], endings: Sequence[str]
         raise SettingsError(f"{name}: folder {target.parent} does not exist; create it first")
     if target.is_dir():
         raise SettingsError(f"{name}: {target} is a folder, expected a file")
+    if target.is_file() or not target.exists():
+        _check_folder(name, Path(os.path.realpath(target)).parent)
     return target
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder in which no file can be made: rights alone do not tell, as on /proc."""
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"{name}: no file can be made in folder {folder} ({error.strerror}); choose another"
+        ) from error
 
 
 @contextmanager

@@ -68,7 +68,15 @@ class ExplicitMethod:
     is_implicit: bool = field(default=False, init=False)
 
     def step(
-        self, rate: Rate, t: Tensor, h: Tensor, y: Tensor, first: Tensor, stages: Tensor | None
+        self,
+        rate: Rate,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        first: Tensor,
+        stages: Tensor | None,
+        *,
+        guess: Tensor | None = None,
     ) -> Step:
         """Take a step of every item.
 
@@ -79,6 +87,7 @@ class ExplicitMethod:
             y: States ``(B, n)``.
             first: Rates at the start.
             stages: Not used.
+            guess: Not used.
 
         Returns:
             The step.

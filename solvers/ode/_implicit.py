@@ -1,10 +1,12 @@
 r"""Radau IIA of order five: the implicit method for stiff problems.
 
 The stages :math:`z_i = y(t + c_i h) - y` solve :math:`z = h (A \otimes I) f(y + z)` by Newton's
-method with the Jacobian at the start of the step. When a step is differentiated, one more Newton
-correction with the stages' own Jacobians carries the derivative of the implicit function.
+method with the Jacobian at the start of the step, from the polynomial of the last step carried on.
+When a step is differentiated, one more Newton correction with the stages' own Jacobians carries the
+derivative of the implicit function.
 
-Source: E. Hairer and G. Wanner, Solving ODEs II, section IV.8: matrix, eq. 8.19 and 8.20 (error).
+Source: E. Hairer and G. Wanner, Solving ODEs II, section IV.8: matrix, start and end of Newton's
+method (eq. 8.5 and 8.10), eq. 8.19 and 8.20 (error).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _ERROR = ((-13 - 7 * _S6) / 3, (-13 + 7 * _S6) / 3, -1 / 3)
 # The real eigenvalue of the inverse matrix.
 _REAL = 3 + 3 ** (2 / 3) - 3 ** (1 / 3)
 _ITERATIONS = 12
+# How far the stages may be off, as a part of the tolerance.
 _CLOSE = 1e-3
 
 
@@ -50,7 +53,15 @@ class RadauMethod:
     is_implicit: bool = field(default=True, init=False)
 
     def step(
-        self, rate: Rate, t: Tensor, h: Tensor, y: Tensor, first: Tensor, stages: Tensor | None
+        self,
+        rate: Rate,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        first: Tensor,
+        stages: Tensor | None,
+        *,
+        guess: Tensor | None = None,
     ) -> Step:
         """Take a step of every item.
 
@@ -61,12 +72,13 @@ class RadauMethod:
             y: States ``(B, n)``.
             first: Rates at the start.
             stages: Solution of an earlier call ``(B, 3, n)``: it is corrected once, with a graph.
+            guess: Stages to begin from, :meth:`extrapolate`; zero by default.
 
         Returns:
             The step.
         """
         if stages is None:
-            z, is_solved, error = self._solve(rate, t, h, y, first)
+            z, is_solved, error = self._solve(rate, t, h, y, first, guess)
         else:
             z = self._correct(rate, t, h, y, stages)
             is_solved, error = torch.ones_like(h, dtype=torch.bool), torch.zeros_like(y)
@@ -93,19 +105,27 @@ class RadauMethod:
         Returns:
             States ``(k, n)``.
         """
-        part = part.to(step.start.dtype)
-        columns = []
-        for i, c in enumerate(_NODES):
-            weight = part / c
-            for j, d in enumerate(_NODES):
-                if j != i:
-                    weight = weight * (part - d) / (c - d)
-            columns.append(weight)
-        weights = torch.stack(columns, -1)
+        weights = _collocation(part.to(step.start.dtype))
         return step.start[rows] + torch.einsum("ks,ksn->kn", weights, step.stages[rows])
 
+    def extrapolate(self, stages: Tensor, last: Tensor, h: Tensor) -> Tensor:
+        """Carry the collocation polynomial of a step on into the next one.
+
+        Args:
+            stages: Stages of the step ``(B, 3, n)``.
+            last: Its length ``(B,)``; zero where there was none, which gives zero.
+            h: Length of the next one.
+
+        Returns:
+            Stages to begin the next one from.
+        """
+        ratio = torch.where(last == 0, 0.0, h / last).to(stages.dtype)
+        weights = _collocation(1 + ratio[:, None] * ratio.new_tensor(_NODES))
+        ahead = torch.einsum("bis,bsn->bin", weights, stages) - stages[:, 2:]
+        return torch.where((last == 0)[:, None, None], 0.0, ahead)
+
     def _solve(
-        self, rate: Rate, t: Tensor, h: Tensor, y: Tensor, first: Tensor
+        self, rate: Rate, t: Tensor, h: Tensor, y: Tensor, first: Tensor, guess: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, size = y.shape
         slope = jacobian(rate, t, y)
@@ -119,17 +139,25 @@ class RadauMethod:
         factor = _factorise(system)
         rtol, atol = self.tolerance
         scale = atol + rtol * y.abs()
-        z = y.new_zeros(batch, 3, size)
+        z = y.new_zeros(batch, 3, size) if guess is None else guess
         is_solved = torch.zeros(batch, dtype=torch.bool, device=y.device)
+        is_lost, size_before = is_solved, None
         for _ in range(_ITERATIONS):
             residual = self._residual(rate, t, width, y, z)
             update = -_back_substitute(factor, residual.reshape(batch, -1)).reshape(z.shape)
             # Items that are done keep their stages, so that they do not depend on the others.
-            z = torch.where(is_solved[:, None, None], z, z + update)
+            runs = ~(is_solved | is_lost)
+            z = torch.where(runs[:, None, None], z + update, z)
             size_now = (update / scale[:, None]).square().mean((1, 2)).sqrt()
-            is_solved = is_solved | (size_now < _CLOSE)
-            if bool((is_solved | ~torch.isfinite(size_now)).all()):
+            # What is left is a geometric series of updates; the first is taken to halve.
+            contraction = size_now / (2 * size_now if size_before is None else size_before)
+            contraction = torch.where(size_now == 0, 0.0, contraction)
+            left = size_now * (contraction / (1 - contraction)).clamp(max=1.0)
+            is_lost = is_lost | (runs & ~(contraction < 1))
+            is_solved = is_solved | (runs & ~is_lost & (left < _CLOSE))
+            if bool((is_solved | is_lost).all()):
                 break
+            size_before = size_now
         # Filtered by the real eigenvalue, so that stiff components do not shorten the step.
         ahead = torch.einsum("s,bsn->bn", y.new_tensor(_ERROR), z)
         real = _REAL * eye - width[:, None, None] * slope
@@ -157,6 +185,18 @@ class RadauMethod:
         )
         change = torch.einsum("ij,bjn->bin", y.new_tensor(_MATRIX), slopes)
         return z - h[:, None, None] * change
+
+
+def _collocation(part: Tensor) -> Tensor:
+    """Weights of the stages in the polynomial that is zero at the start, ``(..., 3)``."""
+    columns = []
+    for i, c in enumerate(_NODES):
+        weight = part / c
+        for j, d in enumerate(_NODES):
+            if j != i:
+                weight = weight * (part - d) / (c - d)
+        columns.append(weight)
+    return torch.stack(columns, -1)
 
 
 def jacobian(rate: Rate, t: Tensor, y: Tensor) -> Tensor:

@@ -120,13 +120,19 @@ class March:
         was_rejected = torch.zeros_like(self.is_active)
         stiff_for = torch.zeros_like(self.accepted)
         rows: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        known, length = None, torch.zeros_like(h)
         while bool(self.is_active.any()):
             active = self.is_active
             calls = self._calls
             remaining = self._stop - self.t
             is_last = h.abs() >= remaining.abs() * (1 - 1e-12)
             trial = torch.where(active, torch.where(is_last, remaining, h), 0.0)
-            step = method.step(self._evaluate, self.t, trial, self.y, self._slope, None)
+            guess = None
+            if isinstance(method, RadauMethod) and known is not None:
+                guess = method.extrapolate(known, length, trial)
+            step = method.step(
+                self._evaluate, self.t, trial, self.y, self._slope, None, guess=guess
+            )
             ratio = error_ratio(step.error, self.y, step.end, self._rtol, self._atol)
             ratio = torch.where(step.is_solved, ratio, torch.inf)
             good = active & (ratio <= 1)
@@ -144,6 +150,13 @@ class March:
                 stages = step.stages if method.is_implicit else None
                 rows.append((self.t, taken, torch.where(good, end, self.t), stages))
             self._accept(step, end, good)
+            known = (
+                step.stages
+                if known is None
+                else torch.where(good[:, None, None], step.stages, known)
+            )
+            # Where the stages were not found, the next trial does not extrapolate.
+            length = torch.where(good, trial, torch.where(step.is_solved, length, 0.0))
             self.event = torch.where(hit, which, self.event)
             self.rejected = self.rejected + (active & ~good)
             self.evaluations = self.evaluations + active * (self._calls - calls)

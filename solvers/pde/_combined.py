@@ -73,19 +73,14 @@ class Combined(Domain):
         order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(0))
         one = self.first.surface(unit[order[:middle]])
         two = self.second.surface(unit[order[middle:]])
-        inside_second = _strictly_inside(self.second, one)
-        inside_first = _strictly_inside(self.first, two)
-        if self.how == "and":
-            keep_one, keep_two = inside_second, inside_first
-        elif self.how == "or":
-            keep_one, keep_two = ~inside_second, ~inside_first
-        else:
-            keep_one, keep_two = ~inside_second, inside_first
-        sign = -1.0 if self.how == "minus" else 1.0
-        return SurfacePoints(
-            torch.cat([one.points[keep_one], two.points[keep_two]]),
-            torch.cat([one.normals[keep_one], sign * two.normals[keep_two]]),
+        # Where the boundaries coincide, the points of the first stand for both.
+        ahead, behind = _sides(self.first, two, _step(self))
+        is_new = ahead == behind
+        both = SurfacePoints(
+            torch.cat([one.points, two.points[is_new]]),
+            torch.cat([one.normals, two.normals[is_new]]),
         )
+        return _facing_out(self, both, _step(self))
 
     def _is_on_edge(self, points: Tensor) -> Tensor:
         """Points of the closed second region without room around them."""
@@ -99,12 +94,25 @@ class Combined(Domain):
         return ~inside
 
 
-def _strictly_inside(region: Domain, surface: SurfacePoints) -> Tensor:
-    """Whether a region holds both sides of boundary points of another one."""
-    step = 1e-9 * float((region.upper - region.lower).max())
-    return region.contains(surface.points + step * surface.normals) & region.contains(
-        surface.points - step * surface.normals
+def _step(region: Domain) -> float:
+    """How far from a boundary its two sides are looked at."""
+    return 1e-7 * max(region.bounds[axis][1] - region.bounds[axis][0] for axis in region.space)
+
+
+def _sides(region: Domain, surface: SurfacePoints, step: float) -> tuple[Tensor, Tensor]:
+    """Whether a region holds what lies ahead of boundary points, along the normal, and behind."""
+    return (
+        region.contains(surface.points + step * surface.normals),
+        region.contains(surface.points - step * surface.normals),
     )
+
+
+def _facing_out(region: Domain, surface: SurfacePoints, step: float) -> SurfacePoints:
+    """Those points that have the region on one side only, with normals to the other one."""
+    ahead, behind = _sides(region, surface, step)
+    bounds = ahead ^ behind
+    sign = torch.where(ahead, -1.0, 1.0).to(surface.normals)[bounds]
+    return SurfacePoints(surface.points[bounds], surface.normals[bounds] * sign[:, None])
 
 
 class During(Domain):
@@ -191,9 +199,4 @@ def surface_of_part(domain: Domain, part: Domain, unit: Float[Tensor, "n d"]) ->
     found = part.surface(space)
     if domain.has_time:
         found = with_time(found, domain.bounds[TIME], unit[:, -1])
-    step = 1e-7 * float((part.upper - part.lower).max())
-    ahead = domain.contains(found.points + step * found.normals)
-    behind = domain.contains(found.points - step * found.normals)
-    is_boundary = ahead ^ behind
-    sign = torch.where(ahead, -1.0, 1.0).to(found.normals)[is_boundary]
-    return SurfacePoints(found.points[is_boundary], found.normals[is_boundary] * sign[:, None])
+    return _facing_out(domain, found, _step(part))

@@ -214,13 +214,12 @@ def random_source(seed: int, generator: torch.Generator | None) -> torch.Generat
     """Source of random numbers: a generator that was given, or a new one.
 
     Raises:
-        SettingsError: If the seed is no whole number, or the generator is none.
+        SettingsError: If the seed is no whole number of 0 or more, or the generator is none.
     """
     if generator is not None:
         check_kind("generator", generator, torch.Generator, "a torch.Generator or None")
         return generator
-    if not hasattr(seed, "__index__"):
-        raise SettingsError(f"seed: got {seed!r}, expected a whole number")
+    check_count("seed", seed, least=0)
     return torch.Generator().manual_seed(int(seed))
 
 

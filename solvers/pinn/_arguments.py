@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from solvers.core import SettingsError, check_choice, check_kind, describe
+from solvers.core import SettingsError, check_choice, check_count, check_kind, describe
 from solvers.parallel import Executor
 from solvers.pde import Condition, Data, Problem
 from solvers.pinn._causal import CausalWeights
@@ -34,6 +34,9 @@ LOSS_WEIGHTS: Mapping[str, Callable[..., LossWeights]] = {
     "tangent-kernel": TangentKernelWeights,
 }
 """Classes of adaptive weights by the names that `PINN` and the command line take."""
+
+
+_LARGEST_SEED = 2**62
 
 
 def check_problem(problem: object) -> None:
@@ -79,14 +82,15 @@ def _is_spare(problem: Problem, condition: Condition) -> bool:
     return True
 
 
-def check_seed(seed: object) -> None:
+def check_seed(seed: Any) -> None:
     """Refuse what is no seed.
 
     Raises:
-        SettingsError: If it is no whole number.
+        SettingsError: If it is no whole number, negative, or too large.
     """
-    if not hasattr(seed, "__index__"):
-        raise SettingsError(f"seed: got {seed!r}, expected a whole number")
+    check_count("seed", seed, least=0)
+    if seed > _LARGEST_SEED:
+        raise SettingsError(f"seed: got {seed}, expected at most {_LARGEST_SEED}")
 
 
 def check_executor(executor: object) -> None:

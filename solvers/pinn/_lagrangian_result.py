@@ -28,6 +28,7 @@ from solvers.pinn._lagrangian_inversion import (
     map_and_jacobian,
     settle,
 )
+from solvers.pinn._outside import is_outside, warn_outside
 from solvers.pinn._result import TrainedField, points_at
 
 __all__ = ["LabelMeter", "LagrangianResult"]
@@ -88,8 +89,15 @@ class LagrangianResult(TrainedField):
             InfeasibleError: If ``on_failure="raise"`` and no label reaches a point.
             NotConvergedError: If ``on_failure="raise"`` and labels have crossed.
             SettingsError: If not every axis has one coordinate.
+
+        Warns:
+            NumericalWarning: If a time was not trained at.
         """
         points, shape = points_at(self.problem, coordinates, named)
+        # Paths lead out of the domain and are trained there; times are not.
+        inside = points.detach().clone()
+        inside[:, :-1] = 0.5 * (self.problem.domain.lower + self.problem.domain.upper)[:-1]
+        warn_outside(self.problem, points, is_outside(self.problem, inside), stacklevel=3)
         found = self._find(points)
         self._complain(found, points, on_failure)
         labels, times = found.value, points[:, -1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from solvers.derivatives import ResidualProgram
@@ -69,6 +70,11 @@ class PiecewiseField(FieldNetwork):
         ]
         return torch.stack(outside).argmin(0)
 
+    @property
+    def end(self) -> float:
+        """Time up to which there are pieces; infinite without time."""
+        return max(box.bounds.get("t", (0.0, math.inf))[1] for box in self._boxes)
+
     def piece(self, number: int, points: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
         """Evaluate the fields of one piece, wherever the points are."""
         sizes = [program.parameter_count for program in self._programs]
@@ -86,6 +92,15 @@ class PiecewiseResult(PINNResult):
 
     network: PiecewiseField
     joints: Sequence[Joint]
+
+    def _is_untrained(self, points: Float[Tensor, "N D"]) -> Bool[Tensor, " N"]:
+        """Points off the domain, or later than the window at which Ctrl-C ended a march."""
+        outside = super()._is_untrained(points)
+        if not self.problem.domain.has_time:
+            return outside
+        late = points[:, self.problem.domain.axis("t")] > self.network.end
+        # Up to the rounding that the domain's own end has.
+        return outside | (late & (self.network.end < self.problem.domain.bounds["t"][1]))
 
     @property
     def largest_jump(self) -> float:

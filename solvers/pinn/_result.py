@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from solvers.core import (
@@ -27,13 +27,14 @@ from solvers.pde import Problem
 from solvers.pinn._error import ErrorMeter
 from solvers.pinn._export import export_result
 from solvers.pinn._figure import draw_result
+from solvers.pinn._outside import is_outside, warn_outside
 
 __all__ = [
     "ErrorMeter",
     "FieldNetwork",
     "PINNResult",
     "TrainedField",
-    "evaluate_fields",
+    "fields_at",
     "points_at",
     "read_result",
     "write_result",
@@ -104,8 +105,17 @@ class TrainedField:
 
         Raises:
             SettingsError: If not every axis has one coordinate.
+
+        Warns:
+            NumericalWarning: If the field was not trained at a point, as off the domain.
         """
-        return evaluate_fields(self.problem, self.network, coordinates, named)
+        points, shape = points_at(self.problem, coordinates, named)
+        warn_outside(self.problem, points, self._is_untrained(points), stacklevel=2)
+        return fields_at(self.problem, self.network, points, shape)
+
+    def _is_untrained(self, points: Float[Tensor, "N D"]) -> Bool[Tensor, " N"]:
+        """Points at which a value means nothing."""
+        return is_outside(self.problem, points)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write parameters and settings to one safetensors file, for `load`.
@@ -228,14 +238,10 @@ def read_result(path: str | os.PathLike[str], problem: Problem) -> tuple[Tensor,
     return checkpoint.tensors["theta"], metadata
 
 
-def evaluate_fields(
-    problem: Problem,
-    network: nn.Module,
-    coordinates: Sequence[Tensor | float],
-    named: Mapping[str, Tensor | float],
+def fields_at(
+    problem: Problem, network: nn.Module, points: Float[Tensor, "N D"], shape: torch.Size
 ) -> Tensor | dict[str, Tensor]:
-    """Evaluate a network on coordinates by place or by name."""
-    points, shape = points_at(problem, coordinates, named)
+    """Evaluate a network at points, by name if there are several fields."""
     values = network(points).movedim(1, 0).reshape(len(problem.fields), *shape)
     parts: dict[str, Tensor] = dict(zip(problem.fields, values, strict=True))
     return parts[problem.fields[0]] if len(parts) == 1 else parts
@@ -254,7 +260,7 @@ def points_at(
     known = {**dict(zip(axes, coordinates, strict=False)), **named}
     if len(coordinates) + len(named) != len(axes) or set(known) != set(axes):
         raise SettingsError(
-            f"got {len(coordinates)} coordinates and {sorted(named)}, expected one for each of "
+            f"coordinates: got {_count(coordinates, named)}, expected one for each of "
             f"{', '.join(axes)}"
         )
     given = [_coordinate(axis, known[axis]) for axis in axes]
@@ -267,6 +273,14 @@ def points_at(
             "torch.meshgrid, or x[:, None] beside t[None, :]"
         ) from error
     return torch.stack([column.reshape(-1) for column in columns], dim=1), columns[0].shape
+
+
+def _count(coordinates: Sequence[object], named: Mapping[str, object]) -> str:
+    """Say how many coordinates came without a name, and which came with one."""
+    by_name = f"{', '.join(named)} by name"
+    if not named:
+        return str(len(coordinates))
+    return f"{len(coordinates)} and {by_name}" if coordinates else by_name
 
 
 def _coordinate(axis: str, given: Any) -> Tensor:

@@ -165,6 +165,15 @@ def test_bad_outputs_are_named(
         check_output("--save", tmp_path / name, endings)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc, a folder without files")
+def test_a_folder_that_takes_no_files_is_named_whatever_the_rights_say(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--save: no file can be made in folder /proc"):
+        check_output("--save", "/proc/x.npz", (".npz",))
+    (tmp_path / "link.npz").symlink_to("/proc/x.npz")
+    with pytest.raises(SettingsError, match="in folder /proc"):
+        check_output("--save", tmp_path / "link.npz")
+
+
 def test_records_become_strict_json() -> None:
     record = {
         "numbers": (1, 0.1, float("nan"), [float("inf"), {"x": -float("inf")}]),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from solvers.core import NotConvergedError, SettingsError, ShapeError, Status
@@ -276,3 +277,59 @@ def test_auto_arrives_where_a_dead_mode_holds_explicit_steps_up_below_their_boun
     auto = integrate(settles, start, times, **settings)
     assert int(auto.status) == Status.CONVERGED
     assert abs(float(auto.value[-1]) - math.cos(20.0)) < 1e-6
+
+
+def robertson(t: Tensor, y: Tensor) -> Tensor:
+    a, b, c = y.unbind(-1)
+    slow, fast, back = 0.04 * a, 3e7 * b * b, 1e4 * b * c
+    return torch.stack([back - slow, slow - back - fast, fast], -1)
+
+
+def hires(t: Tensor, y: Tensor) -> Tensor:
+    a, b, c, d, e, f, g, h = y.unbind(-1)
+    pair = 280 * f * h
+    return torch.stack(
+        [
+            -1.71 * a + 0.43 * b + 8.32 * c + 0.0007,
+            1.71 * a - 8.75 * b,
+            -10.03 * c + 0.43 * d + 0.035 * e,
+            8.32 * b + 1.71 * c - 1.12 * d,
+            -1.745 * e + 0.43 * f + 0.43 * g,
+            -pair + 0.69 * d + 1.71 * e - 0.43 * f + 0.69 * g,
+            pair - 1.81 * g,
+            -pair + 1.81 * g,
+        ],
+        -1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "start", "end"),
+    [(robertson, [1.0, 0, 0], 1e3), (hires, [1.0, 0, 0, 0, 0, 0, 0, 0.0057], 50.0)],
+    ids=["robertson", "hires"],
+)
+def test_a_stiff_step_takes_about_the_evaluations_of_scipy(
+    rate: Any, start: list[float], end: float
+) -> None:
+    def columns(t: float, y: Any) -> Any:
+        return rate(double(t), torch.from_numpy(y)[None])[0].numpy()
+
+    wanted = solve_ivp(columns, (0, end), start, method="Radau", rtol=1e-4, atol=1e-7)
+    found = integrate(rate, double(*start)[None], [0.0, end], method="radau5", rtol=1e-4, atol=1e-7)
+    taken = float(found.iterations[0] + found.report.counts["rejected"][0])
+    each = float(found.report.counts["evaluations"][0]) / taken
+    # One more than SciPy for the Jacobian, which SciPy does not count.
+    assert each < wanted.nfev / (len(wanted.t) - 1) + 2
+    np.testing.assert_allclose(found.value[-1, 0].numpy(), wanted.y[:, -1], rtol=1e-4, atol=1e-7)
+
+
+def test_an_extrapolation_out_of_the_domain_of_a_rate_does_not_end_an_item() -> None:
+    def rate(t: Tensor, y: Tensor) -> Tensor:
+        return -1e3 * y * torch.log(y / (1e-8 + torch.sin(3 * t) ** 2))
+
+    found = integrate(rate, double(0.5)[:, None], [0.0, 1.2], method="radau5")
+    wanted = solve_ivp(
+        lambda t, z: -1e3 * (z - np.log(1e-8 + np.sin(3 * t) ** 2)), (0, 1.2), [math.log(0.5)],
+        method="Radau", rtol=1e-10, atol=1e-12,
+    )  # fmt: skip
+    assert float(found.value[-1, 0]) == pytest.approx(math.exp(wanted.y[0, -1]), rel=1e-5)

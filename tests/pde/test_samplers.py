@@ -11,6 +11,7 @@ from solvers.core import SettingsError, ShapeError
 from solvers.pde import (
     Ball,
     Box,
+    Domain,
     Mesh,
     Polygon,
     adaptive_weights,
@@ -114,6 +115,43 @@ def test_a_mesh_is_its_hull_where_it_is_convex(dimension: int) -> None:
     # Divergence theorem: the flux of the position is dimension times the volume.
     flux = mesh.surface_area * float((found.points * found.normals).sum(1).mean())
     assert flux == pytest.approx(dimension * mesh.volume, rel=0.01)
+
+
+def box(*ends: float) -> Box:
+    return Box(x=ends[:2], y=ends[2:])
+
+
+DISC = Ball(1.0, x=0.0, y=0.0)
+CORNER = Polygon([(0, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("region", "length", "area"),
+    [
+        (box(0, 1, 0, 1) - box(0, 0.5, 0, 0.5), 4.0, 0.75),
+        (box(0, 0.5, 0, 1) | box(0.5, 1, 0, 1), 4.0, 1.0),
+        (box(0, 1, 0, 1) & box(0, 0.5, 0, 1), 3.0, 0.5),
+        (box(0, 1, 0, 1) | box(0.5, 2, 0, 1), 6.0, 2.0),
+        (DISC & box(0, 1, -1, 1), 2 + torch.pi, torch.pi / 2),
+        ((DISC & box(0, 1, -1, 1)) | (DISC & box(-1, 0, -1, 1)), 2 * torch.pi, torch.pi),
+        (CORNER & box(0, 0.5, 0, 1), 3.0, 0.5),
+    ],
+    ids=["corner cut out", "side by side", "half", "overlap", "half disc", "two halves", "part"],
+)
+def test_boundaries_that_coincide_are_there_once_or_not_at_all(
+    region: Domain, length: float, area: float
+) -> None:
+    unit = unit_points("sobol", 4096, 2)
+    found = region.surface(unit)
+    step = 1e-5 * found.normals
+    assert bool(region.contains(found.points).all())
+    assert bool(region.contains(found.points - step).all())
+    assert not bool(region.contains(found.points + step).any())
+    # What was dropped is as much as the area that counts it says, and the rest is even.
+    kept = region.surface_area * len(found.points) / len(unit)
+    assert kept == pytest.approx(length, rel=0.05)
+    flux = length * float((found.points * found.normals).sum(1).mean())
+    assert flux == pytest.approx(2 * area, rel=0.05)
 
 
 def test_broken_meshes_are_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from solvers.core import SettingsError, ShapeError
-from solvers.pde import Ball, Box
+from solvers.pde import Ball, Box, Mesh, Polygon
 from solvers.pinn import Quadrature, gauss_legendre, quasi_monte_carlo
 
 
@@ -121,3 +121,11 @@ def test_what_is_refused() -> None:
         Quadrature(torch.zeros(10, 2), torch.zeros(10), replicates=3)
     with pytest.raises(ShapeError, match="weights"):
         Quadrature(torch.zeros(10, 2), torch.zeros(9))
+
+
+def test_weights_in_a_polygon_or_a_mesh_sum_to_its_area() -> None:
+    corner = Polygon([(0, 0), (1, 0), (1, 0.3), (0.3, 0.3), (0.3, 1), (0, 1)])
+    assert float(quasi_monte_carlo(corner, 256).weights.sum()) == pytest.approx(0.51, rel=1e-13)
+    vertices = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    triangle = Mesh(vertices, torch.tensor([[0, 1, 2]]))
+    assert float(quasi_monte_carlo(triangle, 256).weights.sum()) == pytest.approx(1.0, rel=1e-13)

@@ -27,7 +27,7 @@ from solvers.core import (
     check_number,
     check_shape,
 )
-from solvers.pde import Ball, Box, Domain, sample, unit_points
+from solvers.pde import Ball, Box, Domain, Mesh, Polygon, sample, unit_points
 
 __all__ = ["Estimate", "Quadrature", "gauss_legendre", "quasi_monte_carlo"]
 
@@ -196,7 +196,8 @@ def quasi_monte_carlo(
         generator: Source of random numbers.
 
     Returns:
-        The rule. In a domain that is no box the volume is estimated once from 65536 points.
+        The rule. In a region that was combined, or a ball, the volume is estimated once from 65536
+            points.
 
     Raises:
         SettingsError: If a setting is out of range.
@@ -222,7 +223,8 @@ def quasi_monte_carlo(
     if not isinstance(domain, Box):
         points = [sample(domain, each, generator=source) for _ in range(replicates)]
         volume = _volume(domain)
-        weights = torch.full((each * replicates,), volume / (each * replicates)).double()
+        total = each * replicates
+        weights = torch.full((total,), volume / total, dtype=torch.float64)
         return Quadrature(torch.cat(points), weights, replicates)
     unit = torch.cat(
         [unit_points("sobol", each, domain.dimension, generator=source) for _ in range(replicates)]
@@ -246,7 +248,11 @@ def _denser_in_the_middle(unit: Tensor, a: float) -> Tensor:
 
 
 def _volume(domain: Domain) -> float:
-    """Share of the bounding box that the domain fills, times its volume."""
+    """Volume of a domain; where no formula gives it, the share of its bounding box times that."""
+    if isinstance(domain, Polygon):
+        return domain.area
+    if isinstance(domain, Mesh):
+        return domain.volume
     points = domain.scale(unit_points("sobol", _VOLUME_POINTS, domain.dimension))
     share = float(domain.contains(points).double().mean())
     return share * float((domain.upper - domain.lower).prod())
