@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import OnFailure, SettingsError, ShapeError, Solution
+from solvers.core import OnFailure, SettingsError, ShapeError, Solution, is_mapped
 from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
 from solvers.linear._precision import widen
-from solvers.linear._prepared import LinearSolver
+from solvers.linear._prepared import LinearSolver, Prepared
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
 from solvers.linear.krylov._minres import MINRES
@@ -97,8 +97,28 @@ def linear_solve(
             f"solver: got {solver!r}, expected settings such as ConjugateGradient(), or None to "
             "let choose_solver pick"
         )
-    chosen = choose_solver(operator) if solver is None else solver
-    return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
+    return implicit_solve(
+        _choose(operator) if solver is None else solver,
+        operator,
+        b,
+        x0=x0,
+        adjoint=adjoint,
+        on_failure=on_failure,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Automatic:
+    """`choose_solver`, which waits until it sees plain numbers."""
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        return choose_solver(operator).prepare(operator)
+
+
+def _choose(operator: LinearOperator) -> LinearSolver:
+    """What to solve with; inside of a vectorised call the numbers cannot be looked at yet."""
+    is_waiting = any(is_mapped(tensor) for tensor in operator.coefficients.values())
+    return _Automatic() if is_waiting else choose_solver(operator)
 
 
 def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:
