@@ -156,7 +156,8 @@ def choose_solver(
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU),
                                               or at once where couplings differ by more than 1e5 in
-                                              more than 15 % of the rows
+                                              more than 15 % of the rows; then, up to
+                                              ``direct_size``, with `SparseLU`
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); as below if a
                                               sparse one turns out singular
     other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
@@ -180,7 +181,7 @@ def choose_solver(
         Cholesky(rtol=1e-08)
     """
     if isinstance(operator, PoissonOperator):
-        return _choose_for_grid(operator, rtol)
+        return _choose_for_grid(operator, rtol, direct_size)
     try:
         diagonal = operator.diagonal().detach()
     except SettingsError:
@@ -209,12 +210,15 @@ def choose_solver(
     return GMRES(preconditioner=Jacobi() if has_diagonal else None, rtol=rtol)
 
 
-def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
+def _choose_for_grid(operator: PoissonOperator, rtol: float, direct_size: int) -> LinearSolver:
     solver = ConjugateGradient(preconditioner=Multigrid(), rtol=rtol)
     on_cpu = operator.device.type == "cpu"
     if operator.batch or not on_cpu:
         return solver
-    robust = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    robust: LinearSolver = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    if operator.size <= direct_size:
+        # Contrasts of 1e20 and more are beyond what single precision preconditions.
+        robust = Fallback(robust, SparseLU(rtol=rtol))
     if is_torn(operator):
         return robust
     return Fallback(replace(solver, patience=_PATIENCE), robust)
