@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ __all__ = ["BAD_INPUT", "FAILURES", "INTERRUPTED", "report_errors"]
 FAILURES = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+# Of a write, which does not know its file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 P = ParamSpec("P")
 
@@ -42,10 +46,11 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
             typer.echo(f"physim: {error}", err=True)
             raise typer.Exit(BAD_INPUT) from error
         except OSError as error:
-            # Without a file it is no matter of what the user gave.
-            if error.filename is None:
+            # Else it is no matter of what the user gave.
+            if error.filename is None and error.errno not in _FULL:
                 raise
-            typer.echo(f"physim: {error.filename}: {error.strerror}", err=True)
+            words = [str(w) for w in (error.filename, error.strerror) if w is not None]
+            typer.echo(f"physim: {': '.join(words)}", err=True)
             raise typer.Exit(BAD_INPUT) from error
         except KeyboardInterrupt as error:
             typer.echo("physim: interrupted", err=True)

@@ -15,12 +15,17 @@ from solvers.linear import PoissonOperator, SparseOperator
 
 __all__ = ["describe_solve", "show_solve"]
 
-_ADVICE = {
-    Status.INFEASIBLE: (
+_CONTRADICTION = {
+    "cells": (
         "The source does not add up to zero in a region closed by walls, so nothing solves the "
         "system; the solution of the nearest one is given. Balance the source, open a side "
         "(outside) or hold a value (cells of 2)."
-    )
+    ),
+    "matrix": (
+        "The matrix is singular and the right-hand side is not in its range, so nothing solves the "
+        "system; what is given leaves the residual that is shown. Look for empty rows and for what "
+        "is held nowhere, or remove from the right-hand side what the null space of A.T holds of it"
+    ),
 }
 _VERSIONS = ("torch", "warp-lang", "scipy", "pyamg", "numpy")
 
@@ -56,7 +61,7 @@ def describe_solve(
         "items": [
             {
                 "status": Status(status).name,
-                "advice": _ADVICE.get(Status(status), Status(status).advice),
+                "advice": _advice(Status(status), system.kind),
                 "iterations": iterations,
                 "residual": residual,
             }
@@ -71,6 +76,10 @@ def describe_solve(
         "versions": {"python": platform.python_version(), **installed(_VERSIONS)},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
     }
+
+
+def _advice(status: Status, kind: str) -> str:
+    return _CONTRADICTION[kind] if status == Status.INFEASIBLE else status.advice
 
 
 def _describe_system(system: System) -> dict[str, Any]:

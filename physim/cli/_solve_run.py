@@ -18,6 +18,7 @@ from solvers.linear import (
     LinearSolver,
     Multigrid,
     Outcome,
+    PoissonOperator,
     Preconditioner,
     Prepared,
     PreparedPreconditioner,
@@ -149,10 +150,15 @@ def run_with_ray(system: System, solver: LinearSolver, *, workers: int) -> Run:
         executor.start()
         start = time.perf_counter() - began
         is_one = system.b.ndim == len(system.operator.domain) and not system.operator.batch
-        slabs = _as_slabs(solver, executor) if is_one else None
+        slabs = _as_slabs(solver, executor) if is_one and _can_cut(system.operator) else None
         if slabs is not None:
             return replace(_run_on_slabs(system, slabs), start=start)
         return replace(_spread_items(system, solver, executor), start=start)
+
+
+def _can_cut(operator: LinearOperator) -> bool:
+    """Whether there is an axis that does not close on itself."""
+    return not isinstance(operator, PoissonOperator) or not all(operator.periodic)
 
 
 def _as_slabs(solver: LinearSolver, executor: Executor) -> DistributedConjugateGradient | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +14,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError, require_extra
+from solvers.core import PhysimWarning, SettingsError, ShapeError, require_extra
 from solvers.linear import LinearOperator, PoissonOperator, SparseOperator
 
 __all__ = ["System", "read_system"]
 
 _CELL_FIELDS = ("density", "coefficient", "values", "mass", "spacing", "periodic", "outside")
 _SOURCES = ("source", "sources", "b")
+_OF_AXES = {
+    "spacing": (1, None, "one number, or one for each axis"),
+    "periodic": (1, (0, 1), "0 or 1, or one of them for each axis"),
+    "outside": (2, (1, 2), "1 (solid) or 2 (air), or a pair of these for each axis"),
+}
 _ENDINGS = ".mtx, .mtx.gz, .npz, .h5 or .hdf5"
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +69,8 @@ def read_system(path: Path, *, rhs: str | None) -> System:
         SettingsError: If the file cannot be read as a system, with what is wrong in it.
         ShapeError: If parts do not fit together.
     """
+    if path.is_dir():
+        raise SettingsError(f"{path}: is a folder, expected a file {_ENDINGS}")
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such file")
     ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
@@ -72,7 +92,7 @@ def read_system(path: Path, *, rhs: str | None) -> System:
 def _reading(path: Path, kind: str, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         if isinstance(error, SettingsError):
             raise
         raise SettingsError(f"{path}: is no readable {kind}: {error}") from error
@@ -87,7 +107,10 @@ def _read_market(path: Path) -> Any:
 def _read_scipy(path: Path) -> Any:
     import scipy.sparse
 
-    return scipy.sparse.load_npz(path)
+    matrix = scipy.sparse.load_npz(path)
+    if hasattr(matrix, "check_format"):
+        matrix.check_format(full_check=True)
+    return scipy.sparse.csr_array(matrix)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -97,7 +120,12 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             return dict(archive)
     h5py = require_extra("h5py", "fields")
     with h5py.File(path, "r") as file:
-        return {name: np.asarray(item) for name, item in file.items() if hasattr(item, "dtype")}
+        # Groups and datasets without a shape hold no array.
+        return {
+            name: np.asarray(item)
+            for name, item in file.items()
+            if getattr(item, "shape", None) is not None
+        }
 
 
 def _matrix_system(path: Path, matrix: Any, rhs: str | None) -> System:
@@ -106,7 +134,15 @@ def _matrix_system(path: Path, matrix: Any, rhs: str | None) -> System:
     entries = scipy.sparse.csr_array(matrix)
     rows, columns = entries.shape
     if rows != columns or not rows:
-        raise ShapeError(f"{path}: the matrix is {rows} x {columns}, expected a square one")
+        raise ShapeError(
+            f"{path}: the matrix is {rows} x {columns}, expected a square one; for least squares "
+            "solve the normal equations A.T @ A"
+        )
+    if entries.dtype.kind == "c":
+        raise SettingsError(
+            f"{path}: the matrix has type {entries.dtype}, expected real numbers; solve "
+            "[[Re, -Im], [Im, Re]] for the real and the imaginary part"
+        )
     _check_real(f"{path}: the matrix", entries.data)
     if not entries.count_nonzero():
         raise SettingsError(f"{path}: the matrix is zero, so nothing solves it; expected numbers")
@@ -125,7 +161,8 @@ def _cell_system(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], rhs: st
     for name in _CELL_FIELDS:
         if name in arrays:
             _check_real(f"{path}: {name}", arrays[name])
-            fields[name] = _setting(name, arrays[name])
+            fields[name] = _setting(path, name, arrays[name])
+    _name_what_is_not_read(path, arrays, rhs)
     operator = PoissonOperator.from_cells(
         torch.from_numpy(cells.astype(np.int64)), dtype=torch.float64, **fields
     )
@@ -140,15 +177,35 @@ def _cell_system(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], rhs: st
     return System(operator=operator, b=b + operator.source, kind="cells", right=right)
 
 
-def _setting(name: str, array: np.ndarray[Any, Any]) -> Any:
+def _setting(path: Path, name: str, array: np.ndarray[Any, Any]) -> Any:
     """A field of cells, or what is said for each axis."""
-    if name == "outside":
-        return int(array) if array.ndim == 0 else [tuple(map(int, pair)) for pair in array]
+    if name not in _OF_AXES:
+        return torch.from_numpy(array.astype(np.float64))
+    axes, kinds, expected = _OF_AXES[name]
+    is_allowed = kinds is None or bool(np.isin(array, kinds).all())
+    if array.ndim not in (0, axes) or not is_allowed:
+        found = array.tolist() if array.size <= 8 else f"shape {array.shape}"
+        raise SettingsError(f"{path}: {name}: got {found}, expected {expected}")
+    numbers = array.astype(float if kinds is None else int)
     if name == "periodic":
-        return bool(array) if array.ndim == 0 else [bool(entry) for entry in array]
-    if name == "spacing":
-        return float(array) if array.ndim == 0 else [float(entry) for entry in array]
-    return torch.from_numpy(array.astype(np.float64))
+        numbers = numbers.astype(bool)
+    return numbers.item() if numbers.ndim == 0 else numbers.tolist()
+
+
+def _name_what_is_not_read(
+    path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], rhs: str | None
+) -> None:
+    """Warn of arrays beside the cells that nothing asks for, such as a misspelt field."""
+    sources = [name for name in _SOURCES if name in arrays]
+    read = {"cells", *_CELL_FIELDS, *(sources[:1] if rhs is None else sources)}
+    rest = {name: array for name, array in arrays.items() if name not in read}
+    if rest:
+        warnings.warn(
+            f"{path}: {_listed(rest)} of this file is not read; known are cells, "
+            f"{', '.join((*_CELL_FIELDS, *_SOURCES))}",
+            PhysimWarning,
+            stacklevel=2,
+        )
 
 
 def _right_side(

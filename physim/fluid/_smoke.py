@@ -21,9 +21,11 @@ from solvers.core import (
     OnFailure,
     Report,
     SettingsError,
+    ShapeError,
     check_choice,
     check_count,
     check_finite,
+    check_kind,
     check_positive,
 )
 from solvers.linear import LinearSolver
@@ -59,7 +61,8 @@ class Smoke:
         timestep: Duration of a step [s].
         source: Smoke that appears in every cell in a second [1/s]; none by default.
         obstacles: Solid bodies, where they are now; `Moving` ones push the air.
-        buoyancy: Upward acceleration for one unit of smoke [m/s^2], a number or a tensor.
+        buoyancy: Upward acceleration for one unit of smoke [m/s^2], a number, or one for every
+            face of the last axis.
         sides: For each axis whether its first and last sides are open; walls by default, open
             above.
         scheme: Of the advection.
@@ -67,8 +70,8 @@ class Smoke:
 
     Raises:
         SettingsError: If a setting is out of range.
-        ShapeError: If the source does not fit the grid.
-        NonFiniteError: If the source holds NaN or infinity.
+        ShapeError: If the source or the buoyancy does not fit the grid.
+        NonFiniteError: If the source or the buoyancy holds NaN or infinity.
 
     Gradients: exact through all steps; one adjoint pressure solve a step. Memory grows with the
     steps.
@@ -102,7 +105,7 @@ class Smoke:
         if source is not None:
             grid.check_cells("source", source)
             check_finite("source", source.detach())
-        check_finite("buoyancy", torch.as_tensor(buoyancy).detach())
+        _check_buoyancy(grid, buoyancy)
         openings = sides or [*([(False, False)] * (grid.axes - 1)), (False, True)]
         if len(openings) != grid.axes or any(
             not isinstance(pair, Sequence) or len(pair) != 2 for pair in openings
@@ -186,7 +189,8 @@ class Smoke:
         grid, duration = self.grid, self.timestep
         grid.check_velocity(state.velocity)
         grid.check_cells("smoke", state.smoke)
-        for name, field in (("smoke", state.smoke), ("velocity", state.velocity[0])):
+        components = {f"velocity[{axis}]": u for axis, u in enumerate(state.velocity)}
+        for name, field in {"smoke": state.smoke, **components}.items():
             if field.dtype != torch.float64:
                 raise SettingsError(
                     f"{name}: got {field.dtype}, expected torch.float64; convert it with .double()"
@@ -235,6 +239,18 @@ class Smoke:
                 scene = scene.with_obstacles(motion(number))
             states.append(scene.step(states[-1], on_failure=on_failure)[0])
         return states
+
+
+def _check_buoyancy(grid: StaggeredGrid, buoyancy: float | Tensor) -> None:
+    check_kind("buoyancy", buoyancy, (int, float, Tensor), "a number or a tensor")
+    strength = torch.as_tensor(buoyancy).detach()
+    faces = grid.face_shape(grid.axes - 1)
+    if strength.ndim and tuple(strength.shape) != faces:
+        raise ShapeError(
+            f"buoyancy: got shape {tuple(strength.shape)}, expected a number, or {faces}, one for "
+            "every face of the last axis"
+        )
+    check_finite("buoyancy", strength)
 
 
 def _on_top_faces(cells: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ class DirectionNetwork(nn.Module):
         fine = self.first(x)
         for pair in self.before:
             fine = pair(fine)
-        x = functional.avg_pool3d(fine, 2, ceil_mode=True, count_include_pad=False)
+        pairs = [min(2, size) for size in fine.shape[2:]]
+        x = functional.avg_pool3d(fine, pairs, ceil_mode=True, count_include_pad=False)
         for pair in self.coarse:
             x = pair(x)
         x = functional.interpolate(x, size=fine.shape[2:], mode="nearest") + fine

@@ -85,16 +85,20 @@ class _PreparedFallback(Prepared):
             )
         if self._then is None:
             self._then = self._settings.then.prepare(self.operator)
-            self.label = f"{self._first.label}, then {self._then.label}"
         # Items without a right-hand side end at once.
         where = failed.reshape(*failed.shape, *(1,) * len(self.operator.domain))
         b = torch.where(where, expand_right_hand_side(self.operator, b), 0.0)
         second = self._then.run(b, torch.where(where, outcome.value.nan_to_num(), 0.0))
+        self.label = f"{self._first.label}, then {self._then.label}"
+        # Where both fail, the better iterate stays.
+        is_lost = (second.status != Status.CONVERGED) & (outcome.residual < second.residual)
+        taken = failed & ~is_lost
+        spread = taken.reshape(where.shape)
         return Outcome(
-            value=torch.where(where, second.value, outcome.value),
+            value=torch.where(spread, second.value, outcome.value),
             status=torch.where(failed, second.status, outcome.status),
             iterations=outcome.iterations + torch.where(failed, second.iterations, 0),
-            residual=torch.where(failed, second.residual, outcome.residual),
+            residual=torch.where(taken, second.residual, outcome.residual),
             counts=counts,
         )
 

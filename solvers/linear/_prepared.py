@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import OnFailure, Solution
+from solvers.core import OnFailure, Solution, Status
 from solvers.linear._adjoint import AdjointStart
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.operators._written import Written
@@ -36,6 +36,15 @@ class Outcome:
     iterations: Tensor
     residual: Tensor
     counts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def no_worse_than_zero(self) -> Outcome:
+        """The same with zero, which leaves all of ``b``, for failed items that leave more."""
+        is_worse = (self.status != Status.CONVERGED) & (self.residual > 1.0)
+        if not bool(is_worse.any()):
+            return self
+        axes = (1,) * (self.value.ndim - is_worse.ndim)
+        value = torch.where(is_worse.reshape(*is_worse.shape, *axes), 0.0, self.value)
+        return replace(self, value=value, residual=torch.where(is_worse, 1.0, self.residual))
 
 
 @runtime_checkable

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from solvers.core import OnFailure, SettingsError, ShapeError, Solution
+from solvers.core import OnFailure, SettingsError, ShapeError, Solution, is_mapped
 from solvers.linear._adjoint import AdjointStart
 from solvers.linear._direct import Cholesky, SparseLU
 from solvers.linear._fallback import Fallback
 from solvers.linear._implicit import implicit_solve
 from solvers.linear._precision import widen
-from solvers.linear._prepared import LinearSolver
+from solvers.linear._prepared import LinearSolver, Prepared
 from solvers.linear.krylov._cg import ConjugateGradient
 from solvers.linear.krylov._gmres import GMRES
 from solvers.linear.krylov._minres import MINRES
@@ -97,8 +97,28 @@ def linear_solve(
             f"solver: got {solver!r}, expected settings such as ConjugateGradient(), or None to "
             "let choose_solver pick"
         )
-    chosen = choose_solver(operator) if solver is None else solver
-    return implicit_solve(chosen, operator, b, x0=x0, adjoint=adjoint, on_failure=on_failure)
+    return implicit_solve(
+        _choose(operator) if solver is None else solver,
+        operator,
+        b,
+        x0=x0,
+        adjoint=adjoint,
+        on_failure=on_failure,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Automatic:
+    """`choose_solver`, which waits until it sees plain numbers."""
+
+    def prepare(self, operator: LinearOperator) -> Prepared:
+        return choose_solver(operator).prepare(operator)
+
+
+def _choose(operator: LinearOperator) -> LinearSolver:
+    """What to solve with; inside of a vectorised call the numbers cannot be looked at yet."""
+    is_waiting = any(is_mapped(tensor) for tensor in operator.coefficients.values())
+    return _Automatic() if is_waiting else choose_solver(operator)
 
 
 def as_operator(A: LinearOperator | Tensor | object) -> LinearOperator:
@@ -136,7 +156,8 @@ def choose_solver(
                                               `AggregationMultigrid` as soon as the observed rate
                                               foresees more than 200 steps (one system, on the CPU),
                                               or at once where couplings differ by more than 1e5 in
-                                              more than 15 % of the rows
+                                              more than 15 % of the rows; then, up to
+                                              ``direct_size``, with `SparseLU`
     symmetric, positive diagonal, small       `Cholesky` (dense, up to 512 unknowns); as below if a
                                               sparse one turns out singular
     other matrix of moderate size             `SparseLU` (up to ``direct_size``, on the CPU); if it
@@ -160,7 +181,7 @@ def choose_solver(
         Cholesky(rtol=1e-08)
     """
     if isinstance(operator, PoissonOperator):
-        return _choose_for_grid(operator, rtol)
+        return _choose_for_grid(operator, rtol, direct_size)
     try:
         diagonal = operator.diagonal().detach()
     except SettingsError:
@@ -189,12 +210,15 @@ def choose_solver(
     return GMRES(preconditioner=Jacobi() if has_diagonal else None, rtol=rtol)
 
 
-def _choose_for_grid(operator: PoissonOperator, rtol: float) -> LinearSolver:
+def _choose_for_grid(operator: PoissonOperator, rtol: float, direct_size: int) -> LinearSolver:
     solver = ConjugateGradient(preconditioner=Multigrid(), rtol=rtol)
     on_cpu = operator.device.type == "cpu"
     if operator.batch or not on_cpu:
         return solver
-    robust = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    robust: LinearSolver = ConjugateGradient(preconditioner=AggregationMultigrid(), rtol=rtol)
+    if operator.size <= direct_size:
+        # Contrasts of 1e20 and more are beyond what single precision preconditions.
+        robust = Fallback(robust, SparseLU(rtol=rtol))
     if is_torn(operator):
         return robust
     return Fallback(replace(solver, patience=_PATIENCE), robust)

@@ -17,7 +17,7 @@ import dis
 import functools
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -126,12 +126,15 @@ class Tape:
 
     def backward(
         self, token: str, numbers: Sequence[int], cotangents: Sequence[Sequence[Tensor | None]]
-    ) -> list[_Slopes | None]:
+    ) -> list[_Slopes | _Raised | None]:
         """Pull cotangents back through items; None for an item whose graph is not here."""
-        slopes = []
+        slopes: list[_Slopes | _Raised | None] = []
         for number, cotangent in zip(numbers, cotangents, strict=True):
             graph = self._graphs.pop((token, number), None)
-            slopes.append(None if graph is None else graph.pull(cotangent))
+            try:
+                slopes.append(None if graph is None else graph.pull(cotangent))
+            except Exception as error:
+                slopes.append(_Raised(error))
         return slopes
 
 
@@ -214,12 +217,15 @@ class _Plan:
         outputs: dict[int, Any] = {}
         for mine, pending in sent:
             outputs.update(zip(mine, pending.result(), strict=True))
-        for number in numbers:
-            if isinstance(outputs[number], _Raised):
-                error = outputs[number].error
-                count = len(items)
-                raise TaskError.of_item(self._function, number, count, error) from error
+        self._raise_first(outputs)
         return outputs
+
+    def _raise_first(self, answers: Mapping[int, Any]) -> None:
+        for number in sorted(answers):
+            answer = answers[number]
+            if isinstance(answer, _Raised):
+                error = answer.error
+                raise TaskError.of_item(self._function, number, self._count, error) from error
 
     def run_forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs of all items in one row; their shape is kept."""
@@ -248,6 +254,11 @@ class _Plan:
         self, tensors: Sequence[Tensor], row: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         """Gradients of all tensors, in the order in which they were given."""
+        if self._executor.is_closed:
+            raise SettingsError(
+                f"differentiable_map: the {type(self._executor).__name__} was closed before the "
+                "backward pass, which runs on its workers; call backward() before it is closed"
+            )
         given = iter(row)
         cotangents = [[next(given) for _ in range(width)] for width in self._widths]
         numbers = [n for n, weights in enumerate(cotangents) if any(w is not None for w in weights)]
@@ -278,6 +289,7 @@ class _Plan:
         slopes: dict[int, _Slopes | None] = {}
         for mine, pending in sent:
             slopes.update(zip(mine, pending.result(), strict=True))
+        self._raise_first(slopes)
         return slopes
 
 

@@ -106,6 +106,7 @@ class Executor(ABC):
             ...     executor.map(pow, [2, 3], [5, 2])
             [32, 9]
         """
+        self._check_open()
         rows = list(zip(*columns, strict=True))
         called = self.share(function)
         results: list[Any] = [None] * len(rows)
@@ -174,7 +175,14 @@ class Executor(ABC):
             self._end()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise SettingsError(
+            f"{type(self).__name__}: an executor does not travel to its workers, where it would "
+            "wait for itself; make another one inside of the call"
+        )
 
     def __exit__(
         self,
@@ -183,6 +191,11 @@ class Executor(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its workers have ended."""
+        return self._is_closed
 
     def _check_open(self) -> None:
         if self._is_closed:

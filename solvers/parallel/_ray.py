@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import pickle
 import socket
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -101,7 +103,7 @@ class RayExecutor(Executor):
         self._open()
         import ray
 
-        small = _pickle_small(value)
+        small = _sending("a value", lambda: _pickle_small(value))
         if small is not None:
             return _Sent(small)
         while self._outdated:
@@ -148,7 +150,8 @@ class RayExecutor(Executor):
 
     def _send(self, worker: int, method: str, *arguments: Any) -> Pending[Any]:
         self._open()
-        return _Remote(getattr(self._hosts[worker], method).remote(*arguments), worker)
+        call = getattr(self._hosts[worker], method).remote
+        return _Remote(_sending("an argument", lambda: call(*arguments)), worker)
 
     def _wait_any(self, pending: list[Pending[Any]]) -> None:
         import ray
@@ -175,6 +178,15 @@ class _ProcessHost(Host):
         super().__init__()
         torch.set_num_threads(threads)
         send_tensors_as_arrays()
+
+    def run(self, *call: Any) -> Any:
+        """Call a function; an error that cannot travel is told by one that can."""
+        try:
+            return super().run(*call)
+        except Exception as error:
+            if not _travels(error):
+                raise RuntimeError(f"{type(error).__qualname__}: {error}") from error
+            raise
 
 
 class _Sent(Shared[T]):
@@ -231,6 +243,28 @@ class _Remote(Pending[Any]):
 
         done, _ = ray.wait([self.reference], timeout=0)
         return bool(done)
+
+
+def _sending(what: str, send: Callable[[], T]) -> T:
+    """Send, and say it plainly where something in it stays here."""
+    try:
+        return send()
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise SettingsError(
+            f"RayExecutor: {what} of a call cannot be sent to a process ({reason}); make what it "
+            "holds (locks, open files, generators) inside of the call, or use ThreadExecutor"
+        ) from error
+
+
+def _travels(error: Exception) -> bool:
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 def _pickle_small(value: Any) -> tuple[bytes, list[bytes]] | None:

@@ -202,7 +202,8 @@ def broken(tmp_path: Path) -> dict[str, Path]:
     eye = scipy.sparse.eye_array(4)
     files = {name: tmp_path / f"{name}.npz" for name in (
         "nan", "complex", "rectangular", "unsymmetric", "nothing", "fractions", "seven",
-        "solid", "no_source", "shape", "negative", "objects",
+        "solid", "no_source", "shape", "negative", "objects", "indices", "lists", "rows", "sides",
+        "part_of_a_side", "cycles", "dense",
     )}  # fmt: skip
     files["text"] = tmp_path / "text.mtx"
     files["text"].write_text("not a matrix\n")
@@ -224,6 +225,22 @@ def broken(tmp_path: Path) -> dict[str, Path]:
     np.savez(files["shape"], cells=cells, source=np.ones((3, 4)))
     np.savez(files["negative"], cells=cells, source=source, coefficient=-source, outside=2)
     np.savez(files["objects"], cells=np.array([[None]]), source=source)
+    entries = {"data": np.ones(2), "indices": np.array([0, 9]), "indptr": np.array([0, 1, 2])}
+    np.savez(files["indices"], format=b"csr", shape=(2, 2), **entries)
+    np.savez(files["rows"], format=b"csr", shape=(2, 2), **{**entries, "indptr": [0, 2, 1]})
+    np.savez(files["lists"], format=b"lil", shape=(2, 2), **entries)
+    np.savez(files["sides"], cells=cells, source=source, outside=[1, 2])
+    np.savez(files["part_of_a_side"], cells=cells, source=source, outside=1.5)
+    np.savez(files["cycles"], cells=cells, source=source, periodic=np.ones((2, 2)))
+    np.savez(files["dense"], cells=cells, source=source, density=cells.astype(float), outside=2)
+    files["large"] = tmp_path / "large.mtx"
+    head = "%%MatrixMarket matrix coordinate integer general"
+    files["large"].write_text(f"{head}\n2 2 2\n1 1 99999999999999999999\n2 2 1\n")
+    files["nowhere"] = tmp_path / "nowhere.h5"
+    with h5py.File(files["nowhere"], "w") as file:
+        file["cells"] = h5py.Empty("f")
+    files["folder"] = tmp_path / "folder.npz"
+    files["folder"].mkdir()
     return files
 
 
@@ -248,6 +265,17 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         ("shape", [], r"holds 3 x 4 numbers, expected 4 x 4 as cells"),
         ("negative", [], "expected zero or more"),
         ("objects", [], "is no readable archive"),
+        ("indices", [], "is no readable sparse matrix of SciPy"),
+        ("rows", [], "is no readable sparse matrix of SciPy"),
+        ("lists", [], "is no readable sparse matrix of SciPy"),
+        ("large", [], "out of range"),
+        ("nowhere", [], "expected an array 'cells'"),
+        ("folder", [], "is a folder, expected a file"),
+        ("sides", [], "outside: got [1, 2], expected 1 (solid) or 2 (air), or a pair"),
+        ("part_of_a_side", [], "outside: got 1.5, expected 1 (solid) or 2 (air)"),
+        ("cycles", [], "periodic: got [[1.0, 1.0], [1.0, 1.0]], expected 0 or 1"),
+        ("dense", [], "density: got 0.0 at index (0, 0), expected more than zero"),
+        ("complex", [], "solve [[Re, -Im], [Im, Re]]"),
         ("unsymmetric", ["--rtol", "0"], "rtol"),
         ("unsymmetric", ["--output", "x.txt"], "expected one of .npz"),
         ("unsymmetric", ["--output", "nowhere/x.npz"], "does not exist"),
@@ -346,3 +374,60 @@ def test_a_matrix_of_zeros_and_no_right_hand_side_are_refused(tmp_path: Path) ->
     np.save(tmp_path / "none.npy", np.ones((0, 4)))
     options = ("--rhs", tmp_path / "none.npy")
     assert "holds 0 x 4 numbers" in run("solve", tmp_path / "eye.npz", *options, code=2)[1]
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "scene.npz"
+    fields = {"cells": np.zeros((4, 4), int), "source": np.ones((4, 4)), "outside": 2}
+    _, words = run("solve", write(path, **fields, densty=np.ones((4, 4)), b=np.ones((4, 4))))
+    assert "warning" in words
+    assert "b, densty of this file is not read" in words
+    _, words = run("solve", write(path, **fields))
+    assert not words
+
+
+def write(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def test_a_contradiction_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    scipy.sparse.save_npz(path, scipy.sparse.csr_array(np.diag([2.0, 0.0, 1.0])))
+    item = solved(path, code=1)["items"][0]
+    assert item["status"] == "INFEASIBLE"
+    assert "empty rows" in item["advice"]
+    assert "wall" not in item["advice"]
+
+
+def test_contrasts_beyond_single_precision_are_solved_by_factors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    density = 10.0 ** rng.uniform(-10, 10, size=(12, 12, 12))
+    fields = {"cells": np.zeros((12, 12, 12), int), "density": density, "outside": 2}
+    path = write(tmp_path / "scene.npz", **fields, source=rng.normal(size=(12, 12, 12)))
+    record = solved(path)
+    assert record["summary"]["converged"] == 1
+    assert "SparseLU" in record["solver"]
+
+
+def test_a_full_disk_is_one_line(market: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    _, words = run("solve", market, "--json", "/dev/full", code=2)
+    assert words == "physim: No space left on device\n"
+
+
+def test_deep_directions_on_one_layer_of_cells(tmp_path: Path) -> None:
+    fields = {"cells": np.zeros((9, 1, 6), int), "outside": 2}
+    path = write(tmp_path / "layer.npz", **fields)
+    options = ["--method", "dcdm", "--rhs", "random", "--rtol", 0.1]
+    assert solved(path, *options)["summary"]["converged"] == 1
+
+
+@pytest.mark.slow
+def test_a_grid_that_closes_on_itself_is_solved_in_one_process(tmp_path: Path) -> None:
+    source = np.random.default_rng(0).normal(size=(12, 10))
+    fields = {"cells": np.zeros((12, 10), int), "source": source - source.mean(), "periodic": 1}
+    path = write(tmp_path / "torus.npz", **fields)
+    record = run_alone(path, "--executor", "ray", "--workers", 2)
+    assert record["summary"]["converged"] == 1

@@ -225,6 +225,8 @@ def test_bad_motions_are_named() -> None:
         ({"obstacles": ["stone"]}, "a list of bodies"),
         ({"sides": [True, False]}, "a pair of flags"),
         ({"source": np.zeros((8, 8))}, "torch.as_tensor"),
+        ({"buoyancy": vector(1.0, 2.0, 3.0)}, r"buoyancy: got shape \(3,\), expected a number"),
+        ({"buoyancy": "strong"}, "buoyancy: got"),
     ],
 )
 def test_bad_scenes_are_named(options: dict[str, Any], message: str) -> None:
@@ -241,6 +243,13 @@ def test_bodies_take_lists_and_states_are_in_double_precision() -> None:
     single = SmokeState(velocity=state.velocity, smoke=state.smoke.float(), pressure=state.pressure)
     with pytest.raises(SettingsError, match="smoke: got torch.float32"):
         scene.step(single)
+    mixed = SmokeState(
+        velocity=(state.velocity[0], state.velocity[1].float()),
+        smoke=state.smoke,
+        pressure=state.pressure,
+    )
+    with pytest.raises(SettingsError, match=r"velocity\[1\]: got torch.float32"):
+        scene.step(mixed)
     with pytest.raises(NonFiniteError, match="buoyancy"):
         Smoke(grid, timestep=1.0, buoyancy=float("nan"))
     with pytest.raises(ShapeError, match="shape: got 8"):

@@ -16,6 +16,7 @@ from solvers.linear import (
     GMRES,
     MINRES,
     AdjointStart,
+    AlgebraicMultigrid,
     Cholesky,
     ConjugateGradient,
     DenseOperator,
@@ -44,6 +45,16 @@ def grid(**options: Any) -> PoissonOperator:
         (lambda: grid(outside=((1, 2, 1), (1, 1))), SettingsError, "a pair of these"),
         (lambda: grid(spacing="wide"), SettingsError, "spacing: got 'wide'"),
         (lambda: grid(fluxes=[None]), ShapeError, "fluxes: got 1"),
+        (lambda: grid(density=CELLS), SettingsError, r"density: got 0\.0 at index \(0, 0\)"),
+        (
+            lambda: linear_solve(
+                torch.tensor([[1.0, 0.1, 0.0], [0.1, 0.0, 0.1], [0.0, 0.1, 1.0]]),
+                ONES.float(),
+                ConjugateGradient(preconditioner=AlgebraicMultigrid()),
+            ),
+            SettingsError,
+            "0 on the diagonal of row 1",
+        ),
         (lambda: grid(dtype=torch.int32), SettingsError, "dtype: got torch.int32"),
         (lambda: linear_solve(UNIT, ONES, ConjugateGradient), SettingsError, "solver: got"),
         (lambda: linear_solve(UNIT, ONES, "cg"), SettingsError, "solver: got 'cg'"),
@@ -147,3 +158,18 @@ def test_a_known_value_beyond_the_sides_has_a_gradient() -> None:
     x.sum().backward()
     assert value.grad is not None
     assert float(value.grad) == pytest.approx(36.0)
+
+
+def test_cells_that_conduct_nothing_are_solid() -> None:
+    cells = torch.zeros(6, 7, dtype=torch.long)
+    wall = torch.ones(6, 7, dtype=torch.float64)
+    wall[2:4, 1:5] = 0.0
+    coefficient = wall.clone().requires_grad_()
+    A = PoissonOperator.from_cells(cells, coefficient=coefficient, outside=2)
+    other = PoissonOperator.from_cells((wall == 0).long(), outside=2)
+    b = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 7)))
+    x = linear_solve(A, b).value
+    assert torch.allclose(x, linear_solve(other, b).value, atol=1e-9)
+    x.sum().backward()
+    assert coefficient.grad is not None
+    assert bool(coefficient.grad.isfinite().all())

@@ -11,6 +11,7 @@ import scipy.sparse.linalg
 import torch
 
 from solvers.linear import (
+    GMRES,
     AlgebraicMultigrid,
     ConjugateGradient,
     Jacobi,
@@ -128,3 +129,47 @@ def test_larger_meshes_take_algebraic_multigrid_by_themselves() -> None:
     expected = scipy.sparse.linalg.spsolve(matrix.tocsc(), b)
     error = np.linalg.norm(solution.value.numpy() - expected) / np.linalg.norm(expected)
     assert error <= 1e-8
+
+
+def test_convection_with_a_diagonal_of_rounding() -> None:
+    """Integrals that cancel leave 1e-16 on the diagonal, which is nothing to divide by."""
+    from skfem.helpers import dot, grad
+
+    @skfem.BilinearForm
+    def form(u: Any, v: Any, _: Any) -> Any:
+        return 0.05 * dot(grad(u), grad(v)) + (3 * grad(u)[0] - 2 * grad(u)[1]) * v
+
+    basis = skfem.Basis(skfem.MeshTri.init_lshaped().refined(2), skfem.ElementTriP2())
+    held = basis.get_dofs(lambda x: x[0] < 1e-9 + x[0].min()).all()
+    inner = np.setdiff1d(np.arange(basis.N), held)
+    matrix = form.assemble(basis)[inner][:, inner].tocsr()
+    assert 0 < abs(matrix.diagonal()).min() < 1e-14
+    A = SparseOperator.from_scipy(matrix)
+    values = A.values.clone().requires_grad_()
+    right = torch.from_numpy(np.random.default_rng(1).normal(size=len(inner))).requires_grad_()
+    weight = np.random.default_rng(2).normal(size=len(inner))
+    solver = GMRES(preconditioner=Jacobi(), rtol=1e-11, restart=60)
+    x = linear_solve(A.with_coefficients({"values": values}), right, solver).value
+    (torch.from_numpy(weight) @ x).backward()
+    factors = scipy.sparse.linalg.splu(matrix.tocsc())
+    expected = factors.solve(right.detach().numpy())
+    adjoint = factors.solve(weight, trans="T")
+    assert np.linalg.norm(x.detach().numpy() - expected) <= 1e-8 * np.linalg.norm(expected)
+    assert right.grad is not None
+    assert values.grad is not None
+    assert np.linalg.norm(right.grad.numpy() - adjoint) <= 1e-8 * np.linalg.norm(adjoint)
+    slopes = torch.from_numpy(-adjoint[A.rows.numpy()] * expected[A.columns.numpy()])
+    assert float((values.grad - slopes).norm()) <= 1e-8 * float(slopes.norm())
+
+
+def test_the_choice_of_a_method_waits_inside_of_vectorised_calls() -> None:
+    matrix, b, x = assembled("elasticity P1")
+    A = SparseOperator.from_scipy(matrix)
+    right = torch.from_numpy(b)
+
+    def solve(values: torch.Tensor) -> torch.Tensor:
+        return linear_solve(A.with_coefficients({"values": values}), right).value
+
+    solved = torch.func.vmap(solve)(torch.stack([A.values, 2.0 * A.values]))
+    expected = torch.from_numpy(np.stack([x, 0.5 * x]))
+    assert float((solved - expected).norm()) <= 1e-8 * float(expected.norm())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -155,6 +156,42 @@ def test_the_failing_item_is_named(executor: Executor) -> None:
         differentiable_map(half, [torch.tensor(k) for k in (1.0, -1.0, -2.0)], executor=executor)
     assert caught.value.item == 1
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+class Onward(torch.autograd.Function):
+    """Has no way back from negative numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return 2.0 * x
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        if float(ctx.saved_tensors[0]) < 0:
+            raise ValueError("no way back")
+        return 2.0 * slope
+
+
+def go_onward(x: Tensor) -> Tensor:
+    y: Tensor = Onward.apply(x)  # type: ignore[no-untyped-call]
+    return y
+
+
+def test_the_item_that_fails_in_the_backward_pass_is_named(executor: Executor) -> None:
+    x = torch.tensor([1.0, 2.0, -3.0], requires_grad=True)
+    ys = differentiable_map(go_onward, list(x), executor=executor)
+    with pytest.raises(TaskError, match="item 2 of 3: go_onward raised ValueError") as caught:
+        torch.stack(ys).sum().backward()
+    assert caught.value.item == 2
+
+
+def test_a_backward_pass_after_the_end_of_the_workers_says_so() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    with ThreadExecutor(1) as executor:
+        (y,) = differentiable_map(lambda v: v**2, [x], executor=executor)
+    with pytest.raises(SettingsError, match=r"call backward\(\) before it is closed"):
+        y.backward()
 
 
 def test_gradients_that_would_be_lost_are_refused() -> None:

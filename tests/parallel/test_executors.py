@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -181,6 +182,42 @@ def test_a_closed_executor_says_so(kind: type[Executor]) -> None:
         executor.submit(abs, 1)
     with pytest.raises(SettingsError, match="is closed"):
         executor.map(abs, [1])
+    with pytest.raises(SettingsError, match="is closed"):
+        executor.map(abs, [])
+    with pytest.raises(SettingsError, match="is closed"), executor:
+        pass
+
+
+@pytest.mark.parametrize("kind", [SerialExecutor, ThreadExecutor, RayExecutor])
+def test_an_executor_does_not_travel(kind: type[Executor]) -> None:
+    """On its own worker it would wait for itself without an end."""
+    with kind(1) as executor, pytest.raises(SettingsError, match="make another one inside"):
+        pickle.dumps(executor)
+
+
+class Stubborn(Exception):
+    """One that arrives nowhere: its arguments are not those that made it."""
+
+    def __init__(self, what: str, where: int) -> None:
+        super().__init__(what)
+
+
+def be_stubborn(_: int) -> None:
+    raise Stubborn("no way", 3)
+
+
+@pytest.mark.slow
+def test_what_cannot_travel_is_told_plainly(ray_executor: RayExecutor) -> None:
+    lock = threading.Lock()
+    with pytest.raises(SettingsError, match="an argument of a call cannot be sent to a process"):
+        ray_executor.map(abs, [lock])
+    with pytest.raises(SettingsError, match="a value of a call cannot be sent to a process"):
+        ray_executor.map(lambda _: lock, [1])
+    with pytest.raises(SettingsError, match="make another one inside"):
+        ray_executor.map(lambda x: ray_executor.map(abs, [x]), [1])
+    with pytest.raises(TaskError, match="raised RuntimeError: Stubborn: no way; run"):
+        ray_executor.map(be_stubborn, [1])
+    assert ray_executor.map(abs, [-1]) == [1]
 
 
 def test_sharing_starts_no_workers_for_a_closed_executor() -> None:

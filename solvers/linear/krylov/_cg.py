@@ -95,7 +95,7 @@ class _PreparedConjugateGradient(PreparedKrylov):
                 patience=settings.patience,
             )
             if outcome is not None:
-                return outcome
+                return outcome.no_worse_than_zero()
         self._check()
         with torch.no_grad():
             return self._iterate(b, x0)

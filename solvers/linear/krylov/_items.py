@@ -25,8 +25,8 @@ class Items:
 
     Success is only claimed for a true residual ``b - A x``. Where the iterated residual meets the
     tolerance and the true one does not, the method goes on from the true one; where even that gains
-    less than half, the item has stalled. A failed item keeps its best iterate: the last one, or
-    the best of those looked at every ten iterations.
+    less than half, the item has stalled. A failed item keeps its best iterate: the last one, the
+    best of those looked at every ten iterations, its start, or zero.
 
     Right-hand sides and solutions are in units of ``scale``, the power of two nearest to the norm
     of the right-hand side, so that no square leaves the range of numbers.
@@ -80,7 +80,9 @@ class Items:
         if x0 is None:
             return torch.zeros_like(self.b)
         x = self.operator.mask(x0.expand_as(self.b)) / self.scale
-        return torch.where(self.spread(self.running), x, 0.0)
+        x = torch.where(self.spread(self.running), x, 0.0)
+        self._best = x.clone()
+        return x
 
     def dot(self, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of every item, shape ``(...)``."""
@@ -146,7 +148,7 @@ class Items:
         if self._patience is not None:
             self._foresee(norm, self._patience)
         if self.iterations.numel() and int(self.iterations.max()) % _LOOK_EVERY == 0:
-            self._keep_best(x, norm)
+            self.keep_best(x, norm)
         return r, restart
 
     def _foresee(self, norm: Tensor, patience: int) -> None:
@@ -161,7 +163,8 @@ class Items:
             self.end(is_slow, Status.MAX_ITERATIONS)
         self._least = [*self._least[-2 * RATE_STEPS :], least]
 
-    def _keep_best(self, x: Tensor, norm: Tensor) -> None:
+    def keep_best(self, x: Tensor, norm: Tensor) -> None:
+        """Keep the iterates whose residuals are less than those of all kept before."""
         better = norm < self._best_norm
         self._best_norm = torch.where(better, norm, self._best_norm)
         self._best = (
@@ -184,6 +187,10 @@ class Items:
             better = failed & ((best_norm < norm) | ~torch.isfinite(norm))
             x = torch.where(self.spread(better), self._best, x)
             norm = torch.where(better, best_norm, norm)
+        # Zero leaves all of the right-hand side.
+        is_worse = (norm > self.b_norm) | (norm.isnan() & self.b_norm.isfinite())
+        x = torch.where(self.spread(is_worse), 0.0, x)
+        norm = torch.where(is_worse, self.norm(self.b), norm)
         self._look_for_contradiction(x, norm)
         if self.null_space is not None:
             x = self.null_space.remove(x)

@@ -19,6 +19,8 @@ __all__ = ["MINRES"]
 
 _LEAST_TRUST = 1e-4
 _LEAST_SLOPE = 1e-9
+# From here on the residual may be as small as it becomes.
+_FLAT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class _PreparedMINRES(PreparedKrylov):
         delta, epsilon = torch.zeros_like(beta), torch.zeros_like(beta)
         w_old, w = torch.zeros_like(r), torch.zeros_like(r)
         trust, size = torch.ones_like(beta), torch.zeros_like(beta)
+        least = torch.full_like(beta, _FLAT)
         for _ in range(settings.max_iterations):
             if not bool(items.running.any()):
                 break
@@ -111,7 +114,13 @@ class _PreparedMINRES(PreparedKrylov):
             epsilon, delta = sine * beta, -cosine * beta
             size = torch.maximum(size, torch.hypot(alpha, beta))
             # The residual is all but a null vector: no step makes it smaller.
-            items.end(torch.hypot(gamma_bar, delta) <= _LEAST_SLOPE * size, Status.STALLED)
+            slope = torch.hypot(gamma_bar, delta) / size
+            flatter = items.running & (slope < 0.1 * least)
+            if bool(flatter.any()):
+                # Where nothing solves the system, rounding takes the next steps far away.
+                least = torch.where(flatter, slope, least)
+                items.keep_best(x, items.norm(items.residual(x)))
+            items.end(slope <= _LEAST_SLOPE, Status.STALLED)
             gamma = torch.hypot(gamma_bar, beta).clamp(min=torch.finfo(r.dtype).tiny)
             cosine, sine = gamma_bar / gamma, beta / gamma
             w_old, w = w, (direction - spread(old_epsilon) * w_old - spread(turned) * w)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import SettingsError, ShapeError
+from solvers.core import SettingsError, ShapeError, check_positive, is_mapped
 
 __all__ = ["Assembled", "assemble"]
 
@@ -64,7 +64,9 @@ def assemble(
         scale = 1.0 / step**2
         here, there = _pairs(kinds, place, closed[axis])
         low, high = _pairs(beta, place, closed[axis])
-        mean = 2.0 * low * high / (low + high)
+        total = low + high
+        # Nothing goes through a face between two cells that conduct nothing.
+        mean = 2.0 * low * (high / torch.where(total > 0, total, 1.0))
         between = (here == FLUID) & (there == FLUID)
         couplings.append(torch.where(between, scale * mean, 0.0))
         for side in (0, 1):
@@ -141,6 +143,8 @@ def _cell_coefficient(
     # Solids may carry any number, zero included.
     fluid = (kinds == FLUID).to(field.device)
     field = torch.where(fluid, field, 1.0)
+    if coefficient is None and not is_mapped(field):
+        check_positive("density", field.detach())
     return 1.0 / field if coefficient is None else field
 
 

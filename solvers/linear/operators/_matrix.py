@@ -100,6 +100,10 @@ class DenseOperator(LinearOperator):
         """The diagonal."""
         return self.matrix.diagonal(dim1=-2, dim2=-1)
 
+    def largest_of_rows(self) -> Tensor:
+        """The largest entry of every row in magnitude, shape ``(..., m)``."""
+        return self.matrix.detach().abs().amax(-1)
+
     def to_scipy(self) -> Any:
         """The matrix in compressed rows."""
         self._check_single("to_scipy")
@@ -265,6 +269,12 @@ class SparseOperator(LinearOperator):
         size = min(self.shape)
         zero = torch.zeros((*self.batch, size), dtype=self.dtype, device=self.device)
         return zero.index_add(-1, self.rows[on], self.values[..., on])
+
+    def largest_of_rows(self) -> Tensor:
+        """The largest entry of every row in magnitude, shape ``(..., m)``."""
+        entries = self.values.detach().abs()
+        zero = entries.new_zeros(*self.batch, self.shape[0])
+        return zero.scatter_reduce(-1, self.rows.expand_as(entries), entries, "amax")
 
     def to_scipy(self) -> Any:
         """The matrix in compressed rows."""

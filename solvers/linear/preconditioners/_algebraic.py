@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.core import check_choice, require_extra
+from solvers.core import SettingsError, check_choice, require_extra
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
 
@@ -47,6 +47,7 @@ class AlgebraicMultigrid:
 
         Raises:
             MissingExtraError: If PyAMG is not installed.
+            SettingsError: If an entry of the diagonal is not positive.
         """
         return _PreparedAlgebraic(operator, self.method)
 
@@ -65,6 +66,13 @@ class _PreparedAlgebraic(PreparedPreconditioner):
             if method == "ruge-stuben"
             else pyamg.smoothed_aggregation_solver
         )
+        diagonal = inner.diagonal()
+        if not (diagonal > 0).all():
+            row = self._kept[np.argmin(diagonal)]
+            raise SettingsError(
+                f"AlgebraicMultigrid: {operator!r} has {diagonal.min():.3g} on the diagonal of row "
+                f"{row}, expected more than zero; use SparseLU, MINRES or GMRES"
+            )
         levels = build(inner)
         if levels.levels[-1].A.shape[0] > _DENSE:
             # Coarsening came to a stop; the dense inverse would take for ever.

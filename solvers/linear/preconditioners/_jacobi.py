@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from solvers.core import check_positive
+from solvers.linear.operators._matrix import DenseOperator, SparseOperator
 from solvers.linear.operators._operator import LinearOperator
 from solvers.linear.preconditioners._preconditioner import PreparedPreconditioner
 
 __all__ = ["Chebyshev", "Jacobi", "chebyshev_steps"]
+
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Jacobi:
     def prepare(self, operator: LinearOperator) -> PreparedPreconditioner:
         """Invert the diagonal; empty rows get zero.
 
+        Where an entry of the diagonal of a matrix is zero but for rounding beside the others of
+        its row, as with finite elements for convection, the largest of these takes its place.
+
         Args:
             operator: Operator that knows its diagonal.
         """
@@ -40,6 +46,9 @@ class _PreparedJacobi(PreparedPreconditioner):
 
     def __init__(self, operator: LinearOperator):
         diagonal = operator.diagonal()
+        if isinstance(operator, DenseOperator | SparseOperator):
+            largest = operator.largest_of_rows()
+            diagonal = torch.where(diagonal.abs() > _ROUNDING * largest, diagonal, largest)
         self.inverse = torch.where(diagonal != 0, 1.0 / diagonal, 0.0)
 
     def apply(self, r: Tensor) -> Tensor:
