@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import as_controls, as_double, as_state, normalise_quaternions
+from physim.dynamics._conversion import as_double
+from physim.dynamics._inputs import as_controls, as_state, normalise_quaternions
 from physim.dynamics._policy import LayeredPolicy
 from physim.dynamics._state import State
 from physim.dynamics._trajectory import Trajectory
@@ -77,7 +78,7 @@ def roll_out(
                 steps=steps,
                 checkpoint_every=checkpoint_every,
                 on_failure=on_failure,
-                has_parameters=bool(parameters),
+                parameters=parameters,
                 progress=progress,
                 keep_impulses=keep_impulses,
             )

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from physim.dynamics._advance import Advance, Smoothing
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import check_controls, finite_items, normalise_quaternions
+from physim.dynamics._inputs import (
+    Parameters,
+    check_controls,
+    finite_items,
+    normalise_quaternions,
+)
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._layers import Layers, LayerTable
 from physim.dynamics._reports import StepReport, done_report, step_smoothing
@@ -88,7 +93,7 @@ class Unroll:
         steps: Number of steps.
         checkpoint_every: Steps whose solutions for gradients are kept at a time; None keeps all.
         on_failure: What to do about failed items.
-        has_parameters: Whether numbers other than the model's are in use.
+        parameters: Numbers that were given instead of the model's.
         progress: Whether to show a progress bar.
         keep_impulses: Whether the impulses of all steps are wanted.
         outcome: Of the last run.
@@ -101,7 +106,7 @@ class Unroll:
     steps: int
     checkpoint_every: int | None
     on_failure: OnFailure
-    has_parameters: bool
+    parameters: Parameters | None
     progress: bool
     keep_impulses: bool
     outcome: Run | None = None
@@ -189,7 +194,7 @@ class Unroll:
         starts: list[Tensor | None] = []
         with open_progress(self.steps, description="rollout", show=self.progress) as bar:
             for first, last in self._spans:
-                good = finite_items(now, self.on_failure, self.has_parameters)
+                good = finite_items(now, self.on_failure, self.parameters)
                 starts.append(impulses)
                 done = self._advance(
                     now,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ CART = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
     <body><joint name="hip" type="ball"/><geom name="arm" type="capsule" size="0.02 0.2"
       pos="0.4 0 0" mass="1"/></body></body></worldbody>
   <actuator><motor joint="root" gear="1 0 0 0 0 0"/></actuator></mujoco>"""
+BALL = """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body pos="0 0 0.1">
+  <joint type="slide" axis="0 0 1"/><geom size="0.1" mass="1"/></body></worldbody></mujoco>"""
 FIXED = '<mujoco><worldbody><body><geom size="0.1" mass="1"/></body></worldbody></mujoco>'
 
 
@@ -103,7 +107,22 @@ def test_states_are_checked(
         ({"parameters": {"masses": torch.ones(2)}}, SettingsError, "unknown name 'masses'"),
         ({"parameters": {"mass": torch.ones(3)}}, ShapeError, r"'mass'.*\(3,\).*\(2,\)"),
         ({"parameters": {"mass": torch.ones(2).long()}}, SettingsError, "'mass'.*int64"),
-        ({"parameters": {"mass": torch.full((2,), torch.nan)}}, NonFiniteError, "."),
+        (
+            {"parameters": {"mass": torch.full((2,), torch.nan)}},
+            NonFiniteError,
+            r"parameters\['mass'\] is nan at \[0\]",
+        ),
+        (
+            {"parameters": {"gravity": torch.tensor([[0.0, 0.0, torch.inf]])}},
+            NonFiniteError,
+            r"'gravity'\] is inf at \[0, 2\]",
+        ),
+        (
+            {"parameters": {"friction": torch.tensor([0.5, -0.5, 0.5])}},
+            SettingsError,
+            r"'friction'\] is -0.5 at \[1\], expected zero or more",
+        ),
+        ({"parameters": {"damping": -torch.ones(9)}}, SettingsError, "'damping'.*-1 at"),
         ({"parameters": {"timestep": torch.tensor(0.0)}}, SettingsError, "timestep.*positive"),
         ({"parameters": {"timestep": torch.tensor(-0.01)}}, SettingsError, "timestep.*positive"),
         (
@@ -127,6 +146,61 @@ def test_steps_are_checked(
 ) -> None:
     with pytest.raises(error, match=word):
         sim.step(sim.initial_state(), **arguments)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+@pytest.mark.parametrize("call", ["step", "rollout", "linearize"])
+def test_a_parameter_that_is_not_finite_is_named_and_fails_its_item_only(
+    simulator: Callable[..., Simulator], backend: str, call: str
+) -> None:
+    sim = simulator(BALL, timestep=0.01, backend=backend)
+    start, friction = sim.initial_state(2), torch.full((2, 2), 0.5)
+    friction[1, 1] = torch.nan
+    asked = partial(getattr(sim, call), start, **({"steps": 2} if call == "rollout" else {}))
+    with pytest.raises(NonFiniteError, match=r"parameters\['friction'\] is nan at \[1, 1\]"):
+        asked(parameters={"friction": friction})
+    if call == "step" and backend == "kernel":
+        after, report = asked(parameters={"friction": friction}, on_failure="mask")
+        assert report.converged.tolist() == [True, False]
+        assert torch.equal(after.q[0], sim.step(start)[0].q[0])
+
+
+def test_crossed_bounds_are_named(simulator: Callable[..., Simulator]) -> None:
+    sim = simulator(
+        """<mujoco><worldbody><body><joint name="hip" type="slide"
+        range="-1 0.5" limited="true"/><geom size="0.1" mass="1"/></body></worldbody><actuator>
+        <motor joint="hip" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>""",
+        timestep=0.01,
+        backend="reference",
+    )
+    state = sim.initial_state(2)
+    with pytest.raises(
+        SettingsError, match="limit_lower of 'hip' is 2, above its limit_upper of 0.5"
+    ):
+        sim.step(state, parameters={"limit_lower": torch.tensor([[0.0], [2.0]])})
+    with pytest.raises(SettingsError, match="control_upper of -3"):
+        sim.step(state, parameters={"control_upper": torch.tensor([-3.0])})
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "word"),
+    [
+        (None, SettingsError, "NoneType without qpos, expected a mujoco.MjData"),
+        ({"qpos": [0.0]}, SettingsError, "dict without qpos"),
+        (SimpleNamespace(qpos=[0.0]), SettingsError, "without qvel"),
+        (SimpleNamespace(qpos="abc", qvel=[0.0]), SettingsError, "data.qpos is a str"),
+        (SimpleNamespace(qpos=[[0.0]], qvel=[0.0]), ShapeError, r"data.qpos has shape \(1, 1\)"),
+    ],
+)
+def test_what_is_no_mjdata_is_refused(data: Any, error: Any, word: str) -> None:
+    with pytest.raises(error, match=word):
+        State.from_mujoco(data)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5])
+def test_copies_of_an_mjdata_are_counted(batch: Any) -> None:
+    with pytest.raises(SettingsError, match="batch"):
+        State.from_mujoco(SimpleNamespace(qpos=[0.0], qvel=[0.0]), batch=batch)
 
 
 @pytest.mark.parametrize(
