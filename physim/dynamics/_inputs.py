@@ -238,13 +238,13 @@ def show_bad(name: str, value: Tensor, bad: Tensor) -> str:
     return f"parameters[{name!r}] is {float(value[index]):g}{place}"
 
 
-def check_controls(controls: Tensor, on_failure: OnFailure) -> None:
-    """Refuse controls (T, B, nu) that are not finite, if failures raise."""
+def check_controls(controls: Tensor, on_failure: OnFailure, first: int = 0) -> None:
+    """Refuse controls (T, B, nu) of steps from ``first`` that are not finite, if failures raise."""
     bad = ~torch.isfinite(controls).all(-1)
     if on_failure == "raise" and bool(bad.any()):
         step, item = (int(x) for x in bad.nonzero()[0])
         raise NonFiniteError(
-            f"controls of step {step}, item {item} are not finite: "
+            f"controls of step {first + step}, item {item} are not finite: "
             f'{controls[step, item].tolist()}; mend them or pass on_failure="mask"'
         )
 

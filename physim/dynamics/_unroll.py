@@ -203,9 +203,12 @@ class Unroll:
                     None if table is None else table.span(first, last),
                     with_gradient=keeps,
                 )
-                report = done_report(done, good)
+                # Those of a policy are known now.
+                taken = control[first:last]
+                check_controls(taken, self.on_failure, first)
+                report = done_report(done, good & torch.isfinite(taken).all(-1))
                 interval = data.timestep / done.column("parts")
-                self._check(done, report, interval)
+                self._check(done, report, interval, first)
                 columns.append((done.q, done.v, interval))
                 parts.append(done)
                 reports.append(report)
@@ -230,7 +233,7 @@ class Unroll:
             ),
         )
 
-    def _check(self, done: Advance, report: Report, interval: Tensor) -> None:
+    def _check(self, done: Advance, report: Report, interval: Tensor, first: int) -> None:
         """Act on failed items, with the states of the first failed step at hand."""
         if self.on_failure == "mask" or report.all_converged:
             return
@@ -240,7 +243,7 @@ class Unroll:
             report[step],
             self.on_failure,
             solution=(there, report[step]),
-            what="Simulator.rollout",
+            what=f"Simulator.rollout at step {first + step}",
         )
 
     @torch.no_grad()

@@ -19,9 +19,10 @@ from physim import (
     ShapeError,
     Simulator,
     State,
+    Status,
     load_model,
 )
-from physim.dynamics import SolverSettings
+from physim.dynamics import MLPPolicy, SolverSettings
 
 CART = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
   <body pos="0 0 1"><freejoint name="root"/><geom name="ball" size="0.1" mass="1"/>
@@ -30,13 +31,15 @@ CART = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
   <actuator><motor joint="root" gear="1 0 0 0 0 0"/></actuator></mujoco>"""
 BALL = """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body pos="0 0 0.1">
   <joint type="slide" axis="0 0 1"/><geom size="0.1" mass="1"/></body></worldbody></mujoco>"""
+SLIDER = """<mujoco><worldbody><body><joint name="x" type="slide"/><geom size="0.1" mass="1"/>
+  </body></worldbody><actuator><motor joint="x"/></actuator></mujoco>"""
+QUICK_TO_FAIL = SolverSettings(max_substeps=1)
 FIXED = '<mujoco><worldbody><body><geom size="0.1" mass="1"/></body></worldbody></mujoco>'
 
 
 @pytest.fixture
 def sim(simulator: Callable[..., Simulator]) -> Simulator:
-    quick_to_fail = SolverSettings(max_substeps=1)
-    return simulator(CART, timestep=0.01, backend="reference", settings=quick_to_fail)
+    return simulator(CART, timestep=0.01, backend="reference", settings=QUICK_TO_FAIL)
 
 
 @pytest.mark.parametrize("name", ["timestep", "smoothing", "gradient_smoothing"])
@@ -242,6 +245,13 @@ def test_hand_made_states_are_checked(sim: Simulator, state: Any, error: Any) ->
             r"policy.*\(3, 1\)",
         ),
         ({"controls": lambda _, __: None, "steps": 2}, SettingsError, "policy gave is a NoneType"),
+        ({"controls": lambda _: [0.0], "steps": 2}, SettingsError, r"take \(state, step\)"),
+        ({"controls": torch.nn.Linear(20, 1), "steps": 2}, SettingsError, "Linear.*MLPPolicy"),
+        (
+            {"controls": lambda _, k: [torch.nan if k else 0.0], "steps": 2},
+            NonFiniteError,
+            "controls of step 1, item 0",
+        ),
     ],
 )
 def test_rollouts_are_checked(
@@ -249,6 +259,44 @@ def test_rollouts_are_checked(
 ) -> None:
     with pytest.raises(error, match=word):
         sim.rollout(sim.initial_state(), **arguments)
+
+
+def push(kind: str) -> Any:
+    """Controls of three steps and two items, NaN at step 1 of item 1."""
+    table = torch.ones(3, 2, 1, dtype=torch.float64)
+    table[1, 1] = torch.nan
+    if kind == "network":
+        weights = torch.zeros(2, 1, 2, dtype=torch.float64)
+        weights[1, 0, 1] = torch.nan
+        return MLPPolicy([weights], [torch.ones(1, dtype=torch.float64)], ["identity"])
+    return table if kind == "table" else lambda _, step: table[step]
+
+
+@pytest.mark.parametrize("kind", ["table", "function", "network"])
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_the_step_and_item_of_a_bad_control_are_told(
+    simulator: Callable[..., Simulator], kind: str, backend: str
+) -> None:
+    sim = simulator(SLIDER, timestep=0.01, backend=backend, settings=QUICK_TO_FAIL)
+    start, first = sim.initial_state(2), 0 if kind == "network" else 1
+    with pytest.raises(NonFiniteError, match=f"controls of step {first}, item 1 are not finite"):
+        sim.rollout(start, push(kind), 3)
+    motion = sim.rollout(start, push(kind), 3, on_failure="mask")
+    status = motion.report.status
+    assert bool(motion.report.converged[:, 0].all())
+    assert int(status[first, 1]) == int(Status.NON_FINITE)
+    assert bool(torch.isfinite(motion.q).all())
+    if kind != "network":
+        assert torch.equal(motion.q[:, 0], sim.rollout(start, torch.ones(3, 1)).q[:, 0])
+
+
+def test_the_step_of_a_failure_is_told(simulator: Callable[..., Simulator]) -> None:
+    impatient = SolverSettings(
+        newton_first=1, newton_iterations=1, attempt_iterations=1, max_substeps=1
+    )
+    sim = simulator(CART, timestep=0.01, backend="reference", settings=impatient)
+    with pytest.raises(NotConvergedError, match="Simulator.rollout at step 0 did not converge"):
+        sim.rollout(sim.initial_state(v=[0.0] * 3 + [1.0] * 6), None, 2)
 
 
 @pytest.mark.parametrize(
