@@ -380,3 +380,11 @@ def test_a_state_ends_after_its_items(sim: Simulator) -> None:
     assert len(list(state)) == 2
     with pytest.raises(IndexError, match="item 2 of a state with 2"):
         state[2]
+
+
+@pytest.mark.parametrize("step", [4, -5, 1.5, "last"])
+def test_a_trajectory_ends_after_its_steps(sim: Simulator, step: Any) -> None:
+    motion = sim.rollout(sim.initial_state(), None, 3)
+    assert torch.equal(motion.state(3).q, motion.state(np.int64(-1)).q)
+    with pytest.raises(IndexError, match=f"step is {step!r}, expected a whole number up to 3"):
+        motion.state(step)
