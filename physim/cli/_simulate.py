@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _OUTPUT = (".npz", ".h5", ".hdf5")
+_KINDS = ("zero", "random", "keyframe")
 _SECONDS = 5.0
 _VIEW = (".html", ".htm", ".png", ".svg", ".pdf")
 
@@ -42,7 +43,11 @@ def simulate(
         float | None, typer.Option(help="Seconds per step; the model's own by default.")
     ] = None,
     controls: Annotated[
-        str, typer.Option(help="zero, random, or a .npz or .csv file with a row per step.")
+        str,
+        typer.Option(
+            help="zero, random, keyframe (that of --keyframe, held), or a .npz or .csv file with a "
+            "row per step."
+        ),
     ] = "zero",
     amplitude: Annotated[
         float, typer.Option(help="Part of the control range that random controls use.")
@@ -53,6 +58,9 @@ def simulate(
     height: Annotated[
         float, typer.Option(help="Start this many metres above the file's pose.")
     ] = 0.0,
+    keyframe: Annotated[
+        str | None, typer.Option(help="Start from this key frame of the model.")
+    ] = None,
     smoothing: Annotated[
         float | None, typer.Option(help="Central-path parameter of contact.")
     ] = None,
@@ -76,6 +84,12 @@ def simulate(
     floor: Annotated[
         bool, typer.Option("--floor", help="Put a URDF robot over the plane z = 0.")
     ] = False,
+    mesh_directory: Annotated[
+        Path | None, typer.Option(help="Folder of the packages that a URDF robot's meshes are in.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that all files of the model lie in; its own folder.")
+    ] = None,
     sensors: Annotated[
         bool, typer.Option("--sensors", help="Save what the model's sensors read as well.")
     ] = False,
@@ -106,7 +120,14 @@ def simulate(
         warnings.simplefilter("ignore")
         # Each place of a model is named once, whatever the filters of the caller.
         warnings.simplefilter("always", PhysimWarning)
-        loaded = physim.load_model(path, strict=strict, floating_base=floating_base, floor=floor)
+        loaded = physim.load_model(
+            path,
+            strict=strict,
+            root=root,
+            floating_base=floating_base,
+            floor=floor,
+            mesh_directory=mesh_directory,
+        )
         build = partial(
             physim.Simulator,
             loaded,
@@ -115,17 +136,20 @@ def simulate(
         )
         simulator = build() if smoothing is None else build(smoothing=smoothing)
         # The length of a file of controls is known once it is read.
-        seconds = duration or (_SECONDS if controls in ("zero", "random") else 0.0)
+        seconds = duration or (_SECONDS if controls in _KINDS else 0.0)
         check_size(loaded, steps=seconds / simulator.timestep, batch=batch)
         if not math.isfinite(height):
             raise SettingsError(f"--height is {height}, expected a finite number of metres")
-        start = simulator.initial_state(batch=batch, q=lifted(loaded, height))
+        start = simulator.initial_state(
+            batch=batch, q=lifted(loaded, height, keyframe), keyframe=keyframe
+        )
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     for note in notes:
         typer.echo(f"physim: warning: {note}", err=True)
     block, steps = _controls(
         loaded,
         controls,
+        keyframe=keyframe,
         duration=duration,
         timestep=simulator.timestep,
         batch=batch,
@@ -158,10 +182,13 @@ def simulate(
         "batch": batch,
         "seed": seed,
         "height": height,
+        "keyframe": keyframe,
         "smoothing": simulator.smoothing,
         "threads": threads or _useful_threads(batch),
         "floating_base": floating_base,
         "floor": floor,
+        "mesh_directory": None if mesh_directory is None else str(mesh_directory),
+        "root": None if root is None else str(root),
         "sensors": sensors,
         "strict": strict,
     }
@@ -187,6 +214,7 @@ def _controls(
     model: Model,
     kind: str,
     *,
+    keyframe: str | None,
     duration: float | None,
     timestep: float,
     batch: int,
@@ -203,6 +231,10 @@ def _controls(
     steps = max(1, round(wanted / timestep))
     if kind == "zero":
         return None, steps
+    if kind == "keyframe":
+        if keyframe is None:
+            raise SettingsError("--controls keyframe holds those of --keyframe, which is missing")
+        return model.keyframe(keyframe).control.expand(steps, batch, model.nu), steps
     if kind == "random":
         return (
             random_controls(

@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 __all__ = ["lifted"]
 
 
-def lifted(model: Model, height: float) -> Tensor:
+def lifted(model: Model, height: float, keyframe: str | None = None) -> Tensor:
     """The file's configuration with all free-standing bodies moved up.
 
     Args:
         model: The model.
         height: How far [m].
+        keyframe: Key frame to take instead of the initial configuration.
 
     Returns:
         Configuration, shape ``(nq,)``.
 
     Raises:
         SettingsError: If nothing in the model can be moved up.
+        ModelError: If there is no such key frame.
     """
-    q = model.initial_q.clone()
+    q = (model.initial_q if keyframe is None else model.keyframe(keyframe).q).clone()
     if not height:
         return q
     is_lifted = False

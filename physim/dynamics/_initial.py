@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._inputs import (
+    Parameters,
     as_rows,
     batch_rows,
     check_quaternions,
@@ -33,6 +34,7 @@ def make_initial_state(
     keyframe: str | None,
     at: Literal["interval", "node"],
     control: Tensor | Sequence[float] | None,
+    parameters: Parameters | None,
     on_penetration: Literal["warn", "raise", "ignore"],
 ) -> State:
     """The work behind `Simulator.initial_state`."""
@@ -61,7 +63,7 @@ def make_initial_state(
     check_finite("v", state.v)
     check_rotation(tree, names, state.v, simulator.timestep)
     if at == "node":
-        data, _ = simulator._data(state, control, None)
+        data, _ = simulator._data(state, control, parameters)
         force = simulator._solver.reference.assembly.driven_force(data)
         past, found = simulator._queries.interval_velocity(
             state.q, state.v, data.past_timestep, force, data.numbers
@@ -76,6 +78,9 @@ def make_initial_state(
     if on_penetration != "ignore" and simulator.mechanism.contact_count:
         depth = simulator.mechanism.recovery.dead_band
         report_overlap(
-            simulator.contact_gaps(state), simulator.contact_pairs(), depth, on_penetration
+            simulator.contact_gaps(state, parameters=parameters),
+            simulator.contact_pairs(),
+            depth,
+            on_penetration,
         )
     return state

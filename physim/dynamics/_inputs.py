@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._numbers import symmetric_matrix
+from physim.dynamics._conversion import as_double, as_tensor
 from physim.dynamics._state import State
 from physim.model.tree import Tree
 from solvers.core import (
@@ -24,36 +24,6 @@ from solvers.core import (
 )
 
 Parameters = Mapping[str, Tensor]
-
-
-def as_tensor(name: str, value: object) -> Tensor:
-    """A tensor as it is; other numbers in double precision.
-
-    Raises:
-        SettingsError: If these are no numbers.
-    """
-    if isinstance(value, Tensor):
-        return value
-    try:
-        return torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(
-            f"{name} is a {type(value).__name__}, expected a tensor or numbers ({error})"
-        ) from error
-
-
-def as_double(name: str, value: object) -> Tensor:
-    """Real numbers on the CPU as a float64 tensor.
-
-    Raises:
-        SettingsError: If they are something else.
-    """
-    tensor = as_tensor(name, value)
-    if tensor.device.type != "cpu":
-        raise SettingsError(f"{name} is on {tensor.device}, expected the CPU; call .cpu()")
-    if tensor.is_complex():
-        raise SettingsError(f"{name} is {tensor.dtype}, expected real numbers")
-    return tensor.to(torch.float64)
 
 
 def check_positive_number(name: str, value: float) -> float:
@@ -159,65 +129,6 @@ def past_intervals(value: Tensor, batch: int) -> Tensor:
     return lengths
 
 
-def merge_parameters(own: Parameters, given: Parameters, batch: int) -> dict[str, Tensor]:
-    """The simulator's parameters with the given ones in place.
-
-    Raises:
-        SettingsError: If a name is unknown, a tensor is of the wrong kind, a time step is not
-            positive, or a mass or an inertia is negative.
-        ShapeError: If a shape is neither the parameter's own nor that with a batch in front.
-    """
-    if not isinstance(given, Mapping):
-        raise SettingsError(
-            f"parameters is a {type(given).__name__}, expected a dict of tensors by name"
-        )
-    merged = dict(own)
-    for name, value in given.items():
-        if name not in own:
-            raise SettingsError(f"parameters: unknown name {name!r}, expected one of {sorted(own)}")
-        tensor, shape = as_tensor(f"parameters[{name!r}]", value), tuple(own[name].shape)
-        if not tensor.is_floating_point() or tensor.device.type != "cpu":
-            raise SettingsError(
-                f"parameters[{name!r}] is {tensor.dtype} on {tensor.device}, expected a real "
-                "tensor on the CPU"
-            )
-        if tuple(tensor.shape) not in (shape, (batch, *shape), (1, *shape)):
-            raise ShapeError(
-                f"parameters[{name!r}] has shape {tuple(tensor.shape)}, expected {shape} or "
-                f"{(batch, *shape)}"
-            )
-        merged[name] = tensor.to(torch.float64)
-        if not is_mapped(tensor):
-            _check_range(name, merged[name].detach())
-    return merged
-
-
-def _check_range(name: str, value: Tensor) -> None:
-    """Refuse numbers that no mechanism has; NaN is left to `finite_items`.
-
-    Dampings and the like may be a little less than zero: derivatives at zero ask for that.
-    """
-    if name == "timestep" and bool((value <= 0).any()):
-        raise SettingsError(
-            f"parameters['timestep'] is {value.tolist()!r}, expected a positive number"
-        )
-    if name == "mass" and bool((value < 0).any()):
-        index = tuple((value < 0).nonzero()[0].tolist())
-        raise SettingsError(
-            f"parameters['mass'] is {float(value[index]):g} at {list(index)}, expected zero or "
-            "more; while it is learned, let it be the exponential or the square of a free number"
-        )
-    if name == "inertia" and bool(torch.isfinite(value).all()):
-        principal = torch.linalg.eigvalsh(symmetric_matrix(value))
-        bad = principal[..., 0] < -1e-12 * principal[..., 2].clamp(min=1.0)
-        if bool(bad.any()):
-            index = tuple(bad.nonzero()[0].tolist())
-            raise SettingsError(
-                f"parameters['inertia'] has the principal moment {float(principal[index][0]):g} at "
-                f"{list(index)}, expected a positive definite matrix (xx, yy, zz, xy, xz, yz)"
-            )
-
-
 def rotation_spans(tree: Tree) -> list[tuple[int, int, int]]:
     """(joint, first quaternion coordinate, first rotational dof) of free and ball joints."""
     return [
@@ -263,40 +174,77 @@ def check_rotation(tree: Tree, names: Sequence[str], v: Tensor, timestep: float)
             )
 
 
-def finite_items(data: StepData, on_failure: OnFailure, with_numbers: bool) -> Tensor:
+def finite_items(data: StepData, on_failure: OnFailure, parameters: Parameters | None) -> Tensor:
     """Which items of a step's inputs are finite (B,).
 
     Args:
         data: Inputs of the step.
         on_failure: What to do about an item that is not.
-        with_numbers: Whether the numbers may be at fault; the model's own are finite.
+        parameters: Those that were given, which may be at fault; the model's own are finite.
 
     Raises:
         NonFiniteError: If one is not and ``on_failure="raise"``.
     """
     good = torch.ones(data.q.shape[0], dtype=torch.bool)
-    names = ["q", "v", "control", "force", *(["timestep", "numbers"] if with_numbers else [])]
+    names = ["q", "v", "control", *(["timestep", "numbers"] if parameters else []), "force"]
     for name in names:
         tensor = getattr(data, name).detach().reshape(len(good), -1)
         bad = ~torch.isfinite(tensor).all(-1)
         if on_failure == "raise" and bool(bad.any()):
             item = int(bad.nonzero()[0])
-            shown = "" if name == "numbers" else f": {tensor[item].tolist()}"
+            what = f"{name} of item {item} is not finite: {tensor[item].tolist()}"
+            if name in ("timestep", "numbers") and parameters:
+                what = describe_bad(parameters, item)
             raise NonFiniteError(
-                f"{name} of item {item} is not finite{shown}; look at the control, the state "
-                'and the parameters that led here, or pass on_failure="mask"'
+                f"{what}; look at the control, the state and the parameters that led here, or "
+                'pass on_failure="mask"'
             )
         good &= ~bad
     return good
 
 
-def check_controls(controls: Tensor, on_failure: OnFailure) -> None:
-    """Refuse controls (T, B, nu) that are not finite, if failures raise."""
+def failing_with_bad_numbers(force: Tensor, numbers: Tensor) -> Tensor:
+    """The force (B, nv), not finite where an item's numbers (B, n) are not.
+
+    A comparison with NaN decides nothing: a solve could end as if such a number were not there.
+    """
+    good = torch.isfinite(numbers.detach()).all(-1, keepdim=True)
+    if not is_mapped(good) and bool(good.all()):
+        return force
+    return torch.where(good, force, torch.nan)
+
+
+def describe_bad(parameters: Parameters, item: int) -> str:
+    """The first number of parameters that is not finite, by name, in words.
+
+    Args:
+        parameters: Some, of which one is not finite or leads to what is not.
+        item: First item that it concerns.
+    """
+    for name, value in parameters.items():
+        tensor = as_tensor(name, value).detach()
+        # Ranges of controls and forces may be open.
+        is_open = name.startswith(("control_", "force_"))
+        bad = torch.isnan(tensor) if is_open else ~torch.isfinite(tensor)
+        if bool(bad.any()):
+            return f"{show_bad(name, tensor, bad)}, expected finite numbers"
+    return f"parameters {sorted(parameters)} of item {item} are too large: what follows overflows"
+
+
+def show_bad(name: str, value: Tensor, bad: Tensor) -> str:
+    """A parameter, its first bad number, and where that stands."""
+    index = tuple(bad.nonzero()[0].tolist())
+    place = f" at {list(index)}" if index else ""
+    return f"parameters[{name!r}] is {float(value[index]):g}{place}"
+
+
+def check_controls(controls: Tensor, on_failure: OnFailure, first: int = 0) -> None:
+    """Refuse controls (T, B, nu) of steps from ``first`` that are not finite, if failures raise."""
     bad = ~torch.isfinite(controls).all(-1)
     if on_failure == "raise" and bool(bad.any()):
         step, item = (int(x) for x in bad.nonzero()[0])
         raise NonFiniteError(
-            f"controls of step {step}, item {item} are not finite: "
+            f"controls of step {first + step}, item {item} are not finite: "
             f'{controls[step, item].tolist()}; mend them or pass on_failure="mask"'
         )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from physim.dynamics._inputs import as_tensor, finite_items, normalise_quaternions
+from physim.dynamics._conversion import as_tensor
+from physim.dynamics._inputs import finite_items, normalise_quaternions
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._reports import done_report, step_smoothing
 from physim.dynamics._state import State
@@ -52,7 +53,7 @@ def linearize_step(
     )
     totals = done.totals()
     if totals.status:
-        report = done_report(done, finite_items(data, on_failure, bool(parameters)))
+        report = done_report(done, finite_items(data, on_failure, parameters))
         ended = (State(q=done.q, v=done.v, impulses=done.impulses), report)
         apply_on_failure(report, on_failure, solution=ended, what="Simulator.linearize")
     kappa = smoothing.state if smoothing.gradient is None else smoothing.gradient

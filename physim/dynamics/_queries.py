@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physim.dynamics._assembly import dense, motion_tensor
-from physim.dynamics._inputs import as_double
+from physim.dynamics._conversion import as_double
 from physim.dynamics._integrator import past_momentum
 from physim.dynamics._kinematics import Poses, forward_kinematics, project, retract
 from physim.dynamics._mechanism import Mechanism

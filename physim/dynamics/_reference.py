@@ -79,12 +79,12 @@ class ReferenceSolver:
         self.mechanism = mechanism
         self.settings = settings
         self.assembly = Assembly(mechanism)
-        self._place = (q, numbers, timestep)
+        self.place = (q, numbers, timestep)
 
     @cached_property
     def weights(self) -> Weights:
         """Effective masses in the initial configuration."""
-        return effective_masses(self.mechanism, *self._place)
+        return effective_masses(self.mechanism, *self.place)
 
     @property
     def reference(self) -> ReferenceSolver:

@@ -6,6 +6,7 @@ the start decides which one is found, and both backends start alike.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,17 +69,17 @@ def _step(
     most_parts: int,
 ) -> tuple[Solved, Tensor, Tensor, Tensor]:
     """One step: its solution, next velocity, solution of the gradient, report."""
+    given, (data, finite) = data, _finite_rows(solver, data)
     solved, is_exact = solve_step(solver, data, smoothing.state, impulses)
     v = outputs(solver, data, solved.x)[1]
     parts = torch.ones_like(v[:, 0])
-    finite = torch.isfinite(torch.cat([data.q, data.v, data.force, data.control], -1)).all(-1)
     soft, soft_good = solved.x, solved.good
     if smoothing.gradient is not None:
         smooth, _ = solve_step(solver, data, smoothing.gradient, None)
         soft, soft_good = smooth.x, smooth.good
     count = 2
     while count <= most_parts:
-        failed = (~solved.good & finite).nonzero()[:, 0]
+        failed = (~solved.good).nonzero()[:, 0]
         if failed.numel() == 0:
             break
         chain, v_last, exact = _in_parts(solver, cut(data, failed), smoothing.state, count)
@@ -93,19 +94,44 @@ def _step(
         is_exact = is_exact.index_put((chosen,), exact[chain.good])
         parts = parts.index_put((chosen,), torch.full_like(parts[chosen], count))
         count *= 2
+    # What is not finite stays where it was.
+    kept = finite[:, None]
+    solved = replace(
+        solved,
+        x=torch.where(kept, solved.x, given.q),
+        impulses=torch.where(kept, solved.impulses, 0.0),
+        good=solved.good & finite,
+    )
+    v, soft = torch.where(kept, v, given.v), torch.where(kept, soft, given.q)
     columns = {
         "iterations": solved.iterations,
         "residual": solved.residual,
-        "status": _status(solved, v),
+        "status": torch.where(finite, _status(solved, v), int(Status.NON_FINITE)),
         "parts": parts,
         "rescues": torch.zeros_like(parts),
         "min_gap": solved.gap,
         "unverified": solved.good & ~is_exact,
         "kappa_error": solved.deviation,
-        "gradient_solved": soft_good,
+        "gradient_solved": soft_good & finite,
     }
     report = torch.stack([columns[name].to(v.dtype) for name in REPORT], dim=-1)
     return solved, v, soft, report
+
+
+def _finite_rows(solver: ReferenceSolver, data: StepData) -> tuple[StepData, Tensor]:
+    """A step's inputs with those items at rest that are not finite, and which are (B,)."""
+    values = [getattr(data, name) for name in StepData.__slots__]
+    rows = [torch.isfinite(value).reshape(len(data.q), -1).all(-1) for value in values]
+    finite = torch.stack(rows).all(0)
+    if bool(finite.all()):
+        return data, finite
+    q, numbers, timestep = solver.place
+    still = {"q": q, "numbers": numbers, "timestep": timestep, "past_timestep": timestep}
+    calm = {}
+    for name, value in zip(StepData.__slots__, values, strict=True):
+        kept = finite.reshape(-1, *[1] * (value.dim() - 1))
+        calm[name] = torch.where(kept, value, torch.as_tensor(still.get(name, 0.0)).to(value))
+    return StepData(**calm), finite
 
 
 def solve_step(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from physim.dynamics._advance import REPORT, Advance, Smoothing
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import finite_items
+from physim.dynamics._inputs import Parameters, finite_items
 from physim.dynamics._state import State
 from solvers.core import OnFailure, Report, Status, apply_on_failure
 
@@ -110,13 +110,19 @@ def done_report(done: Advance, good: Tensor | None = None) -> StepReport:
 
 
 def ended(
-    done: Advance, data: StepData, *, keeps_interval: bool, on_failure: OnFailure
+    done: Advance,
+    data: StepData,
+    parameters: Parameters | None,
+    *,
+    keeps_interval: bool,
+    on_failure: OnFailure,
 ) -> tuple[State, Report]:
     """State and report after one step, and what the caller wants of items that failed.
 
     Args:
         done: What the solver gave.
         data: The step's inputs.
+        parameters: Those that were given.
         keeps_interval: Whether the state says how long its interval is even if no item was cut.
         on_failure: As in `Simulator.step`.
     """
@@ -126,7 +132,7 @@ def ended(
         interval = data.timestep / done.column("parts")
     following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
     if totals.status:
-        report = done_report(done, finite_items(data, on_failure, with_numbers=True))
+        report = done_report(done, finite_items(data, on_failure, parameters))
         outcome = (following, report)
         apply_on_failure(report, on_failure, solution=outcome, what="Simulator.step", stacklevel=3)
     return following, report

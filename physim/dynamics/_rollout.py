@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import as_controls, as_double, as_state, normalise_quaternions
+from physim.dynamics._conversion import as_double
+from physim.dynamics._inputs import as_controls, as_state, check_controls, normalise_quaternions
 from physim.dynamics._policy import LayeredPolicy
 from physim.dynamics._state import State
 from physim.dynamics._trajectory import Trajectory
 from physim.dynamics._transforms import is_differentiated, is_recorded
 from physim.dynamics._unroll import Unroll
 from solvers.core import (
+    NonFiniteError,
+    NotConvergedError,
     OnFailure,
     Report,
     SettingsError,
@@ -47,6 +51,8 @@ def roll_out(
     state = as_state(state, simulator.model.nq, simulator.model.nv)
     if controls is not None and not callable(controls):
         controls = as_controls(controls, simulator.model.nu, state.batch)
+    elif controls is not None:
+        _check_policy(controls)
     steps = _count(controls, steps)
     if checkpoint_every is not None:
         check_count("checkpoint_every", checkpoint_every)
@@ -77,7 +83,7 @@ def roll_out(
                 steps=steps,
                 checkpoint_every=checkpoint_every,
                 on_failure=on_failure,
-                has_parameters=bool(parameters),
+                parameters=parameters,
                 progress=progress,
                 keep_impulses=keep_impulses,
             )
@@ -105,6 +111,21 @@ def _count(controls: Tensor | Callable[[State, int], Tensor] | None, steps: int 
     if isinstance(controls, Tensor) and steps > controls.shape[0]:
         raise ShapeError(f"steps is {steps} but controls hold only {controls.shape[0]}")
     return int(steps)
+
+
+def _check_policy(policy: Callable[[State, int], Tensor]) -> None:
+    """Refuse what cannot be called with a state and the number of a step."""
+    called = policy.forward if isinstance(policy, torch.nn.Module) else policy
+    try:
+        inspect.signature(called).bind(None, 0)
+    except ValueError:
+        return  # Builtins do not say what they take.
+    except TypeError as error:
+        raise SettingsError(
+            f"controls: the policy {type(policy).__name__} does not take (state, step): {error}; "
+            "wrap a network as in lambda state, step: network(torch.cat([state.q, state.v], -1)), "
+            "or take MLPPolicy"
+        ) from error
 
 
 def _given(simulator: Simulator, controls: Tensor | None, steps: int, batch: int) -> Tensor:
@@ -168,19 +189,26 @@ def _stepped(
         seen = _without_bad(now, simulator.model.initial_q)
         chosen = as_double("what the policy gave", controls(seen, step))
         try:
-            return chosen.expand(batch, nu)
+            taken = chosen.expand(batch, nu)
         except RuntimeError as error:
             raise ShapeError(
                 f"the policy gave controls of shape {tuple(chosen.shape)} at step {step}, expected "
                 f"({nu},) or ({batch}, {nu})"
             ) from error
+        if not is_mapped(taken):
+            check_controls(taken.detach()[None], on_failure, step)
+        return taken
 
     def run(start: list[Any], first: int, last: int) -> list[list[Any]]:
         now = State(q=start[0], v=start[1], interval=start[2], impulses=start[5])
         rows = []
         for step in range(first, last):
             u = control_at(now, step)
-            now, report = simulator.step(now, u, parameters=parameters, on_failure=on_failure)
+            try:
+                now, report = simulator.step(now, u, parameters=parameters, on_failure=on_failure)
+            except (NonFiniteError, NotConvergedError) as error:
+                error.add_note(f"This was step {step} of a rollout.")
+                raise
             assert now.interval is not None
             rows.append([now.q, now.v, now.interval, u, report, now.impulses])
         return rows

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from physim.dynamics._inputs import Parameters, merge_parameters
+from physim.dynamics._inputs import Parameters
+from physim.dynamics._parameters import merge_parameters
 from physim.dynamics._reading import Reading
 from physim.dynamics._state import State
 from physim.dynamics._trajectory import Trajectory
@@ -65,7 +66,7 @@ def _read_trajectory(
     """Values at all states but the last, (T, B, dim); many times at once, as memory allows."""
     steps, batch = trajectory.steps, int(trajectory.q.shape[1])
     own = simulator._own_parameters
-    merged = merge_parameters(own, parameters or {}, batch)
+    merged = merge_parameters(own, parameters or {}, batch, simulator.model)
     impulses, span = trajectory.impulses, max(1, _ROWS // batch)
     pieces: list[dict[str, Tensor]] = []
     for first in range(0, steps, span):

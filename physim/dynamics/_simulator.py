@@ -22,20 +22,22 @@ from physim.dynamics._inputs import (
     batch_rows,
     check_positive_number,
     check_smoothing,
-    item_rows,
-    merge_parameters,
+    failing_with_bad_numbers,
+    finite_items,
     normalise_quaternions,
     past_intervals,
 )
 from physim.dynamics._linearize import linearize_step
 from physim.dynamics._mechanism import build_mechanism
 from physim.dynamics._numbers import reduce_numbers
-from physim.dynamics._queries import BodyPoses, Queries, candidate_names
+from physim.dynamics._parameters import merge_parameters
+from physim.dynamics._queries import Queries
 from physim.dynamics._reports import done_report, ended, step_smoothing
 from physim.dynamics._rollout import roll_out
 from physim.dynamics._sensors import read_sensors
 from physim.dynamics._settings import DEFAULT_GRADIENT_SMOOTHING, DEFAULT_SMOOTHING, SolverSettings
 from physim.dynamics._state import State
+from physim.dynamics._state_quantities import AbstractStateQuantities
 from physim.dynamics._step import differentiable_step
 from physim.dynamics._surroundings import Surroundings
 from physim.dynamics._trajectory import Trajectory
@@ -49,7 +51,7 @@ _POLICIES = get_args(OnFailure)
 _KEPT = "timestep smoothing gradient_smoothing backend threads contact_shapes settings".split()
 
 
-class Simulator:
+class Simulator(AbstractStateQuantities):
     """Steps a model with hard contact, differentiably.
 
     A step is a pure function of state, control and parameters. Contact, friction, joint limits
@@ -161,7 +163,7 @@ class Simulator:
         """All parameters with the given ones in place, and the flat numbers (B, n)."""
         if not parameters:
             return self._own_parameters, self._own_numbers.expand(batch, -1)
-        merged = merge_parameters(self._own_parameters, parameters, batch)
+        merged = merge_parameters(self._own_parameters, parameters, batch, self.model)
         return merged, self._reduce(merged).expand(batch, -1)
 
     def _surroundings(self, batch: int) -> Surroundings:
@@ -183,6 +185,7 @@ class Simulator:
         keyframe: str | None = None,
         at: Literal["interval", "node"] = "interval",
         control: Tensor | Sequence[float] | None = None,
+        parameters: Parameters | None = None,
         on_penetration: Literal["warn", "raise", "ignore"] = "warn",
     ) -> State:
         """A state to start from.
@@ -197,6 +200,7 @@ class Simulator:
                 the velocity at ``q`` itself (second order; energy and momentum are exact).
             control: Controls of the first step, zero by default; with ``at="node"`` their first
                 half acts before the node.
+            parameters: As in `step`; with ``at="node"`` and for the overlap they count.
             on_penetration: What to do about shapes that overlap: ``"warn"``, ``"raise"`` or
                 ``"ignore"``. The overlap is closed at a bounded speed.
 
@@ -211,17 +215,8 @@ class Simulator:
         """
         return make_initial_state(
             self, batch, q=q, v=v, keyframe=keyframe, at=at, control=control,
-            on_penetration=on_penetration,
+            parameters=parameters, on_penetration=on_penetration,
         )  # fmt: skip
-
-    def contact_gaps(self, state: State) -> Float[Tensor, "batch candidate"]:
-        """Signed distances of all contact candidates [m]; negative means overlap."""
-        data = self._data(state, None, None)[0]
-        return self._solver.reference.assembly.node(data).gap
-
-    def contact_pairs(self) -> list[tuple[str, str]]:
-        """Names of both shapes of every candidate, in the order of `contact_gaps`."""
-        return candidate_names(self.model, self.mechanism.groups)
 
     def _data(
         self,
@@ -233,12 +228,14 @@ class Simulator:
         batch = state.batch
         rest = self._surroundings(batch)
         merged, timestep, numbers = self._own_parameters, rest.timestep, rest.numbers
+        force = rest.force
         if parameters:
             merged, numbers = self._resolve(parameters, batch)
             timestep = merged["timestep"].expand(batch)
+            force = failing_with_bad_numbers(force, numbers)
         past = timestep if state.interval is None else past_intervals(state.interval, batch)
         u = rest.control if control is None else self._control(control, batch)
-        return StepData(state.q, state.v, u, rest.force, past, timestep, numbers), merged
+        return StepData(state.q, state.v, u, force, past, timestep, numbers), merged
 
     def _control(self, control: Tensor | Sequence[float] | None, batch: int) -> Tensor:
         if control is None:
@@ -296,7 +293,7 @@ class Simulator:
         if external_force is not None:
             placed = self._queries.body_poses(data.q, data.numbers, merged)
             force = self._queries.body_force(data.q, data.numbers, placed.center, external_force)
-            data = replace(data, force=force)
+            data = replace(data, force=force + data.force)
             with_gradient, watched = with_gradient or is_differentiated(force), (*watched, force)
         wanted = step_smoothing(self, value, with_gradient=with_gradient)
         if with_gradient and is_mapped(*watched):
@@ -305,12 +302,18 @@ class Simulator:
             interval = None if state.interval is None else data.timestep
             following = State(q=done.q, v=done.v, interval=interval, impulses=done.impulses)
             return following, done_report(done)
+        if self.backend == "reference":
+            # Its rescue of what cannot be solved takes long.
+            finite_items(data, on_failure, parameters)
         warm, most = state.impulses, self.settings.max_substeps
         if with_gradient:
             done = differentiable_step(self._solver, data, wanted, impulses=warm, most_parts=most)
         else:
             done = self._solver.advance(data, wanted, impulses=warm, most_parts=most)
-        return ended(done, data, keeps_interval=state.interval is not None, on_failure=on_failure)
+        return ended(
+            done, data, parameters,
+            keeps_interval=state.interval is not None, on_failure=on_failure,
+        )  # fmt: skip
 
     def rollout(
         self,
@@ -383,65 +386,6 @@ class Simulator:
             )
         return linearize_step(self, state, u, parameters, on_failure)
 
-    def retract(self, q: Tensor, step: Tensor) -> Tensor:
-        """Move configurations (B, nq) along tangent steps (B, nv) [m, rad]."""
-        return self._queries.retract(q, step)
-
-    def _node(
-        self, state: State, control: Tensor | Sequence[float] | None
-    ) -> tuple[StepData, Tensor]:
-        data, _ = self._data(state, control, None)
-        force = self._solver.reference.assembly.driven_force(data)
-        velocity = self._queries.node_velocity(
-            data.q, data.v, data.past_timestep, force, data.numbers
-        )
-        return data, velocity
-
-    def node_velocity(
-        self, state: State, control: Tensor | Sequence[float] | None = None
-    ) -> Float[Tensor, "batch nv"]:
-        """Velocity at the node ``q`` itself, of second order in the time step.
-
-        Args:
-            state: Where.
-            control: Controls of the coming interval, zero by default.
-        """
-        return self._node(state, control)[1]
-
-    def energy(
-        self, state: State, control: Tensor | Sequence[float] | None = None
-    ) -> Float[Tensor, " batch"]:
-        """Kinetic energy plus potential energy of gravity and joint springs, not of servos [J]."""
-        data, velocity = self._node(state, control)
-        return self._queries.energy(data.q, velocity, data.numbers, self._own_parameters)
-
-    def momentum(
-        self, state: State, control: Tensor | Sequence[float] | None = None
-    ) -> tuple[Float[Tensor, "batch 3"], Float[Tensor, "batch 3"]]:
-        """Linear momentum [N s] and angular momentum about the world origin [N m s]."""
-        data, velocity = self._node(state, control)
-        return self._queries.momentum(data.q, velocity, data.numbers)
-
-    def mass_matrix(self, state: State) -> Float[Tensor, "batch nv nv"]:
-        """Joint-space inertia, armature included."""
-        data, _ = self._data(state, None, None)
-        return self._queries.mass_matrix(data.q, data.numbers)
-
-    def forward_kinematics(self, state: State) -> BodyPoses:
-        """Positions, rotations and centres of mass of all bodies."""
-        data, parameters = self._data(state, None, None)
-        return self._queries.body_poses(data.q, data.numbers, parameters)
-
-    def jacobian(
-        self, state: State, body: str
-    ) -> tuple[Float[Tensor, "batch 3 nv"], Float[Tensor, "batch 3 nv"]]:
-        """Linear and angular velocity of a body's centre of mass per unit velocity."""
-        data, parameters = self._data(state, None, None)
-        index = self.model.body(body).index
-        center = self._queries.body_poses(data.q, data.numbers, parameters).center[:, index]
-        link = self.mechanism.tree.placements[index].link
-        return self._queries.jacobian(data.q, data.numbers, center, link)
-
     def constraint_forces(
         self, state: State, *, parameters: Parameters | None = None
     ) -> ConstraintForces:
@@ -482,18 +426,3 @@ class Simulator:
             By name ``(B, dim)`` or ``(T, B, dim)``; no gradient of touch, force and torque.
         """
         return read_sensors(self, state, control, names, next_state, parameters)
-
-    def inverse_dynamics(self, state: State, next_state: State) -> Float[Tensor, "batch nv"]:
-        """Constant generalized force over a step that leads from one state to the next.
-
-        Contact, limit and dry-friction impulses count as forces to be supplied.
-
-        Args:
-            state: Before.
-            next_state: After; only its ``q`` is used.
-        """
-        data, _ = self._data(state, None, None)
-        q = item_rows("next_state.q", next_state.q, self.model.nq, data.q.shape[0])
-        assembly = self._solver.reference.assembly
-        trial = assembly.trial(assembly.node(data), q, with_matrix=False)
-        return trial.residual / data.timestep[:, None]

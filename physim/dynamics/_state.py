@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from physim.dynamics._conversion import as_double
+from solvers.core import SettingsError, ShapeError, check_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,10 +73,29 @@ class State:
         Args:
             data: Anything with arrays ``qpos`` and ``qvel``.
             batch: Number of copies.
+
+        Raises:
+            SettingsError: If it has no such arrays.
+            ShapeError: If they are no rows of numbers.
         """
-        q = torch.as_tensor(data.qpos, dtype=torch.float64).clone()
-        v = torch.as_tensor(data.qvel, dtype=torch.float64).clone()
-        return State(q=q.expand(batch, -1).clone(), v=v.expand(batch, -1).clone())
+        check_count("batch", batch)
+        rows = []
+        for name in ("qpos", "qvel"):
+            value = getattr(data, name, None)
+            if value is None:
+                raise SettingsError(
+                    f"data is a {type(data).__name__} without {name}, expected a mujoco.MjData; "
+                    "make one with mujoco.MjData(model)"
+                )
+            row = as_double(f"data.{name}", value)
+            if row.dim() != 1:
+                raise ShapeError(
+                    f"data.{name} has shape {tuple(row.shape)}, expected one row of numbers; take "
+                    "one MjData at a time, or physim.State(q=..., v=...) for a batch"
+                )
+            rows.append(row)
+        q, v = (row.expand(batch, -1).clone() for row in rows)
+        return State(q=q, v=v)
 
     def __repr__(self) -> str:
         """Shapes only."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -55,7 +56,16 @@ class Trajectory:
         return self.timestep * torch.arange(self.steps + 1, dtype=torch.float64)
 
     def state(self, step: int) -> State:
-        """The state after ``step`` steps; negative counts from the end."""
+        """The state after ``step`` steps; negative counts from the end.
+
+        Raises:
+            IndexError: If there is no such state.
+        """
+        if not isinstance(step, SupportsIndex) or not -self.steps - 1 <= index(step) <= self.steps:
+            raise IndexError(
+                f"step is {step!r}, expected a whole number up to {self.steps} (the trajectory's "
+                "steps), or a negative one from the end"
+            )
         held = None
         if self.impulses is not None:
             from_end = self.steps - step if step >= 0 else -1 - step

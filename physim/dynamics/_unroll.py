@@ -16,7 +16,12 @@ from torch import Tensor
 
 from physim.dynamics._advance import Advance, Smoothing
 from physim.dynamics._assembly import StepData
-from physim.dynamics._inputs import check_controls, finite_items, normalise_quaternions
+from physim.dynamics._inputs import (
+    Parameters,
+    check_controls,
+    finite_items,
+    normalise_quaternions,
+)
 from physim.dynamics._kernel import KernelSolver
 from physim.dynamics._layers import Layers, LayerTable
 from physim.dynamics._reports import StepReport, done_report, step_smoothing
@@ -88,7 +93,7 @@ class Unroll:
         steps: Number of steps.
         checkpoint_every: Steps whose solutions for gradients are kept at a time; None keeps all.
         on_failure: What to do about failed items.
-        has_parameters: Whether numbers other than the model's are in use.
+        parameters: Numbers that were given instead of the model's.
         progress: Whether to show a progress bar.
         keep_impulses: Whether the impulses of all steps are wanted.
         outcome: Of the last run.
@@ -101,7 +106,7 @@ class Unroll:
     steps: int
     checkpoint_every: int | None
     on_failure: OnFailure
-    has_parameters: bool
+    parameters: Parameters | None
     progress: bool
     keep_impulses: bool
     outcome: Run | None = None
@@ -189,7 +194,7 @@ class Unroll:
         starts: list[Tensor | None] = []
         with open_progress(self.steps, description="rollout", show=self.progress) as bar:
             for first, last in self._spans:
-                good = finite_items(now, self.on_failure, self.has_parameters)
+                good = finite_items(now, self.on_failure, self.parameters)
                 starts.append(impulses)
                 done = self._advance(
                     now,
@@ -198,9 +203,12 @@ class Unroll:
                     None if table is None else table.span(first, last),
                     with_gradient=keeps,
                 )
-                report = done_report(done, good)
+                # Those of a policy are known now.
+                taken = control[first:last]
+                check_controls(taken, self.on_failure, first)
+                report = done_report(done, good & torch.isfinite(taken).all(-1))
                 interval = data.timestep / done.column("parts")
-                self._check(done, report, interval)
+                self._check(done, report, interval, first)
                 columns.append((done.q, done.v, interval))
                 parts.append(done)
                 reports.append(report)
@@ -225,7 +233,7 @@ class Unroll:
             ),
         )
 
-    def _check(self, done: Advance, report: Report, interval: Tensor) -> None:
+    def _check(self, done: Advance, report: Report, interval: Tensor, first: int) -> None:
         """Act on failed items, with the states of the first failed step at hand."""
         if self.on_failure == "mask" or report.all_converged:
             return
@@ -235,7 +243,7 @@ class Unroll:
             report[step],
             self.on_failure,
             solution=(there, report[step]),
-            what="Simulator.rollout",
+            what=f"Simulator.rollout at step {first + step}",
         )
 
     @torch.no_grad()

@@ -34,6 +34,8 @@ from ._unsupported import find_unsupported, merge_warnings
 
 __all__ = ["read_compiled"]
 
+# Stands for a bound of a joint's limit that is infinite: nothing comes so far [m, rad].
+_FAR = 1e10
 _PRIMITIVES = ("plane", "sphere", "capsule", "box", "ellipsoid", "cylinder")
 
 
@@ -180,6 +182,9 @@ def _joints(compiled: CompiledModel, names: Sequence[str]) -> list[Joint]:
         is_scalar = kind in ("hinge", "slide")
         q_index = int(compiled["jnt_qposadr"][k])
         x, y, z = (float(entry) for entry in compiled["jnt_axis"][k])
+        is_limited = bool(
+            compiled["jnt_limited"][k] and np.isfinite(compiled["jnt_range"][k]).any()
+        )
         joints.append(
             Joint(
                 name=names[k],
@@ -190,7 +195,7 @@ def _joints(compiled: CompiledModel, names: Sequence[str]) -> list[Joint]:
                 q_index=q_index,
                 v_index=int(compiled["jnt_dofadr"][k]),
                 reference=float(compiled["qpos0"][q_index]) if is_scalar else 0.0,
-                is_limited=bool(compiled["jnt_limited"][k]) and is_scalar and not no_limits,
+                is_limited=is_limited and is_scalar and not no_limits,
             )
         )
     return joints
@@ -242,6 +247,7 @@ def _joint_numbers(
     owner = np.asarray(compiled["dof_jntid"], dtype=np.int64)
     armature, damping = reflected_inertia(compiled, joints)
     limited = np.array([joint.is_limited for joint in joints], dtype=bool)
+    lower, upper = np.clip(compiled["jnt_range"], -_FAR, _FAR).T
     has_friction = not compiled.disabled & {"frictionloss", "constraint"}
     return {
         "joint_anchor": compiled["jnt_pos"],
@@ -250,8 +256,8 @@ def _joint_numbers(
         "damping": (compiled["dof_damping"] + damping) * ("damper" not in compiled.disabled),
         "armature": compiled["dof_armature"] + armature,
         "friction_loss": compiled["dof_frictionloss"] * has_friction,
-        "limit_lower": np.where(limited, compiled["jnt_range"][:, 0], 0.0),
-        "limit_upper": np.where(limited, compiled["jnt_range"][:, 1], 0.0),
+        "limit_lower": np.where(limited, lower, 0.0),
+        "limit_upper": np.where(limited, upper, 0.0),
     }
 
 

@@ -231,7 +231,10 @@ def _prepare_joint(name: str, joint: Element, label: str, warnings: list[ModelWa
             warnings.append(_note(owner, "an empty <limit>: it has no end stops."))
     if 0 < _number(limit, "velocity", owner, label) < math.inf:
         warnings.append(_note(owner, "the velocity limit is left out."))
-    return 0.0 if mimic is not None else _number(limit, "effort", owner, label)
+    effort = _number(limit, "effort", owner, label)
+    if effort < 0:
+        warnings.append(_note(owner, f"no motor, because of a negative effort limit ({effort:g})."))
+    return 0.0 if mimic is not None else effort
 
 
 def _number(element: Element, key: str, owner: str, label: str) -> float:

@@ -167,6 +167,41 @@ def test_height_lifts_the_start(tmp_path: Path) -> None:
         assert arrays["q"][0, 0, 2] == pytest.approx(0.65)
 
 
+def test_a_run_starts_from_a_key_frame_and_holds_its_control(cart: Path, tmp_path: Path) -> None:
+    key = '<keyframe><key name="up" qpos="0.3 -1" qvel="0.1 0" ctrl="0.7"/></keyframe></mujoco>'
+    cart.write_text(CART.replace("</mujoco>", key))
+    output, record = tmp_path / "out.npz", tmp_path / "out.json"
+    arguments = ["--timestep", 0.01, "--duration", 0.02, "--output", output]
+    run("simulate", cart, *arguments, "--keyframe", "up", "--controls", "keyframe",
+        "--batch", 2, "--json", record)  # fmt: skip
+    with np.load(output) as arrays:
+        assert arrays["q"][0].tolist() == [[0.3, -1.0]] * 2
+        assert arrays["v"][0].tolist() == [[0.1, 0.0]] * 2
+        assert (arrays["control"] == 0.7).all()
+    assert json.loads(record.read_text())["settings"]["keyframe"] == "up"
+
+
+@pytest.mark.parametrize("option", ["--mesh-directory", "--root"])
+def test_meshes_of_a_robot_may_lie_elsewhere(tmp_path: Path, option: str) -> None:
+    folder, meshes = tmp_path / "robot", tmp_path / "share" / "m" / "meshes"
+    folder.mkdir()
+    meshes.mkdir(parents=True)
+    (meshes / "a.obj").write_text(
+        "v 0 0 0\nv .1 0 0\nv 0 .1 0\nv 0 0 .1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+    )
+    name = "package://m/meshes/a.obj" if "mesh" in option else "../share/m/meshes/a.obj"
+    model = folder / "m.urdf"
+    model.write_text(
+        f'''<robot name="m"><link name="base"/><link name="l"><collision><geometry>
+        <mesh filename="{name}"/></geometry></collision></link>
+        <joint name="j" type="continuous"><parent link="base"/><child link="l"/></joint></robot>'''
+    )
+    place = tmp_path / "share" if "mesh" in option else tmp_path
+    run("simulate", model, "--duration", 0.01, "--timestep", 0.01, option, place)
+    _, error = run("simulate", model, "--duration", 0.01, "--timestep", 0.01, code=2)
+    assert "a.obj" in error
+
+
 def test_start_in_penetration_is_said_once(tmp_path: Path) -> None:
     path = tmp_path / "drop.xml"
     path.write_text(DROP)
@@ -285,6 +320,9 @@ def test_failure_after_the_ladder_exits_with_1(
         (["--smoothing", "-1"], "smoothing"),
         (["--height", "inf"], "--height"),
         (["--height", "1"], "cannot be lifted"),
+        (["--keyframe", "up"], "up"),
+        (["--controls", "keyframe"], "--keyframe"),
+        (["--mesh-directory", "."], "mesh_directory"),
     ],
 )
 def test_bad_options_exit_with_2_and_one_line(cart: Path, arguments: list[str], words: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,22 +19,27 @@ from physim import (
     ShapeError,
     Simulator,
     State,
+    Status,
     load_model,
 )
-from physim.dynamics import SolverSettings
+from physim.dynamics import MLPPolicy, SolverSettings
 
 CART = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
   <body pos="0 0 1"><freejoint name="root"/><geom name="ball" size="0.1" mass="1"/>
     <body><joint name="hip" type="ball"/><geom name="arm" type="capsule" size="0.02 0.2"
       pos="0.4 0 0" mass="1"/></body></body></worldbody>
   <actuator><motor joint="root" gear="1 0 0 0 0 0"/></actuator></mujoco>"""
+BALL = """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body pos="0 0 0.1">
+  <joint type="slide" axis="0 0 1"/><geom size="0.1" mass="1"/></body></worldbody></mujoco>"""
+SLIDER = """<mujoco><worldbody><body><joint name="x" type="slide"/><geom size="0.1" mass="1"/>
+  </body></worldbody><actuator><motor joint="x"/></actuator></mujoco>"""
+QUICK_TO_FAIL = SolverSettings(max_substeps=1)
 FIXED = '<mujoco><worldbody><body><geom size="0.1" mass="1"/></body></worldbody></mujoco>'
 
 
 @pytest.fixture
 def sim(simulator: Callable[..., Simulator]) -> Simulator:
-    quick_to_fail = SolverSettings(max_substeps=1)
-    return simulator(CART, timestep=0.01, backend="reference", settings=quick_to_fail)
+    return simulator(CART, timestep=0.01, backend="reference", settings=QUICK_TO_FAIL)
 
 
 @pytest.mark.parametrize("name", ["timestep", "smoothing", "gradient_smoothing"])
@@ -103,7 +110,22 @@ def test_states_are_checked(
         ({"parameters": {"masses": torch.ones(2)}}, SettingsError, "unknown name 'masses'"),
         ({"parameters": {"mass": torch.ones(3)}}, ShapeError, r"'mass'.*\(3,\).*\(2,\)"),
         ({"parameters": {"mass": torch.ones(2).long()}}, SettingsError, "'mass'.*int64"),
-        ({"parameters": {"mass": torch.full((2,), torch.nan)}}, NonFiniteError, "."),
+        (
+            {"parameters": {"mass": torch.full((2,), torch.nan)}},
+            NonFiniteError,
+            r"parameters\['mass'\] is nan at \[0\]",
+        ),
+        (
+            {"parameters": {"gravity": torch.tensor([[0.0, 0.0, torch.inf]])}},
+            NonFiniteError,
+            r"'gravity'\] is inf at \[0, 2\]",
+        ),
+        (
+            {"parameters": {"friction": torch.tensor([0.5, -0.5, 0.5])}},
+            SettingsError,
+            r"'friction'\] is -0.5 at \[1\], expected zero or more",
+        ),
+        ({"parameters": {"damping": -torch.ones(9)}}, SettingsError, "'damping'.*-1 at"),
         ({"parameters": {"timestep": torch.tensor(0.0)}}, SettingsError, "timestep.*positive"),
         ({"parameters": {"timestep": torch.tensor(-0.01)}}, SettingsError, "timestep.*positive"),
         (
@@ -127,6 +149,61 @@ def test_steps_are_checked(
 ) -> None:
     with pytest.raises(error, match=word):
         sim.step(sim.initial_state(), **arguments)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+@pytest.mark.parametrize("call", ["step", "rollout", "linearize"])
+def test_a_parameter_that_is_not_finite_is_named_and_fails_its_item_only(
+    simulator: Callable[..., Simulator], backend: str, call: str
+) -> None:
+    sim = simulator(BALL, timestep=0.01, backend=backend)
+    start, friction = sim.initial_state(2), torch.full((2, 2), 0.5)
+    friction[1, 1] = torch.nan
+    asked = partial(getattr(sim, call), start, **({"steps": 2} if call == "rollout" else {}))
+    with pytest.raises(NonFiniteError, match=r"parameters\['friction'\] is nan at \[1, 1\]"):
+        asked(parameters={"friction": friction})
+    if call == "step" and backend == "kernel":
+        after, report = asked(parameters={"friction": friction}, on_failure="mask")
+        assert report.converged.tolist() == [True, False]
+        assert torch.equal(after.q[0], sim.step(start)[0].q[0])
+
+
+def test_crossed_bounds_are_named(simulator: Callable[..., Simulator]) -> None:
+    sim = simulator(
+        """<mujoco><worldbody><body><joint name="hip" type="slide"
+        range="-1 0.5" limited="true"/><geom size="0.1" mass="1"/></body></worldbody><actuator>
+        <motor joint="hip" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>""",
+        timestep=0.01,
+        backend="reference",
+    )
+    state = sim.initial_state(2)
+    with pytest.raises(
+        SettingsError, match="limit_lower of 'hip' is 2, above its limit_upper of 0.5"
+    ):
+        sim.step(state, parameters={"limit_lower": torch.tensor([[0.0], [2.0]])})
+    with pytest.raises(SettingsError, match="control_upper of -3"):
+        sim.step(state, parameters={"control_upper": torch.tensor([-3.0])})
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "word"),
+    [
+        (None, SettingsError, "NoneType without qpos, expected a mujoco.MjData"),
+        ({"qpos": [0.0]}, SettingsError, "dict without qpos"),
+        (SimpleNamespace(qpos=[0.0]), SettingsError, "without qvel"),
+        (SimpleNamespace(qpos="abc", qvel=[0.0]), SettingsError, "data.qpos is a str"),
+        (SimpleNamespace(qpos=[[0.0]], qvel=[0.0]), ShapeError, r"data.qpos has shape \(1, 1\)"),
+    ],
+)
+def test_what_is_no_mjdata_is_refused(data: Any, error: Any, word: str) -> None:
+    with pytest.raises(error, match=word):
+        State.from_mujoco(data)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5])
+def test_copies_of_an_mjdata_are_counted(batch: Any) -> None:
+    with pytest.raises(SettingsError, match="batch"):
+        State.from_mujoco(SimpleNamespace(qpos=[0.0], qvel=[0.0]), batch=batch)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +245,13 @@ def test_hand_made_states_are_checked(sim: Simulator, state: Any, error: Any) ->
             r"policy.*\(3, 1\)",
         ),
         ({"controls": lambda _, __: None, "steps": 2}, SettingsError, "policy gave is a NoneType"),
+        ({"controls": lambda _: [0.0], "steps": 2}, SettingsError, r"take \(state, step\)"),
+        ({"controls": torch.nn.Linear(20, 1), "steps": 2}, SettingsError, "Linear.*MLPPolicy"),
+        (
+            {"controls": lambda _, k: [torch.nan if k else 0.0], "steps": 2},
+            NonFiniteError,
+            "controls of step 1, item 0",
+        ),
     ],
 )
 def test_rollouts_are_checked(
@@ -175,6 +259,44 @@ def test_rollouts_are_checked(
 ) -> None:
     with pytest.raises(error, match=word):
         sim.rollout(sim.initial_state(), **arguments)
+
+
+def push(kind: str) -> Any:
+    """Controls of three steps and two items, NaN at step 1 of item 1."""
+    table = torch.ones(3, 2, 1, dtype=torch.float64)
+    table[1, 1] = torch.nan
+    if kind == "network":
+        weights = torch.zeros(2, 1, 2, dtype=torch.float64)
+        weights[1, 0, 1] = torch.nan
+        return MLPPolicy([weights], [torch.ones(1, dtype=torch.float64)], ["identity"])
+    return table if kind == "table" else lambda _, step: table[step]
+
+
+@pytest.mark.parametrize("kind", ["table", "function", "network"])
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_the_step_and_item_of_a_bad_control_are_told(
+    simulator: Callable[..., Simulator], kind: str, backend: str
+) -> None:
+    sim = simulator(SLIDER, timestep=0.01, backend=backend, settings=QUICK_TO_FAIL)
+    start, first = sim.initial_state(2), 0 if kind == "network" else 1
+    with pytest.raises(NonFiniteError, match=f"controls of step {first}, item 1 are not finite"):
+        sim.rollout(start, push(kind), 3)
+    motion = sim.rollout(start, push(kind), 3, on_failure="mask")
+    status = motion.report.status
+    assert bool(motion.report.converged[:, 0].all())
+    assert int(status[first, 1]) == int(Status.NON_FINITE)
+    assert bool(torch.isfinite(motion.q).all())
+    if kind != "network":
+        assert torch.equal(motion.q[:, 0], sim.rollout(start, torch.ones(3, 1)).q[:, 0])
+
+
+def test_the_step_of_a_failure_is_told(simulator: Callable[..., Simulator]) -> None:
+    impatient = SolverSettings(
+        newton_first=1, newton_iterations=1, attempt_iterations=1, max_substeps=1
+    )
+    sim = simulator(CART, timestep=0.01, backend="reference", settings=impatient)
+    with pytest.raises(NotConvergedError, match="Simulator.rollout at step 0 did not converge"):
+        sim.rollout(sim.initial_state(v=[0.0] * 3 + [1.0] * 6), None, 2)
 
 
 @pytest.mark.parametrize(
@@ -258,3 +380,11 @@ def test_a_state_ends_after_its_items(sim: Simulator) -> None:
     assert len(list(state)) == 2
     with pytest.raises(IndexError, match="item 2 of a state with 2"):
         state[2]
+
+
+@pytest.mark.parametrize("step", [4, -5, 1.5, "last"])
+def test_a_trajectory_ends_after_its_steps(sim: Simulator, step: Any) -> None:
+    motion = sim.rollout(sim.initial_state(), None, 3)
+    assert torch.equal(motion.state(3).q, motion.state(np.int64(-1)).q)
+    with pytest.raises(IndexError, match=f"step is {step!r}, expected a whole number up to 3"):
+        motion.state(step)

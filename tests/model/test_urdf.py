@@ -177,6 +177,18 @@ def test_limits_efforts_damping_and_friction_are_the_joints(tmp_path: Path) -> N
     assert robot.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "limited"), [("-inf", "inf", False), ("-inf", "1.2", True)]
+)
+def test_a_bound_at_infinity_is_none(lower: str, upper: str, limited: bool) -> None:
+    joint = _load(ARM.replace('lower="-1.5" upper="1.2"', f'lower="{lower}" upper="{upper}"'))
+    assert joint.joints[0].is_limited is limited
+    if limited:
+        numbers = joint.parameters()
+        assert float(numbers["limit_upper"][0]) == 1.2
+        assert float(numbers["limit_lower"][0]) < -1e6
+
+
 def test_an_infinite_effort_is_an_unbounded_motor() -> None:
     robot = _load(ARM.replace('effort="40" velocity="0"', 'effort="inf" velocity="inf"'))
     assert robot.parameters()["control_upper"].tolist() == [np.inf]
@@ -250,6 +262,7 @@ def test_a_mimic_joint_is_said_and_has_no_motor() -> None:
     [
         ('velocity="0"', 'velocity="2"', "joints 'shoulder', 'lift': the velocity limit"),
         ('effort="40" velocity="0"/>', 'effort="40"/>', ""),
+        ('effort="0"', 'effort="-3"', "'lift': no motor, because of a negative effort"),
         ('<limit lower="0" upper="0.2" effort="0" velocity="0"/>', "", "'lift': no <limit>"),
         (
             '<link name="tool"><inertial><mass value="0.2"/>',
