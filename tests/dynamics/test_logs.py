@@ -81,7 +81,7 @@ def test_limbs_of_one_body_touch_at_one_point(simulator: Build) -> None:
     robot = f'<body pos="0 0 1"><freejoint/><geom size="0.05"/>{limbs}</body>'
     sim = simulator(f"<mujoco><worldbody>{robot}</worldbody></mujoco>")
     assert sim.contact_pairs().count(("shape_1", "shape_2")) == 1
-    apart = "<mujoco><worldbody>{}</worldbody></mujoco>".format(log(0, 0, 1) + log(1, 0, 1))
+    apart = f"<mujoco><worldbody>{log(0, 0, 1) + log(1, 0, 1)}</worldbody></mujoco>"
     assert len(simulator(apart).contact_pairs()) == 5
 
 
