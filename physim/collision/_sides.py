@@ -123,6 +123,6 @@ def parts_between(kind_a: str, kind_b: str, *, can_lie: bool) -> list[tuple[str,
             (mirror[kind], a, b) for kind, b, a in parts_between(kind_b, kind_a, can_lie=can_lie)
         ]
     if can_lie and kind_a == kind_b == "capsule":
-        ends = ((1, 0), (2, 0), (0, 1), (0, 2))
-        return [("crossing", 0, 0), *[("segments", a, b) for a, b in ends]]
+        with_ends = [("segments", a, b) for a, b in ((1, 0), (2, 0), (0, 1), (0, 2))]
+        return [("crossing", 0, 0), *with_ends]
     return [("segments", 0, 0)]

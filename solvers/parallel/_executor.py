@@ -178,6 +178,13 @@ class Executor(ABC):
         self._check_open()
         return self
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copies of what uses an executor share its workers."""
+        return self
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise SettingsError(
             f"{type(self).__name__}: an executor does not travel to its workers, where it would "

@@ -31,6 +31,10 @@ class SerialExecutor(Executor):
         super().__init__(workers)
         self._hosts = [Host() for _ in range(workers)]
 
+    def __reduce__(self) -> tuple[type[SerialExecutor], tuple[int]]:
+        """It has nobody to wait for, so it works wherever it gets; what workers keep stays."""
+        return SerialExecutor, (self.workers,)
+
     def share(self, value: T) -> Shared[T]:
         """Keep the value as it is."""
         return Held(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import os
 import pickle
@@ -188,7 +189,15 @@ def test_a_closed_executor_says_so(kind: type[Executor]) -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", [SerialExecutor, ThreadExecutor, RayExecutor])
+def test_copies_share_an_executor_and_a_serial_one_travels() -> None:
+    with ThreadExecutor(1) as executor:
+        assert copy.copy(executor) is copy.deepcopy(executor) is executor
+    again = pickle.loads(pickle.dumps(SerialExecutor(3)))
+    assert again.workers == 3
+    assert again.map(abs, [-1]) == [1]
+
+
+@pytest.mark.parametrize("kind", [ThreadExecutor, RayExecutor])
 def test_an_executor_does_not_travel(kind: type[Executor]) -> None:
     """On its own worker it would wait for itself without an end."""
     with kind(1) as executor, pytest.raises(SettingsError, match="make another one inside"):

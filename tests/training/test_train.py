@@ -490,23 +490,3 @@ def test_records_of_a_search_that_sees_one_number_have_its_terms() -> None:
     for record in result.history:
         assert list(record.terms) == ["first", "second"]
         assert sum(record.terms.values()) == pytest.approx(record.loss, rel=1e-12, abs=1e-300)
-
-
-@pytest.mark.parametrize("end", ["flat", "through"])
-@pytest.mark.parametrize("asked", ["tolerance", "target"])
-def test_what_is_met_at_the_last_step_is_met(end: str, asked: str) -> None:
-    x = torch.full((2,), 3.0, dtype=torch.float64, requires_grad=True)
-    objective = Objective(
-        [x], lambda: {"bowl": 0.5 * x.square().sum()}, measures={"norm": lambda: float(x.norm())}
-    )
-    phase = Phase(
-        name="SGD", patience=20, steps=30 if end == "through" else None,
-        method=lambda o: FirstOrder(o, lambda p: torch.optim.SGD(p, lr=0.9)),
-    )  # fmt: skip
-    limits: dict[str, Any] = (
-        {"tolerance": 1e-3} if asked == "tolerance" else {"targets": {"norm": 1e-3}}
-    )
-    # No record is due before the end, which is where the number is seen to be met.
-    result = train(objective, phase, steps=10_000, record_every=9_999, **limits)
-    assert int(result.iterations) < 9_999
-    assert int(result.status) == Status.CONVERGED
