@@ -257,7 +257,11 @@ def _train(
     if json is not None:
         write_json(record, json)
     show_training(record, stream=sys.stderr if str(json) == "-" else sys.stdout)
-    end_training(str(record["status"]), is_interrupted=solver.is_interrupted)
+    end_training(
+        str(record["status"]),
+        is_interrupted=solver.is_interrupted,
+        is_asked=tolerance is not None or target is not None,
+    )
 
 
 def _written(write: Callable[[], Path]) -> str:
@@ -268,12 +272,18 @@ def _written(write: Callable[[], Path]) -> str:
         return f"none: {error}"
 
 
-def end_training(status: str, *, is_interrupted: bool) -> None:
-    """Exit with 130 after Ctrl-C and with 1 if a tolerance or target was not met."""
+def end_training(status: str, *, is_interrupted: bool, is_asked: bool) -> None:
+    """Exit with 130 after Ctrl-C and with 1 if a training failed.
+
+    Args:
+        status: Name of the status.
+        is_interrupted: Whether Ctrl-C ended it.
+        is_asked: Whether there was a tolerance or target; else it may come as far as it comes.
+    """
     if is_interrupted:
         typer.echo("physim: interrupted", err=True)
         raise typer.Exit(INTERRUPTED)
-    if status not in ("CONVERGED", "COMPLETE"):
+    if status not in ("CONVERGED", "COMPLETE") and (is_asked or status != "STALLED"):
         raise typer.Exit(FAILURES)
 
 

@@ -90,4 +90,8 @@ def ritz(
     stream = sys.stderr if str(json) == "-" else sys.stdout
     show_training(record, stream=stream)
     print(f"energy {result.energy}", file=stream)
-    end_training(str(record["status"]), is_interrupted=solver.is_interrupted)
+    end_training(
+        str(record["status"]),
+        is_interrupted=solver.is_interrupted,
+        is_asked=tolerance is not None or target is not None,
+    )

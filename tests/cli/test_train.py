@@ -145,6 +145,25 @@ def test_a_missed_target_is_exit_code_one() -> None:
     assert "MAX_ITERATIONS" in out
 
 
+@pytest.mark.parametrize(
+    ("status", "asked", "code"),
+    [("STALLED", (), 0), ("STALLED", ("--target", 1e-9), 1), ("NON_FINITE", (), 1)],
+)
+def test_a_training_may_come_as_far_as_it_comes_if_nothing_was_asked(
+    monkeypatch: pytest.MonkeyPatch, status: str, asked: tuple[Any, ...], code: int
+) -> None:
+    fit = Trainer.fit
+
+    def ended(self: Trainer, **options: Any) -> Trained:
+        done = fit(self, **options)
+        number = torch.tensor(int(Status[status]))
+        return replace(done, report=replace(done.report, status=number))
+
+    monkeypatch.setattr(Trainer, "fit", ended)
+    out, _ = run("pinn", "heat", *asked, code=code)
+    assert status in out
+
+
 def test_a_warning_is_one_line_without_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = Trainer.fit
 
