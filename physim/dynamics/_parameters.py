@@ -16,10 +16,8 @@ from solvers.core import SettingsError, ShapeError, is_mapped
 if TYPE_CHECKING:
     from physim.model import Model
 
-_NEVER_NEGATIVE = frozenset(
-    "damping armature friction_loss friction pair_friction shape_size".split()
-)
-# Derivatives by differences at zero ask for a little less than zero.
+_NEVER_NEGATIVE = frozenset("friction pair_friction shape_size".split())
+"""Damping, armature and dry friction are not: derivatives by differences at zero ask for less."""
 _SLACK = 1e-3
 
 

@@ -125,7 +125,6 @@ def test_states_are_checked(
             SettingsError,
             r"'friction'\] is -0.5 at \[1\], expected zero or more",
         ),
-        ({"parameters": {"damping": -torch.ones(9)}}, SettingsError, "'damping'.*-1 at"),
         ({"parameters": {"timestep": torch.tensor(0.0)}}, SettingsError, "timestep.*positive"),
         ({"parameters": {"timestep": torch.tensor(-0.01)}}, SettingsError, "timestep.*positive"),
         (
