@@ -246,9 +246,9 @@ class MixtureOfExperts(nn.Module):
         return solution
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MixtureOfExperts:
-        """Copy everything but the executor, which copies share."""
+        """Copy what `__getstate__` leaves out, too: copies share the executor."""
         twin = type(self).__new__(type(self))
-        memo |= {id(self): twin, id(self.executor): self.executor}
+        memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 

@@ -409,12 +409,15 @@ class TestRefused:
         with pytest.raises(NonFiniteError):
             DeepRitz(rooted, **QUICK).fit(5, steps=3)
 
-    def test_running_away_is_reported(self) -> None:
+    @pytest.mark.parametrize("where", ["everywhere", "at the trained points"])
+    def test_running_away_is_reported(self, where: str) -> None:
         """A bound that only steeper fields break passes the check and is seen in training."""
         problem = on_square(lambda u, x, y: 0.5 * (u.x * u.x + u.y * u.y) - 400 * u * u, ZERO)
         solver = DeepRitz.__new__(DeepRitz)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("solvers.pinn.variational._ritz.check_energy", lambda *_: None)
             solver.__init__(problem, **QUICK)  # type: ignore[misc]
+        if where != "everywhere":
+            solver._watched.energy = lambda theta: 1.0  # type: ignore[method-assign]
         result = solver.fit(60, steps=40, on_failure="mask")
         assert int(result.report.status) == Status.UNBOUNDED
